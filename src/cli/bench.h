@@ -1,0 +1,51 @@
+// What the three benchmarks share: options, the interleaving of rounds, and the result file.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cli/options.h"
+#include "cli/output.h"
+
+namespace fairway::cli {
+
+struct BenchOptions {
+  std::string kind;  // "decode", "prefill" or "moe"
+  std::string model, output, routing = "uniform";
+  KernelOptions kernels;
+  std::vector<int> threads, batch;  // filled with defaults before a benchmark starts
+  int prompt_len = 0, decode_tokens = 64, warmup = 1, runs = 5;
+  int ceiling_mib = 0;         // buffer of the memory ceiling; 0: as large as the machine's caches ask for
+  double cell_seconds = 0.25;  // moe: least measuring time of a cell in one round
+  std::string command_line;
+};
+
+// One combination that is measured in every round.
+struct BenchCell {
+  int threads = 1, batch = 1;
+  std::vector<double> samples;    // one per round, unit chosen by the benchmark
+  std::vector<double> ceilings;   // GB/s of memory reads, measured just before each sample
+  Json details = Json::object();  // counters and derived figures
+};
+
+// Interleaved rounds: for round, for threads, (ceiling), for batch. `measure` gives one sample; the first `warmup`
+// rounds are thrown away. Ctrl-C ends with Error(kCancelled).
+std::vector<BenchCell> run_rounds(const BenchOptions& options,
+                                  const std::function<double(int threads, int batch)>& measure);
+
+// The result document: schema, revision, date, command, machine, model, options and one entry per cell.
+Json bench_document(const BenchOptions& options, const Json& model, Json results);
+
+// `git describe`-like revision of the tree the program lies in, with "-dirty" after local changes; "unknown" outside
+// one.
+std::string source_revision();
+
+// Random token ids, the same in every run.
+std::vector<int> random_prompt(int length, int vocab_size);
+
+Json bench_decode(const BenchOptions& options, std::string& text);
+Json bench_prefill(const BenchOptions& options, std::string& text);
+Json bench_moe(const BenchOptions& options, std::string& text);
+
+}  // namespace fairway::cli

@@ -1,0 +1,133 @@
+// fairway kernels: every kernel row, whether it can run here, and the known families that have no row.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "backend/cpu/features.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/report.h"
+#include "codec/packing.h"
+#include "kernels/common/registry.h"
+
+namespace fairway::cli {
+namespace {
+
+using kernels::KernelRow;
+
+const char* weights_name(kernels::WeightKind kind) {
+  switch (kind) {
+    case kernels::WeightKind::kNone:
+      return "none";
+    case kernels::WeightKind::kDense:
+      return "dense";
+    case kernels::WeightKind::kTrellis:
+      return "trellis";
+  }
+  return "unknown";
+}
+
+std::vector<std::string> codebook_names(const KernelRow& row) {
+  std::vector<std::string> names;
+  for (const auto codebook : {codec::Codebook::k3inst, codec::Codebook::kMcg, codec::Codebook::kMul1}) {
+    if (row.codebooks & kernels::codebook_bit(codebook)) names.emplace_back(codec::codebook_name(codebook));
+  }
+  return names;
+}
+
+std::string bits_text(const KernelRow& row) {
+  if (row.weights != kernels::WeightKind::kTrellis) return "-";
+  if (row.bits == kernels::BitTuple{}) return "any";
+  return fmt::format("{},{},{}", row.bits.gate, row.bits.up, row.bits.down);
+}
+
+std::string m_text(const KernelRow& row) {
+  if (row.m_max >= 1 << 30) return fmt::format("{}+", row.m_min);
+  return row.m_min == row.m_max ? fmt::format("{}", row.m_min) : fmt::format("{}-{}", row.m_min, row.m_max);
+}
+
+Json row_json(const KernelRow& row, std::uint32_t features) {
+  const std::uint32_t lacking = row.requires_features & ~features;
+  return {{"id", row.id},
+          {"op", row.op},
+          {"family", row.family},
+          {"backend", kernels::backend_name(row.backend)},
+          {"weights", weights_name(row.weights)},
+          {"activations", kernels::activations_name(row.activations)},
+          {"numerics", kernels::numerics_name(row.numerics)},
+          {"codebooks", codebook_names(row)},
+          {"bits", bits_text(row)},
+          {"m_min", row.m_min},
+          {"m_max", row.m_max},
+          {"tile_n", row.tile_n},
+          {"source", row.source},
+          {"requires", backend::cpu_feature_names(row.requires_features)},
+          {"can_run", kernels::can_run(row, features)},
+          {"lacking", backend::cpu_feature_names(lacking)}};
+}
+
+std::vector<std::string_view> missing_families() {
+  std::vector<std::string_view> missing;
+  for (const std::string_view family : kernels::known_families()) {
+    const auto& rows = kernels::all_kernel_rows();
+    const bool present =
+        std::any_of(rows.begin(), rows.end(), [&](const KernelRow* row) { return row->family == family; });
+    if (!present) missing.push_back(family);
+  }
+  return missing;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
+  return text.empty() ? "-" : text;
+}
+
+std::string row_line(const KernelRow& row, std::uint32_t features, std::size_t id_width) {
+  const std::uint32_t lacking = row.requires_features & ~features;
+  const std::string runs = lacking == 0 ? "yes" : "no: needs " + backend::cpu_feature_names(lacking);
+  return fmt::format("{:<{}} {:<14} {:<7} {:<4} {:<10} {:<14} {:<5} {:<7} {}\n", row.id, id_width, row.op,
+                     weights_name(row.weights), kernels::activations_name(row.activations),
+                     kernels::numerics_name(row.numerics), joined(codebook_names(row)), bits_text(row), m_text(row),
+                     runs);
+}
+
+std::string table(std::uint32_t features) {
+  std::size_t id_width = 2;
+  for (const KernelRow* row : kernels::all_kernel_rows())
+    id_width = std::max(id_width, std::string_view(row->id).size());
+  std::string text =
+      fmt::format("{}\nfeatures: {}\n\n", backend::cpu_info().name, backend::cpu_feature_names(features));
+  text += fmt::format("{:<{}} {:<14} {:<7} {:<4} {:<10} {:<14} {:<5} {:<7} {}\n", "id", id_width, "op", "weights",
+                      "act", "numerics", "codebooks", "bits", "tokens", "runs here");
+  for (const KernelRow* row : kernels::all_kernel_rows()) text += row_line(*row, features, id_width);
+  text += "\nknown families without a row:";
+  const std::vector<std::string_view> missing = missing_families();
+  for (const std::string_view family : missing) text += fmt::format("\n  {}", family);
+  return text + (missing.empty() ? " none\n" : "\n");
+}
+
+int list_kernels(bool json) {
+  const std::uint32_t features = backend::cpu_info().features;
+  if (!json) {
+    print_text(table(features));
+    return kExitOk;
+  }
+  Json rows = Json::array();
+  for (const KernelRow* row : kernels::all_kernel_rows()) rows.push_back(row_json(*row, features));
+  print_json({{"machine", machine_json()}, {"rows", rows}, {"missing", missing_families()}});
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_kernels_command(CLI::App& app, Invocation& call) {
+  CLI::App* command =
+      add_command(app, call, "kernels", "List every kernel row, which can run here, and which known names are missing",
+                  "fairway kernels --json");
+  command->callback([&call] { call.action = [&call] { return list_kernels(call.json); }; });
+}
+
+}  // namespace fairway::cli

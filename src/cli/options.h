@@ -1,0 +1,43 @@
+// Options that several commands share, so that they are spelled and checked in one place.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "cli/cli.h"
+#include "engine/engine.h"
+#include "select/select.h"
+
+namespace fairway::cli {
+
+// Which kernels may run. Empty strings: no wish.
+struct KernelOptions {
+  std::string backend, activations = "auto", kernel;
+};
+
+// A subcommand with its footer and --json.
+CLI::App* add_command(CLI::App& app, Invocation& call, const std::string& name, const std::string& description,
+                      const std::string& example);
+
+void add_model_option(CLI::App& command, std::string& model);
+void add_threads_option(CLI::App& command, int& threads);
+void add_kernel_options(CLI::App& command, KernelOptions& kernels);
+
+constexpr double kNoLimit = 1e9;  // an upper bound that stands for "any"; integers beyond it do not fit an int
+
+// Numbers in [low, high]; NaN is outside.
+CLI::Validator number_in(double low, double high);
+// Numbers in (low, high].
+CLI::Validator number_above(double low, double high);
+
+select::Policy make_policy(const KernelOptions& options);
+
+// Loads with a progress line; Ctrl-C ends the load.
+engine::Engine load_engine(const std::string& model, int threads, const select::Policy& policy);
+
+// Whole contents. `flag` names the option in messages; Error(kBadInput) if it cannot be read.
+std::string read_file(const std::filesystem::path& path, const char* flag);
+
+}  // namespace fairway::cli

@@ -1,0 +1,86 @@
+// Loading an engine and the forward passes that generation and evaluation share.
+#include "engine/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/state.h"
+#include "fairway/error.h"
+
+namespace fairway::engine {
+
+void Engine::State::check_fits(std::size_t tokens) const {
+  const int limit = model.config().max_position_embeddings;
+  if (tokens > static_cast<std::size_t>(limit)) {
+    throw Error(ErrorKind::kUsage, fmt::format("{} tokens do not fit the context: max_position_embeddings of {} is {}",
+                                               tokens, model.checkpoint().directory().string(), limit));
+  }
+}
+
+void Engine::State::forward(std::span<const int> ids) {
+  model.forward(ids, cache, options.policy, context, counters, hidden);
+}
+
+bool Engine::State::prefill(std::span<const int> ids, const std::atomic<bool>* cancel) {
+  for (std::size_t begin = 0; begin < ids.size();) {
+    if (is_cancelled(cancel)) return false;
+    const std::size_t count = std::min(ids.size() - begin, static_cast<std::size_t>(options.prefill_chunk));
+    forward(ids.subspan(begin, count));
+    begin += count;
+  }
+  return true;
+}
+
+void Engine::State::last_row_logits() {
+  logits.resize(static_cast<std::size_t>(vocab_size()));
+  const float* last = hidden.data() + hidden.size() - static_cast<std::size_t>(hidden_size());
+  model.logits(last, 1, options.policy, context, counters, logits.data());
+}
+
+Engine::Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+Engine Engine::load(const std::filesystem::path& model_dir, const EngineOptions& options) {
+  if (options.prefill_chunk < 1) {
+    throw Error(ErrorKind::kUsage, fmt::format("prefill_chunk is {}, expected at least 1", options.prefill_chunk));
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  model::Model model = model::Model::load(model_dir, options.load_progress);
+  Engine engine;
+  engine.state_ = std::make_unique<State>(options, std::move(model), formats::Tokenizer::load(model_dir));
+  engine.state_->load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return engine;
+}
+
+const model::Model& Engine::model() const {
+  return state_->model;
+}
+const formats::Tokenizer& Engine::tokenizer() const {
+  return state_->tokenizer;
+}
+int Engine::threads() const {
+  return state_->pool.size();
+}
+double Engine::load_seconds() const {
+  return state_->load_seconds;
+}
+const moe::Counters& Engine::counters() const {
+  return state_->counters;
+}
+void Engine::reset_counters() {
+  state_->counters = {};
+}
+
+std::vector<int> Engine::encode_prompt(std::string_view text) const {
+  std::vector<int> ids;
+  if (state_->tokenizer.bos_id() >= 0) ids.push_back(state_->tokenizer.bos_id());
+  const std::vector<int> tokens = state_->tokenizer.encode(text);
+  ids.insert(ids.end(), tokens.begin(), tokens.end());
+  return ids;
+}
+
+}  // namespace fairway::engine

@@ -1,0 +1,85 @@
+// The generation loop: prompt in, tokens out, with statistics.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/tokenizer.h"
+#include "kernels/sample/sample.h"
+#include "model/model.h"
+#include "moe/counters.h"
+#include "select/select.h"
+
+namespace fairway::engine {
+
+struct EngineOptions {
+  int threads = 0;          // <= 0: one per processor
+  select::Policy policy;    // from select::make_policy
+  int prefill_chunk = 512;  // tokens per forward pass of a prompt
+  std::function<void(int done, int total)> load_progress;
+};
+
+struct GenerateOptions {
+  int max_tokens = 128;  // new tokens
+  kernels::SampleParams sample;
+  std::uint64_t seed = 0;
+  bool stop_at_eos = true;
+  const std::atomic<bool>* cancel = nullptr;  // checked between forward passes
+};
+
+enum class StopReason { kLength, kEos, kCancelled, kContextFull };
+const char* stop_reason_name(StopReason reason);  // "length", "eos", "cancelled", "context_full"
+
+struct GenerateResult {
+  std::vector<int> ids;  // new tokens only, without the prompt; an end-of-text token is included
+  std::string text;      // of the new tokens
+  int prompt_tokens = 0;
+  double prefill_seconds = 0;
+  double decode_seconds = 0;  // after the first new token
+  StopReason stop = StopReason::kLength;
+  // Decoded tokens after the first, per second; 0 if there were none.
+  double tokens_per_second() const;
+};
+
+class Engine {
+ public:
+  static Engine load(const std::filesystem::path& model_dir, const EngineOptions& options);
+
+  const model::Model& model() const;
+  const formats::Tokenizer& tokenizer() const;
+  int threads() const;
+  double load_seconds() const;
+  const moe::Counters& counters() const;
+  void reset_counters();
+
+  // Prompt ids: bos (if the tokenizer has one) and the text's tokens.
+  std::vector<int> encode_prompt(std::string_view text) const;
+
+  // on_text gets complete UTF-8 as it becomes available. Starts from an empty cache.
+  GenerateResult generate(std::span<const int> prompt, const GenerateOptions& options,
+                          const std::function<void(std::string_view)>& on_text = {});
+
+  // log p(ids[i] | ids[0..i)) for i = 1 .. size-1, natural logarithm, from an empty cache.
+  std::vector<float> logprobs(std::span<const int> ids, const std::atomic<bool>* cancel = nullptr);
+
+  // Logits after the last id, [vocab_size], from an empty cache.
+  std::vector<float> last_logits(std::span<const int> ids);
+
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+  ~Engine();
+
+ private:
+  Engine();
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace fairway::engine

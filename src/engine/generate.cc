@@ -1,0 +1,123 @@
+// The generation loop: prefill in chunks, then one token per forward pass until a reason to stop.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "engine/state.h"
+#include "fairway/error.h"
+
+namespace fairway::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Text of the result, handed on as it becomes complete.
+class TextStream {
+ public:
+  TextStream(const formats::Tokenizer& tokenizer, const std::function<void(std::string_view)>& on_text,
+             std::string& text)
+      : decoder_(tokenizer), on_text_(on_text), text_(text) {}
+
+  void push(int id) { emit(decoder_.push(id)); }
+  void flush() { emit(decoder_.flush()); }
+
+ private:
+  void emit(const std::string& piece) {
+    if (piece.empty()) return;
+    text_ += piece;
+    if (on_text_) on_text_(piece);
+  }
+
+  formats::StreamDecoder decoder_;
+  const std::function<void(std::string_view)>& on_text_;
+  std::string& text_;
+};
+
+// Why to stop after the newest token, if there is a reason.
+std::optional<StopReason> stop_after(int id, std::size_t produced, int cached, const formats::ModelConfig& config,
+                                     const GenerateOptions& options) {
+  const auto& eos = config.eos_token_ids;
+  if (options.stop_at_eos && std::find(eos.begin(), eos.end(), id) != eos.end()) return StopReason::kEos;
+  if (produced >= static_cast<std::size_t>(options.max_tokens)) return StopReason::kLength;
+  if (is_cancelled(options.cancel)) return StopReason::kCancelled;
+  if (cached >= config.max_position_embeddings) return StopReason::kContextFull;
+  return std::nullopt;
+}
+
+}  // namespace
+
+const char* stop_reason_name(StopReason reason) {
+  switch (reason) {
+    case StopReason::kLength:
+      return "length";
+    case StopReason::kEos:
+      return "eos";
+    case StopReason::kCancelled:
+      return "cancelled";
+    case StopReason::kContextFull:
+      return "context_full";
+  }
+  throw Error(ErrorKind::kUsage, fmt::format("unknown stop reason {}", static_cast<int>(reason)));
+}
+
+double GenerateResult::tokens_per_second() const {
+  if (ids.size() < 2 || decode_seconds <= 0) return 0;
+  return static_cast<double>(ids.size() - 1) / decode_seconds;
+}
+
+GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptions& options,
+                                const std::function<void(std::string_view)>& on_text) {
+  State& s = *state_;
+  if (options.max_tokens < 0) {
+    throw Error(ErrorKind::kUsage, fmt::format("max_tokens is {}, expected at least 0", options.max_tokens));
+  }
+  std::vector<int> history(prompt.begin(), prompt.end());
+  if (history.empty() && s.tokenizer.bos_id() >= 0) history.push_back(s.tokenizer.bos_id());
+  if (history.empty()) {
+    throw Error(ErrorKind::kUsage, "the prompt is empty and the tokenizer has no token that begins a text");
+  }
+  s.check_fits(history.size());
+  kernels::Sampler sampler(options.sample, options.seed);
+
+  GenerateResult result;
+  result.prompt_tokens = static_cast<int>(history.size());
+  if (options.max_tokens == 0) return result;
+  s.cache.truncate(0);
+  const auto prefill_begin = Clock::now();
+  const bool complete = s.prefill(history, options.cancel);
+  if (!complete) {
+    result.stop = StopReason::kCancelled;
+    result.prefill_seconds = seconds_since(prefill_begin);
+    return result;
+  }
+  s.last_row_logits();
+  result.prefill_seconds = seconds_since(prefill_begin);
+
+  TextStream stream(s.tokenizer, on_text, result.text);
+  auto decode_begin = Clock::now();
+  for (;;) {
+    const int id = sampler.sample(s.logits, history);
+    history.push_back(id);
+    result.ids.push_back(id);
+    if (result.ids.size() == 1) decode_begin = Clock::now();
+    stream.push(id);
+    const auto stop = stop_after(id, result.ids.size(), s.cache.length(), s.model.config(), options);
+    if (stop) {
+      result.stop = *stop;
+      break;
+    }
+    s.forward(std::span(&id, 1));
+    s.last_row_logits();
+  }
+  result.decode_seconds = seconds_since(decode_begin);
+  stream.flush();
+  return result;
+}
+
+}  // namespace fairway::engine

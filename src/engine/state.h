@@ -1,0 +1,52 @@
+// What an engine keeps between calls, and the forward passes that generation and evaluation share.
+#pragma once
+
+#include <utility>
+
+#include "backend/cpu/thread_pool.h"
+#include "backend/cpu/workspace.h"
+#include "engine/engine.h"
+#include "kernels/common/context.h"
+
+namespace fairway::engine {
+
+struct Engine::State {
+  State(const EngineOptions& engine_options, model::Model loaded, formats::Tokenizer loaded_tokenizer)
+      : options(engine_options),
+        model(std::move(loaded)),
+        tokenizer(std::move(loaded_tokenizer)),
+        pool(engine_options.threads),
+        cache(model.config()) {}
+
+  int hidden_size() const { return model.config().hidden_size; }
+  int vocab_size() const { return model.config().vocab_size; }
+
+  // Error(kUsage) unless `tokens` fit a fresh context.
+  void check_fits(std::size_t tokens) const;
+
+  // Runs the chunk; the result is in `hidden`, [ids.size(), hidden_size].
+  void forward(std::span<const int> ids);
+
+  // Runs all ids in chunks. False if cancelled between two chunks.
+  bool prefill(std::span<const int> ids, const std::atomic<bool>* cancel);
+
+  // Logits of the last row of `hidden` into `logits`.
+  void last_row_logits();
+
+  EngineOptions options;
+  model::Model model;
+  formats::Tokenizer tokenizer;
+  backend::ThreadPool pool;
+  backend::Workspace workspace;
+  kernels::KernelContext context{pool, workspace};
+  model::KvCache cache;
+  moe::Counters counters;
+  double load_seconds = 0;
+  std::vector<float> hidden, logits;
+};
+
+inline bool is_cancelled(const std::atomic<bool>* cancel) {
+  return cancel != nullptr && cancel->load(std::memory_order_relaxed);
+}
+
+}  // namespace fairway::engine

@@ -1,0 +1,81 @@
+// All kernel rows together, the family names the project knows, and the names of the rows' properties.
+#include "kernels/common/registry.h"
+
+#include "kernels/attention_gqa/attention_gqa.h"
+#include "kernels/attention_mla/attention_mla.h"
+#include "kernels/dense_linear/dense_linear.h"
+#include "kernels/moe_swiglu/moe_swiglu.h"
+#include "kernels/trellis_linear/trellis_linear.h"
+
+namespace fairway::kernels {
+namespace {
+
+template <class Rows>
+void append(std::vector<const KernelRow*>& all, const Rows& rows) {
+  for (const auto& row : rows) all.push_back(&row.info);
+}
+
+std::vector<const KernelRow*> collect() {
+  std::vector<const KernelRow*> all;
+  append(all, trellis_linear_rows());
+  append(all, moe_swiglu_rows());
+  append(all, dense_linear_rows());
+  append(all, attention_mla_rows());
+  append(all, attention_gqa_rows());
+  return all;
+}
+
+}  // namespace
+
+const char* backend_name(Backend backend) {
+  switch (backend) {
+    case Backend::kCpuRef: return "cpu_ref";
+    case Backend::kCpuAvx2: return "cpu_avx2";
+    case Backend::kCpuAvx512: return "cpu_avx512";
+  }
+  return "unknown";
+}
+
+const char* activations_name(Activations activations) {
+  switch (activations) {
+    case Activations::kFp32: return "fp32";
+    case Activations::kInt8: return "int8";
+  }
+  return "unknown";
+}
+
+const char* numerics_name(Numerics numerics) {
+  switch (numerics) {
+    case Numerics::kExact: return "exact";
+    case Numerics::kConsistent: return "consistent";
+    case Numerics::kBounded: return "bounded";
+  }
+  return "unknown";
+}
+
+const std::vector<const KernelRow*>& all_kernel_rows() {
+  static const std::vector<const KernelRow*> all = collect();
+  return all;
+}
+
+std::span<const std::string_view> known_families() {
+  static constexpr std::string_view kNames[] = {
+      "moe_trellis_swiglu_decode",
+      "moe_trellis_swiglu_decode_6_2_3",
+      "moe_trellis_swiglu_decode_6_3_4",
+      "moe_trellis_swiglu_decode_6_2_4",
+      "moe_trellis_swiglu_prefill4",
+      "moe_trellis_swiglu",
+      "moe_trellis_swiglu_large_batch",
+      "moe_trellis_swiglu_decode_fp32acc",
+      "moe_trellis_swiglu_prefill4_fp32acc",
+      "moe_trellis_swiglu_fp32acc",
+      "moe_trellis_swiglu_large_batch_fp32acc",
+      "moe_trellis_swiglu_grouped",
+      "fast_2bit_kernel",
+      "mixed_bpw_kernel",
+  };
+  return kNames;
+}
+
+}  // namespace fairway::kernels

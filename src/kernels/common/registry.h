@@ -1,0 +1,61 @@
+// What a kernel row says about itself. Rows live in src/kernels/<op>/kernels.inc and nowhere else; selection, listing,
+// tests and benchmarks all read them through this header.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "backend/cpu/features.h"
+#include "codec/trellis.h"
+
+namespace fairway::kernels {
+
+enum class Backend : std::uint8_t { kCpuRef, kCpuAvx2, kCpuAvx512 };  // better last
+enum class Activations : std::uint8_t { kFp32, kInt8 };               // what the matrix product reads
+enum class Numerics : std::uint8_t { kExact, kConsistent, kBounded };
+enum class WeightKind : std::uint8_t { kNone, kDense, kTrellis };      // kNone: the op reads no weight matrix
+
+constexpr std::uint8_t codebook_bit(codec::Codebook c) { return static_cast<std::uint8_t>(1u << static_cast<int>(c)); }
+constexpr std::uint8_t kAllCodebooks = 7;
+
+// Bits the row was compiled for. All zero: any width from 1 to 8, mixed freely inside one call.
+struct BitTuple {
+  std::uint8_t gate = 0, up = 0, down = 0;
+  friend bool operator==(const BitTuple&, const BitTuple&) = default;
+  friend auto operator<=>(const BitTuple&, const BitTuple&) = default;
+};
+
+struct KernelRow {
+  const char* id;      // "cpu_avx512/moe_trellis_swiglu_decode": backend, family, and tile suffix if there are several
+  const char* op;      // folder under src/kernels
+  const char* family;  // the name users know
+  const char* source;  // file of the body, relative to the repository
+  Backend backend;
+  std::uint32_t requires_features;  // union of backend::CpuFeature
+  WeightKind weights;
+  Activations activations;
+  Numerics numerics;
+  std::uint8_t codebooks;  // union of codebook_bit, 0 for rows that read no trellis
+  BitTuple bits;
+  int m_min, m_max;  // rows of x per matrix for which the row is meant; it must be correct for any M >= 0
+  int tile_n;        // outputs per task, 0 where it does not apply
+};
+
+const char* backend_name(Backend backend);  // "cpu_ref", "cpu_avx2", "cpu_avx512"
+const char* activations_name(Activations activations);
+const char* numerics_name(Numerics numerics);
+
+// True if this machine has what the row needs.
+inline bool can_run(const KernelRow& row, std::uint32_t features) {
+  return (row.requires_features & ~features) == 0;
+}
+
+// Every row of every op, in registration order.
+const std::vector<const KernelRow*>& all_kernel_rows();
+
+// Family names of the project's documents, present or not. Those without a row are reported as missing.
+std::span<const std::string_view> known_families();
+
+}  // namespace fairway::kernels

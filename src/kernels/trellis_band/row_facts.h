@@ -1,0 +1,21 @@
+// Words that the rows of the trellis ops use to describe themselves.
+#pragma once
+
+#include <limits>
+
+#include "kernels/common/registry.h"
+
+namespace fairway::kernels {
+
+constexpr int kAnyRows = std::numeric_limits<int>::max();
+constexpr std::uint8_t kMul1Only = codebook_bit(codec::Codebook::kMul1);
+constexpr std::uint32_t kAvx2Features = backend::kCpuAvx2;
+constexpr std::uint32_t kAvx512Features =
+    backend::kCpuAvx2 | backend::kCpuAvx512 | backend::kCpuAvx512Vnni | backend::kCpuAvx512Vbmi;
+
+// Backend names as string literals, for ids built from literals.
+#define FAIRWAY_BACKEND_kCpuRef "cpu_ref"
+#define FAIRWAY_BACKEND_kCpuAvx2 "cpu_avx2"
+#define FAIRWAY_BACKEND_kCpuAvx512 "cpu_avx512"
+
+}  // namespace fairway::kernels

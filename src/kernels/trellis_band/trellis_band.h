@@ -1,0 +1,64 @@
+// The unit of work of every trellis kernel: one band of 128 outputs of a coded matrix times prepared rows of x.
+//
+// A band is eight tiles wide, which is one block of the output Hadamard transform, and for the hidden layer of an expert
+// also one block of the input transform of the down projection. This header is the wall between the instruction-set
+// files, which see raw pointers only, and the drivers of trellis_linear and moe_swiglu, which are compiled for the
+// baseline CPU.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "codec/trellis.h"
+
+namespace fairway::kernels {
+
+constexpr int kBandWidth = codec::kHadamardDim;                  // outputs
+constexpr int kBandTiles = kBandWidth / codec::kTileDim;         // tiles side by side
+constexpr int kBlockTileRows = codec::kHadamardDim / codec::kTileDim;  // tile rows of one 128-input block
+
+// A band of inner weights. Tile row kt is kBandTiles * 32 * bits contiguous bytes at words + kt * row_bytes, at any
+// alignment; nothing outside these bytes is read.
+struct Band {
+  const std::uint8_t* words;
+  std::int64_t row_bytes;  // from one tile row of the matrix to the next
+  int in;                  // multiple of 128
+  int bits;                // 1..8
+  codec::Codebook codebook;
+};
+
+// Vector operations on blocks of 128 floats. Every table gives the same bits.
+struct BlockOps {
+  // x[0..127] times the Hadamard matrix, in place.
+  void (*hadamard)(float* x);
+  // out[0..127] = (x * suh) H, where x has `count` elements (0..128) and counts as zero beyond.
+  void (*transform_input)(const float* x, int count, const float* suh, float* out);
+  // y[rows][128] = (y H) * svh + bias in place; bias may be null.
+  void (*transform_output)(float* y, int rows, const float* svh, const float* bias);
+  // out[i] = silu(gate[i]) * up[i] for i < count, 0 for count <= i < 128.
+  void (*swiglu)(const float* gate, const float* up, int count, float* out);
+};
+
+// One way of multiplying rows by bands. A prepared row is an opaque record of row_bytes(in) bytes, filled block by
+// block (blocks may be stored by different threads), 64-byte aligned.
+struct BandKernel {
+  const BlockOps* ops;
+  std::uint8_t codebooks;     // union of codebook_bit
+  std::size_t scratch_bytes;  // private to one call of dot, 64-byte aligned
+  std::size_t (*row_bytes)(int in);
+  void (*store_block)(const float* x, std::uint8_t* row, int in, int block);
+  // y[m][128] = rows times the inner weights of the band; rows lie row_stride bytes apart. m >= 1.
+  void (*dot)(const Band& band, const std::uint8_t* rows, std::int64_t row_stride, int m, float* y, std::uint8_t* scratch);
+};
+
+extern const BlockOps kBlockOpsRef, kBlockOpsAvx2, kBlockOpsAvx512;
+
+// fp32 activations, any codebook. Rows sharing a decode: 1, 4, all of the call.
+extern const BandKernel kBandF32SingleAvx2, kBandF32QuadAvx2, kBandF32PanelAvx2;
+extern const BandKernel kBandF32SingleAvx512, kBandF32QuadAvx512, kBandF32PanelAvx512;
+
+// int8 activations (per row and 128-input block), mul1 only. Rows sharing a decode: 1, 4, all of the call.
+extern const BandKernel kBandI8SingleAvx2, kBandI8QuadAvx2, kBandI8PanelAvx2;
+extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx512;
+
+}  // namespace fairway::kernels

@@ -1,0 +1,52 @@
+// The weights of a loaded model, as the forward pass reads them. Matrices point into the mapped checkpoint.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "formats/checkpoint.h"
+#include "formats/config.h"
+#include "kernels/common/matrix.h"
+#include "model/model.h"
+#include "moe/layer.h"
+
+namespace fairway::model {
+
+// Hugging Face builds q_a_layernorm and kv_a_layernorm with its RMSNorm default and not with config.rms_norm_eps
+// (transformers 5.17, modeling_deepseek_v3.py and modeling_glm4_moe_lite.py).
+constexpr float kLatentNormEps = 1e-6f;
+
+struct MlaWeights {
+  kernels::LinearWeights q_a, q_b;  // q_a is unused if q_lora_rank is 0; q_b is then q_proj
+  std::vector<float> q_a_norm;      // [q_lora_rank]
+  kernels::LinearWeights kv_a;      // [hidden -> kv_lora_rank + rope]
+  std::vector<float> kv_a_norm;     // [kv_lora_rank]
+  kernels::DenseMatrix kv_b;        // [heads * (nope + v), kv_lora_rank]
+  kernels::LinearWeights o;         // [heads * v -> hidden]
+};
+
+struct GqaWeights {
+  kernels::LinearWeights q, k, v, o;
+  std::vector<float> q_norm, k_norm;  // [head_dim]
+};
+
+struct LayerWeights {
+  std::vector<float> attention_input_norm, mlp_input_norm;  // [hidden]
+  MlaWeights mla;                                           // the one that config.attention names is filled in
+  GqaWeights gqa;
+  moe::MoeLayerWeights mlp;
+};
+
+struct Model::Weights {
+  formats::ModelConfig config;
+  formats::Checkpoint checkpoint;
+  kernels::DenseMatrix embedding;  // [vocab, hidden]
+  std::vector<LayerWeights> layers;
+  std::vector<float> final_norm;  // [hidden]
+  kernels::LinearWeights head;
+};
+
+// Elements of one position in one layer's cache.
+std::int64_t cache_row_elems(const formats::ModelConfig& config);
+
+}  // namespace fairway::model

@@ -1,0 +1,112 @@
+// fairway bench: result files with the documented keys, at sizes that take no time.
+#include <gtest/gtest.h>
+
+#include "cli/process.h"
+#include "common/tiny_checkpoint.h"
+
+namespace fairway::test {
+namespace {
+
+const std::vector<std::string> kQuick = {"--warmup", "0", "--runs", "2", "--ceiling-mib", "16"};
+
+ProcessResult bench(const std::string& kind, const std::string& model, std::vector<std::string> more) {
+  std::vector<std::string> args = {"bench", kind, "--model-path", model};
+  args.insert(args.end(), kQuick.begin(), kQuick.end());
+  args.insert(args.end(), more.begin(), more.end());
+  return run_fairway(args);
+}
+
+void expect_document(const nlohmann::json& json, const std::string& kind) {
+  expect_keys(json,
+              {"schema", "kind", "version", "revision", "date", "command", "machine", "model", "options", "results"});
+  EXPECT_EQ(json["schema"], "fairway-bench-1");
+  EXPECT_EQ(json["kind"], kind);
+  EXPECT_TRUE(contains(json["command"], "bench " + kind));
+  EXPECT_EQ(json["date"].get<std::string>().size(), 20u);
+}
+
+void expect_spread(const nlohmann::json& spread, std::size_t runs) {
+  ASSERT_EQ(spread["samples"].size(), runs);
+  EXPECT_GT(spread["min"].get<double>(), 0);
+  EXPECT_LE(spread["min"].get<double>(), spread["median"].get<double>());
+  EXPECT_LE(spread["median"].get<double>(), spread["max"].get<double>());
+}
+
+TEST(Bench, DecodeWritesItsResultFile) {
+  const TempDir dir;
+  const std::string file = (dir.path() / "decode.json").string();
+  const ProcessResult result =
+      bench("decode", kModel, {"--prompt-len", "4", "--decode-tokens", "3", "--threads", "1,2", "--output", file});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(contains(result.out, "tokens/s")) << result.out;
+  const nlohmann::json json = nlohmann::json::parse(read_file(file));
+  expect_document(json, "decode");
+  ASSERT_EQ(json["results"].size(), 2u);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const nlohmann::json& cell = json["results"][i];
+    EXPECT_EQ(cell["threads"], i + 1);
+    expect_spread(cell["tokens_per_second"], 2);
+    expect_spread(cell["ms_per_token"], 2);
+    expect_spread(cell["ceiling_gb_per_second"], 2);
+    EXPECT_GT(cell["weight_gb_per_second"].get<double>(), 0);
+    EXPECT_GT(cell["share_of_ceiling"].get<double>(), 0);
+    EXPECT_GE(cell["counters"]["grouped_calls"].get<int>(), 8 * 4);
+  }
+}
+
+TEST(Bench, Prefill) {
+  const ProcessResult result = bench("prefill", kModel, {"--prompt-len", "40", "--threads", "2", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const nlohmann::json json = result.json();
+  expect_document(json, "prefill");
+  EXPECT_EQ(json["results"][0]["tokens"], 40);
+  expect_spread(json["results"][0]["tokens_per_second"], 2);
+}
+
+TEST(Bench, MoeCountsWhatItTouches) {
+  for (const char* routing : {"uniform", "router"}) {
+    const ProcessResult result = bench(
+        "moe", kModel, {"--batch", "1,8", "--threads", "1,2", "--cell-seconds", "0", "--routing", routing, "--json"});
+    ASSERT_EQ(result.code, 0) << result.err;
+    const nlohmann::json json = result.json();
+    expect_document(json, "moe");
+    ASSERT_EQ(json["results"].size(), 4u);
+    const nlohmann::json& one = json["results"][0];
+    EXPECT_EQ(one["batch"], 1);
+    EXPECT_EQ(one["experts_touched"], 5.0);  // 4 routed and the shared one
+    EXPECT_EQ(one["evaluations"], 2 * 5);
+    EXPECT_EQ(one["counters"]["expert_groups"], 2 * 5 * 5);
+    expect_spread(one["ms_per_layer"], 2);
+    EXPECT_GT(one["g_weights_per_second"].get<double>(), 0);
+    const double touched = json["results"][1]["experts_touched"];
+    EXPECT_GT(touched, 5.0);
+    EXPECT_LE(touched, 33.0);
+  }
+}
+
+TEST(Bench, ForcedKernelIsTheOneThatRuns) {
+  const ProcessResult result =
+      bench("moe", kModel, {"--batch", "2", "--threads", "1", "--cell-seconds", "0", "--backend", "cpu_ref", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const nlohmann::json kernels = result.json()["results"][0]["kernels"];
+  EXPECT_FALSE(kernels.empty());
+  for (const auto& [id, calls] : kernels.items()) EXPECT_TRUE(id.starts_with("cpu_ref/")) << id;
+}
+
+TEST(Bench, RefusesWhatItCannotMeasure) {
+  expect_error(bench("decode", kModel, {"--batch", "4"}), 2, "--batch");
+  expect_error(bench("decode", kModel, {"--prompt-len", "2040", "--decode-tokens", "20"}), 2, "--prompt-len");
+  expect_error(bench("prefill", kModel, {"--prompt-len", "5000"}), 2, "--prompt-len");
+  expect_error(bench("decode", kModel, {"--threads", "0"}), 2, "--threads");
+  expect_error(bench("moe", kModel, {"--kernel", "warp_drive"}), 2, "warp_drive");
+  expect_error(bench("moe", "/nowhere/model", {}), 2, "/nowhere/model");
+}
+
+TEST(Bench, CtrlCEndsIt) {
+  const ProcessResult result = run_fairway(
+      {"bench", "moe", "--model-path", kModel, "--runs", "100000", "--ceiling-mib", "16"}, "", {.after_ms = 800});
+  expect_error(result, 130, "interrupted");
+}
+
+}  // namespace
+}  // namespace fairway::test

@@ -1,0 +1,67 @@
+// The registry: ids follow the grammar and are unique, sources exist, every row's body is its own.
+#include "kernels/common/registry.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <set>
+#include <string>
+
+#include "kernels/moe_swiglu/moe_swiglu.h"
+#include "kernels/trellis_linear/trellis_linear.h"
+
+namespace fairway::kernels {
+namespace {
+
+TEST(Registry, IdsAreUniqueAndMadeOfBackendAndFamily) {
+  std::set<std::string> ids;
+  for (const KernelRow* row : all_kernel_rows()) {
+    const std::string prefix = std::string(backend_name(row->backend)) + "/" + row->family;
+    EXPECT_EQ(std::string(row->id).substr(0, prefix.size()), prefix);
+    EXPECT_TRUE(ids.insert(row->id).second) << row->id;
+    EXPECT_TRUE(std::filesystem::is_regular_file(std::string(FAIRWAY_SOURCE_DIR "/") + row->source)) << row->source;
+    EXPECT_LE(row->m_min, row->m_max) << row->id;
+    EXPECT_EQ(row->weights == WeightKind::kTrellis, row->codebooks != 0) << row->id;
+    EXPECT_EQ(row->backend == Backend::kCpuRef, row->requires_features == 0) << row->id;
+  }
+  EXPECT_TRUE(ids.contains("cpu_avx512/moe_trellis_swiglu_decode"));
+  EXPECT_TRUE(ids.contains("cpu_ref/mixed_bpw_kernel"));
+}
+
+TEST(Registry, NoTwoRowsShareABody) {
+  std::set<MoeSwigluFn> moe;
+  for (const MoeSwigluRow& row : moe_swiglu_rows()) EXPECT_TRUE(moe.insert(row.fn).second) << row.info.id;
+  std::set<TrellisLinearFn> linear;
+  for (const TrellisLinearRow& row : trellis_linear_rows()) EXPECT_TRUE(linear.insert(row.fn).second) << row.info.id;
+}
+
+TEST(Registry, KnownFamiliesAreUniqueAndCoverTheTrellisRows) {
+  const auto names = known_families();
+  const std::set<std::string_view> known(names.begin(), names.end());
+  EXPECT_EQ(known.size(), names.size());
+  EXPECT_EQ(known.size(), 14u);
+  for (const MoeSwigluRow& row : moe_swiglu_rows()) {
+    if (row.info.weights == WeightKind::kTrellis) {
+      EXPECT_TRUE(known.contains(row.info.family)) << row.info.family;
+    }
+  }
+}
+
+// Every number of rows from 1 up has a row meant for it, on every backend and activation format.
+TEST(Registry, RowCountsAreCoveredWithoutGaps) {
+  for (const Activations activations : {Activations::kFp32, Activations::kInt8}) {
+    for (const Backend backend : {Backend::kCpuAvx2, Backend::kCpuAvx512}) {
+      for (const int m : {1, 2, 3, 4, 5, 6, 16, 17, 1000000}) {
+        int meant = 0;
+        for (const MoeSwigluRow& row : moe_swiglu_rows()) {
+          meant += row.info.weights == WeightKind::kTrellis && row.info.activations == activations &&
+                   row.info.backend == backend && row.info.m_min <= m && m <= row.info.m_max;
+        }
+        EXPECT_EQ(meant, 1) << activations_name(activations) << " " << backend_name(backend) << " " << m;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fairway::kernels

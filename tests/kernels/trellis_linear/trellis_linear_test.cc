@@ -1,0 +1,198 @@
+// Every row of trellis_linear: against the reference at every width, codebook and row count, against the shared
+// vectors, across rows and thread counts.
+#include "kernels/trellis_linear/trellis_linear.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "backend/cpu/features.h"
+#include "codec/half.h"
+#include "codec/vectors.h"
+#include "common/compare.h"
+#include "fairway/error.h"
+#include "kernels/trellis_band/trellis_fixture.h"
+
+namespace fairway::kernels {
+namespace {
+
+constexpr codec::Codebook kCodebooks[] = {codec::Codebook::k3inst, codec::Codebook::kMcg, codec::Codebook::kMul1};
+constexpr int kRowCounts[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33};
+
+std::vector<const TrellisLinearRow*> rows_of_this_machine() {
+  std::vector<const TrellisLinearRow*> rows;
+  for (const TrellisLinearRow& row : trellis_linear_rows()) {
+    if (can_run(row.info, backend::cpu_info().features)) rows.push_back(&row);
+  }
+  return rows;
+}
+
+bool reads(const KernelRow& row, codec::Codebook codebook) { return row.codebooks & codebook_bit(codebook); }
+
+// y[m][out + 3] with poison in the gap.
+std::vector<float> run(const TrellisLinearRow& row, const test::RandomTrellis& weights, const std::vector<float>& x,
+                       int m, int threads) {
+  backend::ThreadPool pool(threads);
+  backend::Workspace workspace;
+  KernelContext context{pool, workspace};
+  const std::int64_t ldy = weights.out_exact() + 3;
+  std::vector<float> y = test::poison(static_cast<std::size_t>(m * ldy));
+  row.fn({&weights.matrix(), x.data(), weights.in_exact() + 5, weights.in_exact(), y.data(), ldy, weights.out_exact(), m},
+         context);
+  std::vector<float> packed;
+  for (std::size_t r = 0; r < static_cast<std::size_t>(m); ++r) {
+    const auto line = std::span(y).subspan(r * static_cast<std::size_t>(ldy), static_cast<std::size_t>(ldy));
+    EXPECT_TRUE(test::still_poison(line.subspan(static_cast<std::size_t>(weights.out_exact())))) << row.info.id;
+    packed.insert(packed.end(), line.begin(), line.begin() + weights.out_exact());
+  }
+  return packed;
+}
+
+// Columns of x beyond the exact size are NaN: they must not be read as values.
+std::vector<float> random_rows(std::mt19937& random, int m, int in) {
+  std::vector<float> x = test::poison(static_cast<std::size_t>(m * (in + 5)));
+  for (int r = 0; r < m; ++r) {
+    const auto line = test::random_normal(random, static_cast<std::size_t>(in));
+    std::copy(line.begin(), line.end(), x.begin() + r * (in + 5));
+  }
+  return x;
+}
+
+// fp32: k products of relative error 2^-24 each and the same for the partial sums, in the worst case of random signs a
+// few times sqrt(k); the transforms keep norms. int8: a block's step is amax / 127, and amax of 128 Gaussian values stays
+// below 4.5 deviations, so the rounding error stays below 4.5 / 127 / sqrt(12) = 1.02 % of the norm; norms of 128 values
+// move by a quarter (four times 1 / sqrt(2 * 128)).
+test::Bound bound_of(const KernelRow& row, int k) {
+  if (row.activations == Activations::kInt8) return {.row_relative = 1.25 * 4.5 / 127 / std::sqrt(12.0)};
+  return {.row_relative = (4 * std::sqrt(static_cast<double>(k)) + 8) * std::ldexp(1.0, -24)};
+}
+
+struct Shape {
+  int in, out;
+};
+
+TEST(TrellisLinear, EveryRowAgreesWithTheReference) {
+  const unsigned seed = 991;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const TrellisLinearRow& reference = trellis_linear_rows().front();
+  ASSERT_STREQ(reference.info.id, "cpu_ref/trellis_linear");
+  const Shape shapes[] = {{128, 128}, {200, 130}, {384, 256}, {129, 383}};
+  std::size_t shape = 0;
+  for (int bits = FAIRWAY_MIN_BITS; bits <= FAIRWAY_MAX_BITS; ++bits) {
+    for (const codec::Codebook codebook : kCodebooks) {
+      const Shape s = shapes[shape++ % std::size(shapes)];
+      const test::RandomTrellis weights(random, s.in, s.out, bits, codebook, bits % 2 == 0);
+      for (const int m : kRowCounts) {
+        const std::vector<float> x = random_rows(random, m, s.in);
+        const std::vector<float> expected = run(reference, weights, x, m, 2);
+        std::map<Activations, std::vector<float>> consistent;
+        for (const TrellisLinearRow* row : rows_of_this_machine()) {
+          if (!reads(row->info, codebook)) continue;
+          SCOPED_TRACE(testing::Message() << row->info.id << " bits " << bits << " " << codec::codebook_name(codebook) << " m "
+                                          << m << " " << s.in << " -> " << s.out);
+          const std::vector<float> actual = run(*row, weights, x, m, 1 + m % 3);
+          EXPECT_EQ(test::compare(expected, actual, s.out, bound_of(row->info, weights.matrix().in)), "");
+          if (row->info.numerics != Numerics::kConsistent) continue;
+          const auto [first, inserted] = consistent.try_emplace(row->info.activations, actual);
+          if (!inserted) {
+            EXPECT_EQ(test::compare_exact(first->second, actual), "");
+          }
+        }
+      }
+    }
+  }
+}
+
+// A row of x gives the same bits whatever rows it is computed with, so decode and prefill agree.
+TEST(TrellisLinear, RowsDoNotInfluenceEachOtherAndThreadsDoNotMatter) {
+  const unsigned seed = 12;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const int in = 300, out = 520, m = 70;
+  const test::RandomTrellis weights(random, in, out, 3, codec::Codebook::kMul1, true);
+  const std::vector<float> x = random_rows(random, m, in);
+  for (const TrellisLinearRow* row : rows_of_this_machine()) {
+    SCOPED_TRACE(row->info.id);
+    const std::vector<float> all = run(*row, weights, x, m, 1);
+    EXPECT_EQ(test::compare_exact(all, run(*row, weights, x, m, 2)), "");
+    EXPECT_EQ(test::compare_exact(all, run(*row, weights, x, m, 3)), "");
+    const std::vector<float> last(x.end() - (in + 5), x.end());
+    EXPECT_EQ(test::compare_exact(std::span(all).last(out), run(*row, weights, last, 1, 1)), "");
+  }
+}
+
+TEST(TrellisLinear, SharedVectors) {
+  const test::Vectors vectors = test::load_vectors();
+  const auto widen = [](const std::vector<std::uint16_t>& halves) {
+    std::vector<float> v;
+    for (const std::uint16_t h : halves) v.push_back(codec::float_from_half(h));
+    return v;
+  };
+  const int in = 256, out = 128, m = 4;
+  for (const int bits : {2, 3, 4, 6}) {
+    const std::string prefix = "lin_K" + std::to_string(bits) + "_";
+    const std::vector<float> suh = widen(vectors.words.at(prefix + "suh")), svh = widen(vectors.words.at(prefix + "svh"));
+    const std::vector<float> x = widen(vectors.words.at(prefix + "x"));
+    const auto* words = reinterpret_cast<const std::uint8_t*>(vectors.words.at(prefix + "trellis").data());
+    for (const codec::Codebook codebook : kCodebooks) {
+      const TrellisMatrix matrix{words, in, out, bits, codebook, suh.data(), svh.data(), nullptr};
+      const auto& expected = vectors.floats.at(prefix + codec::codebook_name(codebook) + "_y");
+      for (const TrellisLinearRow* row : rows_of_this_machine()) {
+        if (!reads(row->info, codebook)) continue;
+        backend::ThreadPool pool(2);
+        backend::Workspace workspace;
+        KernelContext context{pool, workspace};
+        std::vector<float> y = test::poison(m * out);
+        row->fn({&matrix, x.data(), in, in, y.data(), out, out, m}, context);
+        EXPECT_EQ(test::compare(expected, y, out, bound_of(row->info, in)), "") << row->info.id << " " << prefix;
+      }
+    }
+  }
+}
+
+TEST(TrellisLinear, NanAndInfinityReachTheResult) {
+  std::mt19937 random(3);
+  const test::RandomTrellis weights(random, 256, 128, 3, codec::Codebook::kMul1, false);
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    std::vector<float> x = random_rows(random, 2, 256);
+    x[140] = bad;
+    for (const TrellisLinearRow* row : rows_of_this_machine()) {
+      const std::vector<float> y = run(*row, weights, x, 2, 1);
+      for (std::size_t i = 0; i < 128; ++i) {
+        EXPECT_FALSE(std::isfinite(y[i])) << row->info.id << " " << i;
+        EXPECT_TRUE(std::isfinite(y[128 + i])) << row->info.id << " " << i;
+      }
+    }
+  }
+}
+
+// Blocks of zeros and of values so small that 127 / amax overflows.
+TEST(TrellisLinear, ZeroAndTinyRows) {
+  std::mt19937 random(4);
+  const test::RandomTrellis weights(random, 256, 128, 4, codec::Codebook::kMul1, false);
+  for (const float scale : {0.0f, 1e-42f}) {
+    std::vector<float> x = random_rows(random, 1, 256);
+    for (float& v : x) v *= scale;
+    for (const TrellisLinearRow* row : rows_of_this_machine()) {
+      for (const float v : run(*row, weights, x, 1, 1)) EXPECT_LE(std::fabs(v), 100 * scale) << row->info.id;
+    }
+  }
+}
+
+TEST(TrellisLinear, RowsRefuseCodebooksTheyDoNotRead) {
+  std::mt19937 random(5);
+  for (const codec::Codebook codebook : kCodebooks) {
+    const test::RandomTrellis weights(random, 128, 128, 3, codebook, false);
+    const std::vector<float> x = random_rows(random, 1, 128);
+    for (const TrellisLinearRow* row : rows_of_this_machine()) {
+      if (!reads(row->info, codebook)) {
+        EXPECT_THROW(run(*row, weights, x, 1, 1), Error) << row->info.id;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fairway::kernels

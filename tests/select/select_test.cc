@@ -1,0 +1,122 @@
+// Which row is picked, by id, for machines with and without vector units, and what happens to wishes that cannot be met.
+#include "select/select.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "fairway/error.h"
+
+namespace fairway::select {
+namespace {
+
+using kernels::BitTuple;
+using kernels::codebook_bit;
+
+constexpr std::uint32_t kAvx2Machine = backend::kCpuAvx2;
+constexpr std::uint32_t kAvx512Machine =
+    backend::kCpuAvx2 | backend::kCpuAvx512 | backend::kCpuAvx512Vnni | backend::kCpuAvx512Vbmi;
+constexpr std::uint32_t kNoVbmiMachine = backend::kCpuAvx2 | backend::kCpuAvx512;
+constexpr std::uint8_t kMul1 = codebook_bit(codec::Codebook::kMul1);
+constexpr std::uint8_t kMcg = codebook_bit(codec::Codebook::kMcg);
+
+Policy on(std::uint32_t features, ActivationMode activations = ActivationMode::kAuto) {
+  Policy policy;
+  policy.features = features;
+  policy.activations = activations;
+  return policy;
+}
+
+TrellisShape shape(int m, std::uint8_t codebooks = kMul1) { return {m, {6, 2, 3}, codebooks}; }
+
+std::string moe_id(const Policy& policy, const TrellisShape& s) { return select_moe_swiglu(policy, s).row->info.id; }
+
+std::string usage_error(const auto& call) {
+  try {
+    call();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
+    return e.what();
+  }
+  ADD_FAILURE() << "no error was thrown";
+  return {};
+}
+
+TEST(SelectMoe, TokensPerExpertPickTheFamily) {
+  const Policy policy = on(kAvx512Machine);
+  EXPECT_EQ(moe_id(policy, shape(1)), "cpu_avx512/moe_trellis_swiglu_decode");
+  EXPECT_EQ(moe_id(policy, shape(2)), "cpu_avx512/moe_trellis_swiglu_prefill4");
+  EXPECT_EQ(moe_id(policy, shape(16)), "cpu_avx512/moe_trellis_swiglu_prefill4");
+  EXPECT_EQ(moe_id(policy, shape(17)), "cpu_avx512/moe_trellis_swiglu");
+  EXPECT_EQ(moe_id(policy, shape(100000)), "cpu_avx512/moe_trellis_swiglu");
+}
+
+TEST(SelectMoe, TheMachineDecidesTheBackend) {
+  EXPECT_EQ(moe_id(on(kAvx2Machine), shape(1)), "cpu_avx2/moe_trellis_swiglu_decode");
+  EXPECT_EQ(moe_id(on(kNoVbmiMachine), shape(1)), "cpu_avx2/moe_trellis_swiglu_decode");
+  const auto scalar = select_moe_swiglu(on(0), shape(1));
+  EXPECT_STREQ(scalar.row->info.id, "cpu_ref/mixed_bpw_kernel");
+  EXPECT_EQ(scalar.fallback, Fallback::kNoVectorRow);
+}
+
+TEST(SelectMoe, ACodebookWithoutInt8FallsBackAndSaysSo) {
+  const auto choice = select_moe_swiglu(on(kAvx512Machine), shape(1, kMul1 | kMcg));
+  EXPECT_STREQ(choice.row->info.id, "cpu_avx512/moe_trellis_swiglu_decode_fp32acc");
+  EXPECT_EQ(choice.fallback, Fallback::kNoInt8ForCodebook);
+  const std::string message =
+      usage_error([] { select_moe_swiglu(on(kAvx512Machine, ActivationMode::kInt8), shape(3, kMcg)); });
+  EXPECT_NE(message.find("mcg"), std::string::npos) << message;
+  EXPECT_NE(message.find("int8"), std::string::npos) << message;
+}
+
+TEST(SelectMoe, Fp32OnRequestIsNoFallback) {
+  const auto choice = select_moe_swiglu(on(kAvx512Machine, ActivationMode::kFp32), shape(4));
+  EXPECT_STREQ(choice.row->info.id, "cpu_avx512/moe_trellis_swiglu_prefill4_fp32acc");
+  EXPECT_EQ(choice.fallback, Fallback::kNone);
+}
+
+TEST(SelectMoe, AForcedRowIsHonouredOutsideItsRangeOrRefused) {
+  Policy policy = on(kAvx512Machine);
+  policy.kernel = "moe_trellis_swiglu_prefill4";
+  EXPECT_EQ(moe_id(policy, shape(1)), "cpu_avx512/moe_trellis_swiglu_prefill4");
+  policy.kernel = "cpu_avx2/moe_trellis_swiglu_decode_fp32acc";
+  EXPECT_EQ(moe_id(policy, shape(40)), "cpu_avx2/moe_trellis_swiglu_decode_fp32acc");
+  policy.kernel = "cpu_avx2/moe_trellis_swiglu_decode";
+  const std::string message = usage_error([&] { select_moe_swiglu(policy, shape(1, kMcg)); });
+  EXPECT_NE(message.find("cpu_avx2/moe_trellis_swiglu_decode"), std::string::npos) << message;
+  EXPECT_NE(message.find("(6, 2, 3)"), std::string::npos) << message;
+  policy.features = 0;
+  usage_error([&] { select_moe_swiglu(policy, shape(1)); });
+}
+
+TEST(SelectLinear, RowsById) {
+  EXPECT_STREQ(select_trellis_linear(on(kAvx512Machine), shape(1)).row->info.id, "cpu_avx512/trellis_linear");
+  EXPECT_STREQ(select_trellis_linear(on(kAvx2Machine, ActivationMode::kFp32), shape(9)).row->info.id,
+               "cpu_avx2/trellis_linear_fp32acc");
+  EXPECT_STREQ(select_trellis_linear(on(0), shape(9)).row->info.id, "cpu_ref/trellis_linear");
+  EXPECT_STREQ(select_dense_linear(on(kAvx512Machine), 1)->info.id, "cpu_avx512/dense_linear");
+  EXPECT_STREQ(select_dense_linear(on(0), 1)->info.id, "cpu_ref/dense_linear");
+  EXPECT_STREQ(select_moe_dense(on(kAvx2Machine), 1)->info.id, "cpu_avx2/moe_dense_swiglu");
+  EXPECT_STREQ(select_gqa(on(kAvx512Machine), 1)->info.id, "cpu_avx512/gqa");
+}
+
+TEST(SelectMla, FewerMultiplyAddsWin) {
+  const MlaShape glm{192, 64, 256, 512};
+  EXPECT_STREQ(select_mla(on(kAvx512Machine), 1, 4096, glm)->info.id, "cpu_avx512/mla_absorbed");
+  EXPECT_STREQ(select_mla(on(kAvx512Machine), 512, 0, glm)->info.id, "cpu_avx512/mla_expanded");
+  EXPECT_STREQ(select_mla(on(0), 512, 0, glm)->info.id, "cpu_ref/mla_expanded");
+}
+
+TEST(Policy, WishesAreChecked) {
+  EXPECT_EQ(make_policy("cpu_ref", "", "").backend, kernels::Backend::kCpuRef);
+  EXPECT_EQ(make_policy("", "fp32", "").activations, ActivationMode::kFp32);
+  EXPECT_NE(usage_error([] { make_policy("cpu_sse", "", ""); }).find("cpu_ref"), std::string::npos);
+  EXPECT_NE(usage_error([] { make_policy("", "int4", ""); }).find("int4"), std::string::npos);
+  EXPECT_NE(usage_error([] { make_policy("", "", "no_such_kernel"); }).find("does not exist"), std::string::npos);
+  EXPECT_NE(usage_error([] { make_policy("", "", "moe_trellis_swiglu_grouped"); }).find("no row implements"),
+            std::string::npos);
+  EXPECT_EQ(make_policy("", "", "mixed_bpw_kernel").kernel, "mixed_bpw_kernel");
+}
+
+}  // namespace
+}  // namespace fairway::select
