@@ -24,13 +24,12 @@ struct BenchOptions {
 // One combination that is measured in every round.
 struct BenchCell {
   int threads = 1, batch = 1;
-  std::vector<double> samples;    // one per round, unit chosen by the benchmark
-  std::vector<double> ceilings;   // GB/s of memory reads, measured just before each sample
-  Json details = Json::object();  // counters and derived figures
+  std::vector<double> samples;   // one per round, unit chosen by the benchmark
+  std::vector<double> ceilings;  // GB/s of memory reads, measured just before each sample
 };
 
 // Interleaved rounds: for round, for threads, (ceiling), for batch. `measure` gives one sample; the first `warmup`
-// rounds are thrown away. Ctrl-C ends with Error(kCancelled).
+// rounds are thrown away. After Ctrl-C the complete rounds are returned; without any it is Error(kCancelled).
 std::vector<BenchCell> run_rounds(const BenchOptions& options,
                                   const std::function<double(int threads, int batch)>& measure);
 

@@ -9,6 +9,7 @@
 #include <new>
 #include <sstream>
 #include <string_view>
+#include <system_error>
 
 #include "cli/output.h"
 #include "cli/signals.h"
@@ -64,6 +65,8 @@ int run_action(const Invocation& call) {
     return report_error(e.what(), error_kind_name(e.kind()), exit_code_of(e.kind()), call.json);
   } catch (const std::bad_alloc&) {
     return report_error("out of memory", error_kind_name(ErrorKind::kResource), kExitResource, call.json);
+  } catch (const std::system_error& e) {  // the system refused a thread, a directory, a copy
+    return report_error(e.what(), error_kind_name(ErrorKind::kResource), kExitResource, call.json);
   } catch (const std::exception& e) {
     return report_error(fmt::format("internal error: {}", e.what()), "internal", kExitInternal, call.json);
   }

@@ -221,11 +221,11 @@ std::string text_of(const Json& json) {
       fmt::format("{}\n  {}, {} layers, hidden size {}, vocabulary {}, {} positions\n",
                   json["model"].get<std::string>(), json["architecture"].get<std::string>(), number("layers"),
                   number("hidden_size"), number("vocab_size"), number("max_position_embeddings"));
-  text +=
-      fmt::format("  {} attention, {} heads; layers with experts: {}; {} routed experts of {}, {} per token ({}), {} shared\n",
-                  json["attention"] == "mla" ? "MLA" : "GQA", number("heads"), number("moe_layers"),
-                  number("routed_experts"), number("moe_intermediate_size"), number("experts_per_token"),
-                  json["router"].get<std::string>(), number("shared_experts"));
+  text += fmt::format(
+      "  {} attention, {} heads; layers with experts: {}; {} routed experts of {}, {} per token ({}), {} shared\n",
+      json["attention"] == "mla" ? "MLA" : "GQA", number("heads"), number("moe_layers"), number("routed_experts"),
+      number("moe_intermediate_size"), number("experts_per_token"), json["router"].get<std::string>(),
+      number("shared_experts"));
   text += fmt::format("\nsizes ({} tensors)\n", number("tensors"));
   RoleSize total;
   for (const auto& [name, size] : json["roles"].items()) {

@@ -13,8 +13,8 @@ namespace {
 
 void check_sizes(std::size_t words, int bits, const char* what) {
   if (bits < FAIRWAY_MIN_BITS || bits > FAIRWAY_MAX_BITS) {
-    throw Error(ErrorKind::kUsage, fmt::format("{}: width of {} bits, expected {} to {}", what, bits, FAIRWAY_MIN_BITS,
-                                               FAIRWAY_MAX_BITS));
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: width of {} bits, expected {} to {}", what, bits, FAIRWAY_MIN_BITS, FAIRWAY_MAX_BITS));
   }
   if (words != static_cast<std::size_t>(kWordsPerTilePerBit * bits)) {
     throw Error(ErrorKind::kUsage, fmt::format("{}: {} words for a tile of {} bits, expected {}", what, words, bits,
@@ -39,9 +39,8 @@ std::array<std::uint16_t, 65536> make_table(Codebook codebook) {
 void unpack_states(std::span<const std::uint16_t> words, int bits, std::span<std::uint16_t, kTileWeights> states) {
   check_sizes(words.size(), bits, "unpack_states");
   for (int p = 0; p < kTileWeights; ++p) {
-    states[static_cast<std::size_t>(p)] =
-        static_cast<std::uint16_t>(window_state(word32(words, window_previous_word(p, bits)),
-                                                word32(words, window_last_word(p, bits)), window_shift(p, bits)));
+    states[static_cast<std::size_t>(p)] = static_cast<std::uint16_t>(window_state(
+        word32(words, window_previous_word(p, bits)), word32(words, window_last_word(p, bits)), window_shift(p, bits)));
   }
 }
 
@@ -51,7 +50,8 @@ void pack_symbols(std::span<const std::uint16_t, kTileWeights> symbols, int bits
   for (int p = 0; p < kTileWeights; ++p) {
     const unsigned symbol = symbols[static_cast<std::size_t>(p)];
     if (symbol >> bits != 0) {
-      throw Error(ErrorKind::kUsage, fmt::format("pack_symbols: symbol {} is {}, expected below {}", p, symbol, 1 << bits));
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("pack_symbols: symbol {} is {}, expected below {}", p, symbol, 1 << bits));
     }
     for (int b = 0; b < bits; ++b) {
       const int position = p * bits + b;  // in stream bits; 16-bit units are stored with neighbours swapped
@@ -74,13 +74,15 @@ void pack_states(std::span<const std::uint16_t, kTileWeights> states, int bits, 
   unpack_states(words, bits, again);
   const auto mismatch = std::mismatch(again.begin(), again.end(), states.begin());
   if (mismatch.first != again.end()) {
-    throw Error(ErrorKind::kUsage, fmt::format("pack_states: state {} is {:#06x}, but its predecessors and its last {} bits say "
-                                               "{:#06x}: not a closed path",
-                                               mismatch.first - again.begin(), *mismatch.second, bits, *mismatch.first));
+    throw Error(ErrorKind::kUsage,
+                fmt::format("pack_states: state {} is {:#06x}, but its predecessors and its last {} bits say "
+                            "{:#06x}: not a closed path",
+                            mismatch.first - again.begin(), *mismatch.second, bits, *mismatch.first));
   }
 }
 
-void decode_tile(std::span<const std::uint16_t> words, int bits, Codebook codebook, std::span<float, kTileWeights> tile) {
+void decode_tile(std::span<const std::uint16_t> words, int bits, Codebook codebook,
+                 std::span<float, kTileWeights> tile) {
   std::array<std::uint16_t, kTileWeights> states;
   unpack_states(words, bits, states);
   const auto& table = codebook_table(codebook);
@@ -105,16 +107,21 @@ const std::array<std::uint16_t, 65536>& codebook_table(Codebook codebook) {
       return table;
     }
   }
-  throw Error(ErrorKind::kUsage, fmt::format("codebook_table: codebook {}, expected 0 to 2", static_cast<int>(codebook)));
+  throw Error(ErrorKind::kUsage,
+              fmt::format("codebook_table: codebook {}, expected 0 to 2", static_cast<int>(codebook)));
 }
 
 const char* codebook_name(Codebook codebook) {
   switch (codebook) {
-    case Codebook::k3inst: return "3inst";
-    case Codebook::kMcg: return "mcg";
-    case Codebook::kMul1: return "mul1";
+    case Codebook::k3inst:
+      return "3inst";
+    case Codebook::kMcg:
+      return "mcg";
+    case Codebook::kMul1:
+      return "mul1";
   }
-  throw Error(ErrorKind::kUsage, fmt::format("codebook_name: codebook {}, expected 0 to 2", static_cast<int>(codebook)));
+  throw Error(ErrorKind::kUsage,
+              fmt::format("codebook_name: codebook {}, expected 0 to 2", static_cast<int>(codebook)));
 }
 
 }  // namespace fairway::codec

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
 
 #include "codec/half.h"
 #include "fairway/error.h"
@@ -115,6 +116,8 @@ void check_index(const std::filesystem::path& index_path, const Checkpoint& chec
   if (!document.is_object() || map == document.end() || !map->is_object()) {
     throw Error(ErrorKind::kBadInput, fmt::format("{}: has no object weight_map", index));
   }
+  std::set<std::string> names;
+  for (const SafetensorsFile& file : files) names.insert(file.path().filename().string());
   for (const auto& [tensor, value] : map->items()) {
     if (!value.is_string()) {
       throw Error(ErrorKind::kBadInput,
@@ -123,9 +126,7 @@ void check_index(const std::filesystem::path& index_path, const Checkpoint& chec
     const auto& file = value.get_ref<const std::string&>();
     check_file_name(file, tensor, index);
     const TensorView* found = checkpoint.find(tensor);
-    const bool present =
-        std::any_of(files.begin(), files.end(), [&](const auto& f) { return f.path().filename() == file; });
-    if (!present) {
+    if (!names.contains(file)) {
       throw Error(ErrorKind::kBadInput,
                   fmt::format("{}: lists the shard {}, which is not in the directory (tensor \"{}\")", index,
                               printable(file), printable(tensor)));

@@ -130,8 +130,9 @@ void read_mla(const JsonField& root, ModelConfig& config) {
   config.qk_rope_head_dim = require_int(root, "qk_rope_head_dim", 2, kMaxDim);
   config.v_head_dim = require_int(root, "v_head_dim", 1, kMaxDim);
   config.rope_interleave = root.flag("rope_interleave", true);
-  if (config.qk_rope_head_dim % 2 != 0)
+  if (config.qk_rope_head_dim % 2 != 0) {
     root.bad(fmt::format("qk_rope_head_dim is {}, expected an even number", config.qk_rope_head_dim));
+  }
   const int qk = config.qk_nope_head_dim + config.qk_rope_head_dim;
   if (get_int(root, "qk_head_dim", qk, 1, 2 * kMaxDim) != qk) {
     root.bad(fmt::format("qk_head_dim is not qk_nope_head_dim + qk_rope_head_dim = {}", qk));
@@ -151,12 +152,13 @@ void read_gqa(const JsonField& root, ModelConfig& config) {
   config.head_dim = get_int(root, "head_dim", config.hidden_size / config.num_attention_heads, 2, kMaxDim);
   config.rope_interleave = false;
   if (config.head_dim % 2 != 0) root.bad(fmt::format("head_dim is {}, expected an even number", config.head_dim));
-  if (root.flag("use_sliding_window", false))
+  if (root.flag("use_sliding_window", false)) {
     root.unsupported("use_sliding_window is true; sliding-window attention is not supported");
+  }
   limit_product(root, "num_attention_heads * head_dim", config.num_attention_heads, config.head_dim);
 }
 
-// One expert per group is what this version routes; the defaults are those of the Hugging Face classes.
+// All experts in one group is what this version routes; the defaults are those of the Hugging Face classes.
 void check_groups(const JsonField& root, const ModelConfig& config) {
   const bool deepseek = config.architecture == Architecture::kDeepseekV3;
   const auto check = [&](const char* key, int absent) {
@@ -256,8 +258,9 @@ void read_layers(const JsonField& root, ModelConfig& config) {
     for (int i = 0; i < config.num_hidden_layers; ++i) config.layer_is_moe.push_back(i >= dense);
   }
   const auto moe_layers = std::count(config.layer_is_moe.begin(), config.layer_is_moe.end(), true);
-  if (moe_layers < config.num_hidden_layers)
+  if (moe_layers < config.num_hidden_layers) {
     config.intermediate_size = require_int(root, "intermediate_size", 1, kMaxDim);
+  }
   if (moe_layers * config.n_routed_experts > kMaxExpertsInModel) {
     root.bad(fmt::format("num_hidden_layers gives {} layers of {} experts, more than {} experts in all", moe_layers,
                          config.n_routed_experts, kMaxExpertsInModel));

@@ -44,7 +44,7 @@ void mla_block(const MlaWeights& w, const formats::ModelConfig& c, const float* 
   if (c.q_lora_rank > 0) {
     float* q_latent = ws.alloc<float>(rows * c.q_lora_rank);
     apply_linear(w.q_a, x, c.hidden_size, m, q_latent, c.q_lora_rank, exec);
-    norm_rows(q_latent, c.q_lora_rank, w.q_a_norm.data(), kLatentNormEps, m, c.q_lora_rank, q_latent, c.q_lora_rank,
+    norm_rows(q_latent, c.q_lora_rank, w.q_a_norm.data(), c.latent_norm_eps, m, c.q_lora_rank, q_latent, c.q_lora_rank,
               exec);
     apply_linear(w.q_b, q_latent, c.q_lora_rank, m, q, q_elems, exec);
   } else {
@@ -56,7 +56,7 @@ void mla_block(const MlaWeights& w, const formats::ModelConfig& c, const float* 
   const kernels::RopeLayout layout = rope_layout(c);
   for_row_blocks(exec.context.pool, m, kRopeRowsPerTask, [&](int begin, int end) {
     float* first = fresh + begin * cache.row_elems;
-    kernels::rms_norm(first, cache.row_elems, w.kv_a_norm.data(), kLatentNormEps, end - begin, c.kv_lora_rank, first,
+    kernels::rms_norm(first, cache.row_elems, w.kv_a_norm.data(), c.latent_norm_eps, end - begin, c.kv_lora_rank, first,
                       cache.row_elems);
     for (int i = begin; i < end; ++i) {
       const int position = cache.start + i;

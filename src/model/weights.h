@@ -12,10 +12,6 @@
 
 namespace fairway::model {
 
-// Hugging Face builds q_a_layernorm and kv_a_layernorm with its RMSNorm default and not with config.rms_norm_eps
-// (transformers 5.17, modeling_deepseek_v3.py and modeling_glm4_moe_lite.py).
-constexpr float kLatentNormEps = 1e-6f;
-
 struct MlaWeights {
   kernels::LinearWeights q_a, q_b;  // q_a is unused if q_lora_rank is 0; q_b is then q_proj
   std::vector<float> q_a_norm;      // [q_lora_rank]

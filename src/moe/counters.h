@@ -12,10 +12,10 @@
 namespace fairway::moe {
 
 struct Counters {
-  std::uint64_t grouped_calls = 0;   // moe_swiglu dispatches (one per row per layer pass)
-  std::uint64_t expert_groups = 0;   // groups (expert with its tokens) inside them
-  std::uint64_t bit_tuples = 0;      // distinct bit tuples met, summed over layer passes
-  std::array<std::uint64_t, 3> fallbacks{};            // by select::Fallback
+  std::uint64_t grouped_calls = 0;                             // moe_swiglu dispatches (one per row per layer pass)
+  std::uint64_t expert_groups = 0;                             // groups (expert with its tokens) inside them
+  std::uint64_t bit_tuples = 0;                                // distinct bit tuples met, summed over layer passes
+  std::array<std::uint64_t, 3> fallbacks{};                    // by select::Fallback
   std::map<const kernels::KernelRow*, std::uint64_t> kernels;  // calls per row, every op
 
   void count_kernel(const kernels::KernelRow& row) { ++kernels[&row]; }

@@ -17,8 +17,8 @@ ProcessResult bench(const std::string& kind, const std::string& model, std::vect
 }
 
 void expect_document(const nlohmann::json& json, const std::string& kind) {
-  expect_keys(json,
-              {"schema", "kind", "version", "revision", "date", "command", "machine", "model", "options", "results"});
+  expect_keys(json, {"schema", "kind", "version", "revision", "date", "command", "machine", "model", "options", "stop",
+                     "results"});
   EXPECT_EQ(json["schema"], "fairway-bench-1");
   EXPECT_EQ(json["kind"], kind);
   EXPECT_TRUE(contains(json["command"], "bench " + kind));
@@ -106,6 +106,16 @@ TEST(Bench, CtrlCEndsIt) {
   const ProcessResult result = run_fairway(
       {"bench", "moe", "--model-path", kModel, "--runs", "100000", "--ceiling-mib", "16"}, "", {.after_ms = 800});
   expect_error(result, 130, "interrupted");
+}
+
+TEST(Bench, CtrlCKeepsTheCompleteRounds) {
+  const ProcessResult result =
+      run_fairway({"bench", "moe", "--model-path", kModel, "--warmup", "0", "--runs", "1000000", "--batch", "1",
+                   "--cell-seconds", "0", "--ceiling-mib", "16", "--json"},
+                  "", {.after_ms = 1500});
+  ASSERT_EQ(result.code, 130) << result.err;
+  EXPECT_EQ(result.json()["stop"], "cancelled");
+  EXPECT_GT(result.json()["results"][0]["ms_per_layer"]["samples"].size(), 0u);
 }
 
 }  // namespace

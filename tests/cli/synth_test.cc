@@ -76,7 +76,7 @@ TEST_F(Synth, ConfigAloneGetsAByteTokenizerAndPaddedMatrices) {
   const ProcessResult ran =
       run_fairway({"run", "--model", out, "--prompt", "h\xC3\xA9\n", "--max-tokens", "8", "--ignore-eos", "--json"});
   ASSERT_EQ(ran.code, 0) << ran.err;
-  EXPECT_EQ(ran.json()["prompt_tokens"], 4);                  // one token per byte
+  EXPECT_EQ(ran.json()["prompt_tokens"], 4);  // one token per byte
   const nlohmann::json ids = ran.json()["ids"];
   for (const int id : ids) EXPECT_LT(id, 300);  // the head is stored padded to 384
   const nlohmann::json written = nlohmann::json::parse(read_file(out + "/config.json"));

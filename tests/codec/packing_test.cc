@@ -1,6 +1,7 @@
 // The trellis codec against the format's checksums and the shared vectors, bit for bit; packing round trips.
 #include "codec/packing.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -122,7 +123,7 @@ TEST(Packing, RefusesWhatIsNotATile) {
 TEST(Vectors, StatesAndDecodedTilesBitForBit) {
   const test::Vectors vectors = test::load_vectors();
   for (int bits = FAIRWAY_MIN_BITS; bits <= FAIRWAY_MAX_BITS; ++bits) {
-    const std::string prefix = "K" + std::to_string(bits) + "_";
+    const std::string prefix = fmt::format("K{}_", bits);
     const auto& trellis = vectors.words.at(prefix + "trellis");
     const auto& expected_states = vectors.words.at(prefix + "states");
     const auto tile_words = static_cast<std::size_t>(kWordsPerTilePerBit * bits);
@@ -144,7 +145,8 @@ TEST(Vectors, StatesAndDecodedTilesBitForBit) {
         for (std::size_t i = 0; i < decoded.size(); ++i) {
           const std::size_t row = tile / 2 * kTileDim + i / kTileDim;
           const std::size_t column = tile % 2 * kTileDim + i % kTileDim;
-          EXPECT_EQ(half_from_float(decoded[i]), inner[row * 32 + column]) << prefix << codebook_name(codebook) << " " << i;
+          EXPECT_EQ(half_from_float(decoded[i]), inner[row * 32 + column])
+              << prefix << codebook_name(codebook) << " " << i;
           EXPECT_EQ(float_from_half(half_from_float(decoded[i])), decoded[i]);
         }
       }

@@ -21,7 +21,8 @@ inline Vectors load_vectors() {
   const std::string path = FAIRWAY_SOURCE_DIR "/tests/codec/data/exl3_vectors.bin";
   std::ifstream file(path, std::ios::binary);
   const std::vector<char> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (bytes.size() < 8 || std::memcmp(bytes.data(), "FWVEC01\n", 8) != 0) throw std::runtime_error(path + ": not a vector file");
+  if (bytes.size() < 8 || std::memcmp(bytes.data(), "FWVEC01\n", 8) != 0)
+    throw std::runtime_error(path + ": not a vector file");
   constexpr std::size_t kHeader = 32;
   Vectors vectors;
   for (std::size_t at = 8; at < bytes.size();) {

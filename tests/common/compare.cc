@@ -56,7 +56,8 @@ RowNorms row_norms(std::span<const float> expected, std::span<const float> actua
 }  // namespace
 
 std::string compare(std::span<const float> expected, std::span<const float> actual, std::int64_t columns, Bound bound) {
-  if (expected.size() != actual.size()) return fmt::format("{} expected values, {} actual", expected.size(), actual.size());
+  if (expected.size() != actual.size())
+    return fmt::format("{} expected values, {} actual", expected.size(), actual.size());
   if (columns <= 0 || expected.size() % static_cast<std::size_t>(columns) != 0) {
     return fmt::format("{} values do not make rows of {}", expected.size(), columns);
   }
@@ -74,15 +75,16 @@ std::string compare(std::span<const float> expected, std::span<const float> actu
   for (std::size_t r = 0; bound.row_relative >= 0 && r < expected.size() / width; ++r) {
     const RowNorms norms = row_norms(expected.subspan(r * width, width), actual.subspan(r * width, width));
     const std::int64_t before = row.index;
-    row.see(static_cast<std::int64_t>(r), excess_over(norms.error, bound.row_relative * norms.expected + bound.row_absolute));
+    row.see(static_cast<std::int64_t>(r),
+            excess_over(norms.error, bound.row_relative * norms.expected + bound.row_absolute));
     if (row.index != before) worst_norms = norms;
   }
   std::string message;
   if (element.index >= 0) {
     const auto i = static_cast<std::size_t>(element.index);
     message += fmt::format("{} of {} elements out of bound; worst at row {} column {}: expected {}, actual {}. ",
-                           element.failures, expected.size(), element.index / columns, element.index % columns, expected[i],
-                           actual[i]);
+                           element.failures, expected.size(), element.index / columns, element.index % columns,
+                           expected[i], actual[i]);
   }
   if (row.index >= 0) {
     message += fmt::format("{} rows out of bound; worst is row {}: error norm {} of {}. ", row.failures, row.index,
@@ -92,7 +94,8 @@ std::string compare(std::span<const float> expected, std::span<const float> actu
 }
 
 std::string compare_exact(std::span<const float> expected, std::span<const float> actual) {
-  if (expected.size() != actual.size()) return fmt::format("{} expected values, {} actual", expected.size(), actual.size());
+  if (expected.size() != actual.size())
+    return fmt::format("{} expected values, {} actual", expected.size(), actual.size());
   std::size_t differing = 0, first = 0;
   for (std::size_t i = expected.size(); i-- > 0;) {
     if (std::bit_cast<std::uint32_t>(expected[i]) == std::bit_cast<std::uint32_t>(actual[i])) continue;
@@ -100,9 +103,9 @@ std::string compare_exact(std::span<const float> expected, std::span<const float
     first = i;
   }
   if (differing == 0) return {};
-  return fmt::format("{} of {} elements differ; the first is {}: expected {} ({:#010x}), actual {} ({:#010x})", differing,
-                     expected.size(), first, expected[first], std::bit_cast<std::uint32_t>(expected[first]), actual[first],
-                     std::bit_cast<std::uint32_t>(actual[first]));
+  return fmt::format("{} of {} elements differ; the first is {}: expected {} ({:#010x}), actual {} ({:#010x})",
+                     differing, expected.size(), first, expected[first], std::bit_cast<std::uint32_t>(expected[first]),
+                     actual[first], std::bit_cast<std::uint32_t>(actual[first]));
 }
 
 }  // namespace fairway::test

@@ -51,26 +51,27 @@ std::size_t heap_growth(const Step& step) {
 }  // namespace fairway::test
 
 #ifndef FAIRWAY_SANITIZED_HEAP
-void* operator new(std::size_t size) {
+// Not inlined: GCC 12 would see malloc on one side and operator delete on the other, and warn about the pair.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   void* block = std::malloc(size == 0 ? 1 : size);
   if (block == nullptr) throw std::bad_alloc();
   fairway::test::count_allocated(malloc_usable_size(block));
   return block;
 }
-void* operator new[](std::size_t size) {
+[[gnu::noinline]] void* operator new[](std::size_t size) {
   return operator new(size);
 }
-void operator delete(void* block) noexcept {
+[[gnu::noinline]] void operator delete(void* block) noexcept {
   if (block != nullptr) fairway::test::heap_live -= malloc_usable_size(block);
   std::free(block);
 }
-void operator delete[](void* block) noexcept {
+[[gnu::noinline]] void operator delete[](void* block) noexcept {
   operator delete(block);
 }
-void operator delete(void* block, std::size_t) noexcept {
+[[gnu::noinline]] void operator delete(void* block, std::size_t) noexcept {
   operator delete(block);
 }
-void operator delete[](void* block, std::size_t) noexcept {
+[[gnu::noinline]] void operator delete[](void* block, std::size_t) noexcept {
   operator delete(block);
 }
 #endif

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -37,7 +36,7 @@ inline std::string read_file(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// Eight bytes of length (of the header unless given), the header, the data.
+// Eight bytes of length, the header, the data.
 inline std::string raw_safetensors(const std::string& header, const std::string& data) {
   std::string file(8, '\0');
   for (std::size_t i = 0; i < 8; ++i) file[i] = static_cast<char>(std::uint64_t{header.size()} >> (8 * i));
@@ -61,12 +60,11 @@ inline void write_tensors(const std::filesystem::path& path, const TensorMap& ma
 
 template <typename T>
 StoredTensor make_tensor(formats::TensorType type, std::vector<std::int64_t> shape, const std::vector<T>& values) {
-  StoredTensor tensor{type, std::move(shape), std::vector<std::uint8_t>(values.size() * sizeof(T))};
-  std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
-  return tensor;
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(values.data());
+  return {type, std::move(shape), {bytes, bytes + values.size() * sizeof(T)}};
 }
 
-// The Error that `step` throws, as "kind: message" through its parts; no Error gives an empty message.
+// The Error that `step` throws; an empty message if it throws none.
 struct Caught {
   std::string message;
   ErrorKind kind = ErrorKind::kUsage;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "formats/model_files.h"
 
 namespace fairway::formats {

@@ -38,7 +38,7 @@ struct Golden {
 
 // The goldens come from a float64 run, and the file records how far the oracle's own float32 run was from it: 1e-5 and
 // 3e-5 with logits up to 16. Our fp32 path rounds at other places (two Hadamard transforms around every matrix, applied
-// to the activations instead of the weights) and was measured at 0.4 to 1.3 times that distance over all backends and
+// to the activations instead of the weights) and was measured at 0.25 to 1.3 times that distance over all backends and
 // chunk sizes; a factor of four leaves room for another order of sums. It may never exceed 1e-3.
 constexpr double kOracleNoiseFactor = 4;
 constexpr double kMaxBound = 1e-3;
@@ -146,12 +146,6 @@ TEST_P(HfGolden, PrefillInChunksOfSeven) {
 }
 TEST_P(HfGolden, TokenByToken) {
   expect_logits_match(1, MlaPath::kAuto);
-}
-TEST_P(HfGolden, PrefillWithAbsorbedMla) {
-  expect_logits_match(512, MlaPath::kAbsorbed);
-}
-TEST_P(HfGolden, TokenByTokenWithExpandedMla) {
-  expect_logits_match(1, MlaPath::kExpanded);
 }
 
 TEST_P(HfGolden, GreedyContinuation) {

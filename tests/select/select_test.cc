@@ -1,4 +1,5 @@
-// Which row is picked, by id, for machines with and without vector units, and what happens to wishes that cannot be met.
+// Which row is picked, by id, for machines with and without vector units, and what happens to wishes that cannot be
+// met.
 #include "select/select.h"
 
 #include <gtest/gtest.h>
@@ -27,9 +28,13 @@ Policy on(std::uint32_t features, ActivationMode activations = ActivationMode::k
   return policy;
 }
 
-TrellisShape shape(int m, std::uint8_t codebooks = kMul1) { return {m, {6, 2, 3}, codebooks}; }
+TrellisShape shape(int m, std::uint8_t codebooks = kMul1) {
+  return {m, {6, 2, 3}, codebooks};
+}
 
-std::string moe_id(const Policy& policy, const TrellisShape& s) { return select_moe_swiglu(policy, s).row->info.id; }
+std::string moe_id(const Policy& policy, const TrellisShape& s) {
+  return select_moe_swiglu(policy, s).row->info.id;
+}
 
 std::string usage_error(const auto& call) {
   try {
@@ -46,8 +51,8 @@ TEST(SelectMoe, TokensPerExpertPickTheFamily) {
   const Policy policy = on(kAvx512Machine);
   EXPECT_EQ(moe_id(policy, shape(1)), "cpu_avx512/moe_trellis_swiglu_decode");
   EXPECT_EQ(moe_id(policy, shape(2)), "cpu_avx512/moe_trellis_swiglu_prefill4");
-  EXPECT_EQ(moe_id(policy, shape(16)), "cpu_avx512/moe_trellis_swiglu_prefill4");
-  EXPECT_EQ(moe_id(policy, shape(17)), "cpu_avx512/moe_trellis_swiglu");
+  EXPECT_EQ(moe_id(policy, shape(4)), "cpu_avx512/moe_trellis_swiglu_prefill4");
+  EXPECT_EQ(moe_id(policy, shape(5)), "cpu_avx512/moe_trellis_swiglu");
   EXPECT_EQ(moe_id(policy, shape(100000)), "cpu_avx512/moe_trellis_swiglu");
 }
 

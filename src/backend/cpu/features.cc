@@ -35,7 +35,9 @@ std::uint64_t read_xcr0() {
   return static_cast<std::uint64_t>(high) << 32 | low;
 }
 
-bool bit(unsigned word, int index) { return (word >> index & 1u) != 0; }
+bool bit(unsigned word, int index) {
+  return (word >> index & 1u) != 0;
+}
 
 // Bit numbers are those of Intel's SDM volume 2, CPUID leaves 1 and 7.
 std::uint32_t read_features() {
@@ -74,8 +76,12 @@ std::string read_name() {
 
 #else
 
-std::uint32_t read_features() { return kCpuBaseline; }
-std::string read_name() { return "unknown CPU"; }
+std::uint32_t read_features() {
+  return kCpuBaseline;
+}
+std::string read_name() {
+  return "unknown CPU";
+}
 
 #endif
 
@@ -122,10 +128,8 @@ std::string cpu_feature_names(std::uint32_t features) {
     CpuFeature feature;
     const char* name;
   };
-  constexpr Named kNames[] = {{kCpuAvx2, "avx2"},
-                              {kCpuAvx512, "avx512"},
-                              {kCpuAvx512Vnni, "avx512_vnni"},
-                              {kCpuAvx512Vbmi, "avx512_vbmi"}};
+  constexpr Named kNames[] = {
+      {kCpuAvx2, "avx2"}, {kCpuAvx512, "avx512"}, {kCpuAvx512Vnni, "avx512_vnni"}, {kCpuAvx512Vbmi, "avx512_vbmi"}};
   std::string out;
   for (const Named& named : kNames) {
     if ((features & named.feature) == 0) continue;

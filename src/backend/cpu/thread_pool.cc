@@ -150,12 +150,14 @@ ThreadPool::ThreadPool(int threads) : size_(threads > 0 ? threads : cpu_info().c
     }
   } catch (const std::system_error& e) {
     state_->shut_down();
-    throw Error(ErrorKind::kResource, fmt::format("cannot start thread {} of {}: {}", state_->threads.size() + 2, size_,
-                                                  e.what()));
+    throw Error(ErrorKind::kResource,
+                fmt::format("cannot start thread {} of {}: {}", state_->threads.size() + 2, size_, e.what()));
   }
 }
 
-ThreadPool::~ThreadPool() { state_->shut_down(); }
+ThreadPool::~ThreadPool() {
+  state_->shut_down();
+}
 
 void ThreadPool::run(std::int64_t tasks, Invoke invoke, void* body) {
   if (size_ == 1 || tasks <= 1) {

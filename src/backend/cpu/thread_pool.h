@@ -24,7 +24,8 @@ class ThreadPool {
   template <class Fn>
   void parallel_for(std::int64_t tasks, Fn&& fn) {
     using Body = std::remove_reference_t<Fn>;
-    run(tasks, [](void* body, std::int64_t task, int worker) { (*static_cast<Body*>(body))(task, worker); },
+    run(
+        tasks, [](void* body, std::int64_t task, int worker) { (*static_cast<Body*>(body))(task, worker); },
         const_cast<void*>(static_cast<const void*>(&fn)));
   }
 

@@ -14,8 +14,8 @@
 namespace fairway::backend {
 namespace {
 
-constexpr std::size_t kAlignment = 64;         // one cache line, one AVX-512 register
-constexpr std::size_t kMinBlock = 1u << 20;    // small requests share a block
+constexpr std::size_t kAlignment = 64;       // one cache line, one AVX-512 register
+constexpr std::size_t kMinBlock = 1u << 20;  // small requests share a block
 constexpr std::size_t kUnknownMemory = std::numeric_limits<std::size_t>::max() / 2;
 
 std::size_t memory_limit() {
@@ -24,13 +24,16 @@ std::size_t memory_limit() {
 }
 
 [[noreturn]] void throw_too_large(std::size_t count, std::size_t element_bytes) {
-  throw Error(ErrorKind::kResource, fmt::format("cannot allocate scratch memory of {} x {} bytes; this machine has {} bytes", count,
-                                                element_bytes, cpu_info().memory_bytes));
+  throw Error(ErrorKind::kResource,
+              fmt::format("cannot allocate scratch memory of {} x {} bytes; this machine has {} bytes", count,
+                          element_bytes, cpu_info().memory_bytes));
 }
 
 }  // namespace
 
-void Workspace::FreeDeleter::operator()(std::byte* p) const { std::free(p); }
+void Workspace::FreeDeleter::operator()(std::byte* p) const {
+  std::free(p);
+}
 
 std::size_t Workspace::reserved_bytes() const {
   std::size_t sum = 0;
@@ -49,8 +52,9 @@ void* Workspace::alloc_bytes(std::size_t count, std::size_t element_bytes) {
   return p;
 }
 
-// Makes the next block one with room for `bytes`; false if there is not that much memory. Blocks behind the current position hold nothing:
-// one that fits is moved up; if none fits they are all given back, so the stack never keeps more than a pass needed.
+// Makes the next block one with room for `bytes`; false if there is not that much memory. Blocks behind the current
+// position hold nothing: one that fits is moved up; if none fits they are all given back, so the stack never keeps more
+// than a pass needed.
 bool Workspace::advance_to_block(std::size_t bytes) {
   const std::size_t next = used_ == 0 ? block_ : block_ + 1;  // == blocks_.size() if there is none yet
   for (std::size_t i = next; i < blocks_.size(); ++i) {

@@ -47,8 +47,9 @@ void run_few(const GqaArgs& args, const AttendOps& ops, const Shape& shape, Atte
   context.pool.parallel_for(static_cast<std::int64_t>(args.kv_heads) * row_blocks, [&](std::int64_t task, int worker) {
     const int g = static_cast<int>(task / row_blocks), r0 = static_cast<int>(task % row_blocks) * block;
     const std::int64_t column = static_cast<std::int64_t>(g) * args.dim;
-    const AttendSegment segment{0,     positions,     args.keys + column, args.cache_ld, false, args.values + column,
-                                args.cache_ld, args.dim, args.dim};
+    const AttendSegment segment{
+        0,        positions, args.keys + column, args.cache_ld, false, args.values + column, args.cache_ld,
+        args.dim, args.dim};
     attend_rows(args, ops, shape, g, r0, std::min(r0 + block, shape.rows), segment,
                 states + static_cast<std::int64_t>(g) * shape.rows, blocks + worker * attend_scratch_floats());
   });
@@ -62,7 +63,8 @@ void run_many(const GqaArgs& args, const AttendOps& ops, const Shape& shape, Att
   const auto fitting = static_cast<int>(std::min<std::int64_t>(kSegmentFloats / floats, kMaxSegment));
   const int needed = (positions + kAttendKeyBlock - 1) / kAttendKeyBlock * kAttendKeyBlock;
   const int length = std::clamp(fitting / kAttendKeyBlock * kAttendKeyBlock, kAttendKeyBlock, needed);
-  float* const keys = context.workspace.alloc<float>(static_cast<std::size_t>(floats) * length);  // [kv_heads, dim, length]
+  float* const keys =
+      context.workspace.alloc<float>(static_cast<std::size_t>(floats) * length);  // [kv_heads, dim, length]
   const int row_blocks = (shape.rows + kAttendMaxRows - 1) / kAttendMaxRows;
 
   for (int first = 0; first < positions; first += length) {
@@ -73,17 +75,18 @@ void run_many(const GqaArgs& args, const AttendOps& ops, const Shape& shape, Att
       ops.transpose(args.keys + (static_cast<std::int64_t>(first) + offset) * args.cache_ld + column, args.cache_ld,
                     std::min(kPiece, count - offset), args.dim, keys + column * length + offset, length);
     });
-    context.pool.parallel_for(static_cast<std::int64_t>(args.kv_heads) * row_blocks, [&](std::int64_t task, int worker) {
-      const int g = static_cast<int>(task % args.kv_heads);
-      // Later rows see more, so they go first and the short tasks fill the gaps at the end.
-      const int r0 = (row_blocks - 1 - static_cast<int>(task / args.kv_heads)) * kAttendMaxRows;
-      const std::int64_t column = static_cast<std::int64_t>(g) * args.dim;
-      const AttendSegment segment{first,    count,    keys + column * length,
-                                  length,   true,     args.values + first * args.cache_ld + column,
-                                  args.cache_ld, args.dim, args.dim};
-      attend_rows(args, ops, shape, g, r0, std::min(r0 + kAttendMaxRows, shape.rows), segment,
-                  states + static_cast<std::int64_t>(g) * shape.rows, blocks + worker * attend_scratch_floats());
-    });
+    context.pool.parallel_for(
+        static_cast<std::int64_t>(args.kv_heads) * row_blocks, [&](std::int64_t task, int worker) {
+          const int g = static_cast<int>(task % args.kv_heads);
+          // Later rows see more, so they go first and the short tasks fill the gaps at the end.
+          const int r0 = (row_blocks - 1 - static_cast<int>(task / args.kv_heads)) * kAttendMaxRows;
+          const std::int64_t column = static_cast<std::int64_t>(g) * args.dim;
+          const AttendSegment segment{first,         count,    keys + column * length,
+                                      length,        true,     args.values + first * args.cache_ld + column,
+                                      args.cache_ld, args.dim, args.dim};
+          attend_rows(args, ops, shape, g, r0, std::min(r0 + kAttendMaxRows, shape.rows), segment,
+                      states + static_cast<std::int64_t>(g) * shape.rows, blocks + worker * attend_scratch_floats());
+        });
   }
 }
 

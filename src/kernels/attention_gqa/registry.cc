@@ -31,15 +31,16 @@ constexpr KernelRow describe(const char* id, const char* family, const char* sou
 }
 
 constexpr GqaRow kRows[] = {
-#define FAIRWAY_ROW(name, backend_value, family, features, file, body)                                        \
-  {describe(#name "/" #family, #family, "src/kernels/attention_gqa/" file, Backend::backend_value, features), \
-   body},
+#define FAIRWAY_ROW(name, backend_value, family, features, file, body) \
+  {describe(#name "/" #family, #family, "src/kernels/attention_gqa/" file, Backend::backend_value, features), body},
 #include "kernels/attention_gqa/kernels.inc"
 #undef FAIRWAY_ROW
 };
 
 }  // namespace
 
-std::span<const GqaRow> attention_gqa_rows() { return kRows; }
+std::span<const GqaRow> attention_gqa_rows() {
+  return kRows;
+}
 
 }  // namespace fairway::kernels

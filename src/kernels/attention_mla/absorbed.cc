@@ -25,7 +25,8 @@ void run_task(const MlaArgs& args, const AttendOps& ops, const Scratch& scratch,
     for (int i = i0; i < i1; ++i) {
       q[i - i0] = args.q + index(i, h) * (args.nope + args.rope);
       out[i - i0] = scratch.query + index(i, h) * width;
-      std::memcpy(out[i - i0] + args.latent, q[i - i0] + args.nope, sizeof(float) * static_cast<std::size_t>(args.rope));
+      std::memcpy(out[i - i0] + args.latent, q[i - i0] + args.nope,
+                  sizeof(float) * static_cast<std::size_t>(args.rope));
     }
     ops.combine(*args.kv_b, h * (args.nope + args.v), args.nope, q, i1 - i0, out);
   }
@@ -63,7 +64,8 @@ void mla_absorbed(const MlaArgs& args, const AttendOps& ops, KernelContext& cont
   Scratch scratch{};
   scratch.query = context.workspace.alloc<float>(all * (args.latent + args.rope));
   scratch.mixed = context.workspace.alloc<float>(all * args.latent);
-  scratch.blocks = context.workspace.alloc<float>(static_cast<std::size_t>(context.pool.size()) * attend_scratch_floats());
+  scratch.blocks =
+      context.workspace.alloc<float>(static_cast<std::size_t>(context.pool.size()) * attend_scratch_floats());
 
   // Heads of one task share the cache rows they read; two tasks per thread leave something to balance.
   const int row_block = std::min(args.m, kAttendMaxRows);

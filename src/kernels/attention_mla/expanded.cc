@@ -11,11 +11,11 @@ constexpr std::int64_t kSegmentFloats = 1 << 19;  // 2 MiB of keys and values at
 constexpr int kMaxSegment = 1024;
 
 struct Expansion {
-  int segment;     // positions at a time, a multiple of kAttendKeyBlock
-  float* keys;     // [heads, nope + rope, segment]
-  float* values;   // [heads, segment, v]
-  float* pieces;   // per worker [kPiece, nope]
-  float* blocks;   // per worker scratch of attend
+  int segment;          // positions at a time, a multiple of kAttendKeyBlock
+  float* keys;          // [heads, nope + rope, segment]
+  float* values;        // [heads, segment, v]
+  float* pieces;        // per worker [kPiece, nope]
+  float* blocks;        // per worker scratch of attend
   AttendState* states;  // [heads, m]
 };
 
@@ -30,7 +30,8 @@ void form_piece(const MlaArgs& args, const AttendOps& ops, const Expansion& e, i
   ops.transpose(cache + args.latent, args.cache_ld, count, args.rope,
                 keys + static_cast<std::int64_t>(args.nope) * e.segment, e.segment);
   float* const values = e.values + (static_cast<std::int64_t>(h) * e.segment + offset) * args.v;
-  ops.dense_dot(dense_rows(*args.kv_b, row + args.nope, args.v), 0, args.v, cache, args.cache_ld, count, values, args.v);
+  ops.dense_dot(dense_rows(*args.kv_b, row + args.nope, args.v), 0, args.v, cache, args.cache_ld, count, values,
+                args.v);
 }
 
 // Query rows [i0, i1) of head h meet the segment [first, first + count).
@@ -46,10 +47,11 @@ void attend_rows(const MlaArgs& args, const AttendOps& ops, const Expansion& e, 
     limit[i - i0] = args.start + i + 1;
   }
   const AttendRows rows{q, out, e.states + static_cast<std::int64_t>(h) * args.m + i0, limit, i1 - i0};
-  ops.attend(rows,
-             {first, count, e.keys + static_cast<std::int64_t>(h) * (args.nope + args.rope) * e.segment, e.segment,
-              true, e.values + static_cast<std::int64_t>(h) * e.segment * args.v, args.v, args.nope + args.rope, args.v},
-             args.scale, block);
+  ops.attend(
+      rows,
+      {first, count, e.keys + static_cast<std::int64_t>(h) * (args.nope + args.rope) * e.segment, e.segment, true,
+       e.values + static_cast<std::int64_t>(h) * e.segment * args.v, args.v, args.nope + args.rope, args.v},
+      args.scale, block);
   if (first + count == args.start + args.m) ops.finish(rows, args.v);
 }
 
@@ -60,7 +62,8 @@ Expansion allocate(const MlaArgs& args, KernelContext& context) {
   const int needed = (positions + kAttendKeyBlock - 1) / kAttendKeyBlock * kAttendKeyBlock;
   Expansion e{};
   e.segment = std::clamp(fitting / kAttendKeyBlock * kAttendKeyBlock, kAttendKeyBlock, needed);
-  const std::size_t heads = static_cast<std::size_t>(args.heads), workers = static_cast<std::size_t>(context.pool.size());
+  const std::size_t heads = static_cast<std::size_t>(args.heads),
+                    workers = static_cast<std::size_t>(context.pool.size());
   backend::Workspace& ws = context.workspace;
   e.keys = ws.alloc<float>(heads * (args.nope + args.rope) * e.segment);
   e.values = ws.alloc<float>(heads * e.segment * args.v);

@@ -42,8 +42,8 @@ void mla_absorbed_ref(const MlaArgs& args, KernelContext& context) {
 
     std::vector<double> p(static_cast<std::size_t>(args.start + i + 1));
     for (std::size_t t = 0; t < p.size(); ++t) {
-      p[t] = args.scale * dot(query.data(), args.cache + static_cast<std::int64_t>(t) * args.cache_ld,
-                              args.latent + args.rope);
+      p[t] = args.scale *
+             dot(query.data(), args.cache + static_cast<std::int64_t>(t) * args.cache_ld, args.latent + args.rope);
     }
     softmax(p);
     std::vector<double> mixed(static_cast<std::size_t>(args.latent), 0.0);

@@ -32,15 +32,16 @@ constexpr KernelRow describe(const char* id, const char* family, const char* sou
 }
 
 constexpr MlaRow kRows[] = {
-#define FAIRWAY_ROW(name, backend_value, family, features, file, body)                                        \
-  {describe(#name "/" #family, #family, "src/kernels/attention_mla/" file, Backend::backend_value, features), \
-   body},
+#define FAIRWAY_ROW(name, backend_value, family, features, file, body) \
+  {describe(#name "/" #family, #family, "src/kernels/attention_mla/" file, Backend::backend_value, features), body},
 #include "kernels/attention_mla/kernels.inc"
 #undef FAIRWAY_ROW
 };
 
 }  // namespace
 
-std::span<const MlaRow> attention_mla_rows() { return kRows; }
+std::span<const MlaRow> attention_mla_rows() {
+  return kRows;
+}
 
 }  // namespace fairway::kernels

@@ -50,12 +50,15 @@ struct AttendOps {
   void (*finish)(const AttendRows& rows, int dv);
   // y[j * ldy + i] = x[i * ldx + j] for i < rows, j < columns.
   void (*transpose)(const float* x, std::int64_t ldx, int rows, int columns, float* y, std::int64_t ldy);
-  // y[r][c] = sum over n of x[r][n] * w[row + n][c], 0 <= n < count, c < w.in: the transposed product of some rows of w.
+  // y[r][c] = sum over n of x[r][n] * w[row + n][c], 0 <= n < count, c < w.in: the transposed product of some rows of
+  // w.
   void (*combine)(const DenseMatrix& w, int row, int count, const float* const* x, int rows, float* const* y);
   DenseDotFn dense_dot;
 };
 
-constexpr int attend_scratch_floats() { return 8 * kAttendKeyBlock; }
+constexpr int attend_scratch_floats() {
+  return 8 * kAttendKeyBlock;
+}
 
 extern const AttendOps kAttendAvx2;
 extern const AttendOps kAttendAvx512;

@@ -6,6 +6,6 @@
 namespace fairway::kernels {
 
 const AttendOps kAttendAvx2 = {attend_generic<SimdAvx2>, attend_finish_generic<SimdAvx2>, transpose_generic<SimdAvx2>,
-                             combine_generic<SimdAvx2>, dense_dot_avx2};
+                               combine_generic<SimdAvx2>, dense_dot_avx2};
 
 }  // namespace fairway::kernels

@@ -5,7 +5,7 @@
 
 namespace fairway::kernels {
 
-const AttendOps kAttendAvx512 = {attend_generic<SimdAvx512>, attend_finish_generic<SimdAvx512>, transpose_generic<SimdAvx512>,
-                             combine_generic<SimdAvx512>, dense_dot_avx512};
+const AttendOps kAttendAvx512 = {attend_generic<SimdAvx512>, attend_finish_generic<SimdAvx512>,
+                                 transpose_generic<SimdAvx512>, combine_generic<SimdAvx512>, dense_dot_avx512};
 
 }  // namespace fairway::kernels

@@ -10,8 +10,8 @@
 
 namespace fairway::kernels {
 
-// Turns n scores of a row into exp(score * scale - max) in place, zeros from n to `padded`, and moves the row's state and
-// its sums of values to the new maximum.
+// Turns n scores of a row into exp(score * scale - max) in place, zeros from n to `padded`, and moves the row's state
+// and its sums of values to the new maximum.
 template <class S>
 void attend_softmax(float* scores, int n, int padded, float scale, AttendState& state, float* out, int dv) {
   using Vec = typename S::Vec;
@@ -73,12 +73,12 @@ void attend_block(const AttendRows& rows, int row, int group, const AttendSegmen
   constexpr DenseType kType = DenseType::kF32;
   const auto bytes = [](const float* p) { return reinterpret_cast<const std::uint8_t*>(p); };
   if (segment.transposed) {
-    combine_rows<S, kType>({rows.q + row, segment.dk, bytes(segment.keys + block), segment.ldk * 4, scores, false}, group,
-                           seen);
+    combine_rows<S, kType>({rows.q + row, segment.dk, bytes(segment.keys + block), segment.ldk * 4, scores, false},
+                           group, seen);
   } else {
-    dot_rows<S, kType>({rows.q + row, bytes(segment.keys + block * segment.ldk), segment.ldk * 4, segment.dk, scores,
-                        nullptr, false},
-                       group, 0, seen);
+    dot_rows<S, kType>(
+        {rows.q + row, bytes(segment.keys + block * segment.ldk), segment.ldk * 4, segment.dk, scores, nullptr, false},
+        group, 0, seen);
   }
   for (int r = 0; r < group; ++r) {
     const int left = rows.limit[row + r] - position;
@@ -89,9 +89,9 @@ void attend_block(const AttendRows& rows, int row, int group, const AttendSegmen
       for (int t = 0; t < seen; ++t) scores[r][t] = 0.0f;
     }
   }
-  combine_rows<S, kType>({factors, seen, bytes(segment.values + block * segment.ldv), segment.ldv * 4, rows.out + row,
-                          true},
-                         group, segment.dv);
+  combine_rows<S, kType>(
+      {factors, seen, bytes(segment.values + block * segment.ldv), segment.ldv * 4, rows.out + row, true}, group,
+      segment.dv);
 }
 
 template <class S>
@@ -135,9 +135,12 @@ void combine_generic(const DenseMatrix& w, int row, int count, const float* cons
   const std::int64_t stride = w.in * (w.type == DenseType::kF32 ? 4 : 2);
   const CombinePanel panel{x, count, w.data + row * stride, stride, y, false};
   switch (w.type) {
-    case DenseType::kF32: return combine_rows<S, DenseType::kF32>(panel, rows, w.in);
-    case DenseType::kF16: return combine_rows<S, DenseType::kF16>(panel, rows, w.in);
-    case DenseType::kBf16: return combine_rows<S, DenseType::kBf16>(panel, rows, w.in);
+    case DenseType::kF32:
+      return combine_rows<S, DenseType::kF32>(panel, rows, w.in);
+    case DenseType::kF16:
+      return combine_rows<S, DenseType::kF16>(panel, rows, w.in);
+    case DenseType::kBf16:
+      return combine_rows<S, DenseType::kBf16>(panel, rows, w.in);
   }
 }
 

@@ -29,26 +29,34 @@ std::vector<const KernelRow*> collect() {
 
 const char* backend_name(Backend backend) {
   switch (backend) {
-    case Backend::kCpuRef: return "cpu_ref";
-    case Backend::kCpuAvx2: return "cpu_avx2";
-    case Backend::kCpuAvx512: return "cpu_avx512";
+    case Backend::kCpuRef:
+      return "cpu_ref";
+    case Backend::kCpuAvx2:
+      return "cpu_avx2";
+    case Backend::kCpuAvx512:
+      return "cpu_avx512";
   }
   return "unknown";
 }
 
 const char* activations_name(Activations activations) {
   switch (activations) {
-    case Activations::kFp32: return "fp32";
-    case Activations::kInt8: return "int8";
+    case Activations::kFp32:
+      return "fp32";
+    case Activations::kInt8:
+      return "int8";
   }
   return "unknown";
 }
 
 const char* numerics_name(Numerics numerics) {
   switch (numerics) {
-    case Numerics::kExact: return "exact";
-    case Numerics::kConsistent: return "consistent";
-    case Numerics::kBounded: return "bounded";
+    case Numerics::kExact:
+      return "exact";
+    case Numerics::kConsistent:
+      return "consistent";
+    case Numerics::kBounded:
+      return "bounded";
   }
   return "unknown";
 }

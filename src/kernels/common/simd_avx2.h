@@ -19,15 +19,25 @@ struct SimdAvx2 : avx2::Simd {
 #define FAIRWAY_SIMD [[gnu::always_inline]] static inline
   // Keeps a value in its register: without it GCC 12 folds the load into every use of the value, and the load ports
   // become the bottleneck (8 x 3 tile: 24 loads instead of 8 for 24 multiply-adds).
-  FAIRWAY_SIMD void pin(Vec& a) { __asm__("" : "+x"(a)); }
-  FAIRWAY_SIMD Vec zero() { return _mm256_setzero_ps(); }
+  FAIRWAY_SIMD void pin(Vec& a) {
+    __asm__("" : "+x"(a));
+  }
+  FAIRWAY_SIMD Vec zero() {
+    return _mm256_setzero_ps();
+  }
   FAIRWAY_SIMD __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
-  FAIRWAY_SIMD Vec load_tail(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
-  FAIRWAY_SIMD void store_tail(float* p, Vec a, int n) { _mm256_maskstore_ps(p, first(n), a); }
+  FAIRWAY_SIMD Vec load_tail(const float* p, int n) {
+    return _mm256_maskload_ps(p, first(n));
+  }
+  FAIRWAY_SIMD void store_tail(float* p, Vec a, int n) {
+    _mm256_maskstore_ps(p, first(n), a);
+  }
   // The first n lanes of a, the others from b (0 <= n <= kLanes).
-  FAIRWAY_SIMD Vec blend_first(Vec a, Vec b, int n) { return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(first(n))); }
+  FAIRWAY_SIMD Vec blend_first(Vec a, Vec b, int n) {
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(first(n)));
+  }
   // p[0], p[stride], ..., p[7 * stride], for strides below 2^31 / 8.
   FAIRWAY_SIMD Vec gather(const float* p, std::int64_t stride) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -39,7 +49,9 @@ struct SimdAvx2 : avx2::Simd {
     const __m256 all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
   }
-  FAIRWAY_SIMD float first_lane(Vec a) { return _mm256_cvtss_f32(a); }
+  FAIRWAY_SIMD float first_lane(Vec a) {
+    return _mm256_cvtss_f32(a);
+  }
   FAIRWAY_SIMD float reduce_max(Vec a) {
     const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));

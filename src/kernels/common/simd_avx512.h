@@ -19,11 +19,21 @@ struct SimdAvx512 : avx512::Simd {
 #define FAIRWAY_SIMD [[gnu::always_inline]] static inline
   // Keeps a value in its register: without it GCC 12 folds the load into every use of the value, and the load ports
   // become the bottleneck (8 x 3 tile: 24 loads instead of 8 for 24 multiply-adds).
-  FAIRWAY_SIMD void pin(Vec& a) { __asm__("" : "+v"(a)); }
-  FAIRWAY_SIMD Vec zero() { return _mm512_setzero_ps(); }
-  FAIRWAY_SIMD __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
-  FAIRWAY_SIMD Vec load_tail(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
-  FAIRWAY_SIMD void store_tail(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first(n), a); }
+  FAIRWAY_SIMD void pin(Vec& a) {
+    __asm__("" : "+v"(a));
+  }
+  FAIRWAY_SIMD Vec zero() {
+    return _mm512_setzero_ps();
+  }
+  FAIRWAY_SIMD __mmask16 first(int n) {
+    return static_cast<__mmask16>((1u << n) - 1u);
+  }
+  FAIRWAY_SIMD Vec load_tail(const float* p, int n) {
+    return _mm512_maskz_loadu_ps(first(n), p);
+  }
+  FAIRWAY_SIMD void store_tail(float* p, Vec a, int n) {
+    _mm512_mask_storeu_ps(p, first(n), a);
+  }
   // The first n lanes of a, the others from b (0 <= n <= kLanes).
   FAIRWAY_SIMD Vec blend_first(Vec a, Vec b, int n) {
     return _mm512_mask_mov_ps(b, static_cast<__mmask16>((1u << n) - 1u), a);
@@ -40,9 +50,15 @@ struct SimdAvx512 : avx512::Simd {
     const __m256 all = _mm256_hadd_ps(ab, cd);
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
   }
-  FAIRWAY_SIMD __m256 fold(Vec a) { return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)); }
-  FAIRWAY_SIMD float first_lane(Vec a) { return _mm512_cvtss_f32(a); }
-  FAIRWAY_SIMD float reduce_max(Vec a) { return _mm512_reduce_max_ps(a); }
+  FAIRWAY_SIMD __m256 fold(Vec a) {
+    return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  }
+  FAIRWAY_SIMD float first_lane(Vec a) {
+    return _mm512_cvtss_f32(a);
+  }
+  FAIRWAY_SIMD float reduce_max(Vec a) {
+    return _mm512_reduce_max_ps(a);
+  }
 
   // kLanes stored weights of type T, at any byte alignment, as floats.
   template <DenseType T>

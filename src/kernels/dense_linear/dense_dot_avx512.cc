@@ -6,7 +6,7 @@
 namespace fairway::kernels {
 
 void dense_dot_avx512(const DenseMatrix& w, int n_begin, int n_end, const float* x, std::int64_t ldx, int m, float* y,
-                  std::int64_t ldy) {
+                      std::int64_t ldy) {
   dense_dot_generic<SimdAvx512>(w, n_begin, n_end, x, ldx, m, y, ldy);
 }
 

@@ -41,9 +41,12 @@ template <class S>
 void dense_dot_generic(const DenseMatrix& w, int n_begin, int n_end, const float* x, std::int64_t ldx, int m, float* y,
                        std::int64_t ldy) {
   switch (w.type) {
-    case DenseType::kF32: return dense_dot_typed<S, DenseType::kF32>(w, n_begin, n_end, x, ldx, m, y, ldy);
-    case DenseType::kF16: return dense_dot_typed<S, DenseType::kF16>(w, n_begin, n_end, x, ldx, m, y, ldy);
-    case DenseType::kBf16: return dense_dot_typed<S, DenseType::kBf16>(w, n_begin, n_end, x, ldx, m, y, ldy);
+    case DenseType::kF32:
+      return dense_dot_typed<S, DenseType::kF32>(w, n_begin, n_end, x, ldx, m, y, ldy);
+    case DenseType::kF16:
+      return dense_dot_typed<S, DenseType::kF16>(w, n_begin, n_end, x, ldx, m, y, ldy);
+    case DenseType::kBf16:
+      return dense_dot_typed<S, DenseType::kBf16>(w, n_begin, n_end, x, ldx, m, y, ldy);
   }
 }
 

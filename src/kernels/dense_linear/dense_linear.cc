@@ -47,7 +47,7 @@ constexpr KernelRow describe(const char* id, const char* family, const char* sou
 }
 
 constexpr DenseLinearRow kRows[] = {
-#define FAIRWAY_ROW(name, backend_value, family, features, dot)                                                   \
+#define FAIRWAY_ROW(name, backend_value, family, features, dot)                                                    \
   {describe(#name "/" #family, #family, "src/kernels/dense_linear/" #dot ".cc", Backend::backend_value, features), \
    run<dot>},
 #include "kernels/dense_linear/kernels.inc"
@@ -56,6 +56,8 @@ constexpr DenseLinearRow kRows[] = {
 
 }  // namespace
 
-std::span<const DenseLinearRow> dense_linear_rows() { return kRows; }
+std::span<const DenseLinearRow> dense_linear_rows() {
+  return kRows;
+}
 
 }  // namespace fairway::kernels

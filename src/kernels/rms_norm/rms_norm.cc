@@ -1,4 +1,5 @@
-// rms_norm: one portable body; a row is a few hundred to a few thousand values, far below the cost of its matrix product.
+// rms_norm: one portable body; a row is a few hundred to a few thousand values, far below the cost of its matrix
+// product.
 #include "kernels/rms_norm/rms_norm.h"
 
 #include <cmath>

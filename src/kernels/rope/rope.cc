@@ -1,11 +1,11 @@
 // rope: the table of angles and the rotation of one head.
 #include "kernels/rope/rope.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-
-#include <fmt/format.h>
 
 #include "fairway/error.h"
 
@@ -18,8 +18,10 @@ constexpr int kMaxRopeDim = 4096;  // bounds the stack copy of the interleaved l
 
 RopeTable::RopeTable(int dim, double theta) : dim_(dim), theta_(theta) {
   if (dim <= 0 || dim % 2 != 0 || dim > kMaxRopeDim || !(theta > 0)) {
-    throw Error(ErrorKind::kBadInput, fmt::format("rope: dimension {} and theta {}; expected an even dimension up to {} "
-                                                  "and a positive theta", dim, theta, kMaxRopeDim));
+    throw Error(ErrorKind::kBadInput,
+                fmt::format("rope: dimension {} and theta {}; expected an even dimension up to {} "
+                            "and a positive theta",
+                            dim, theta, kMaxRopeDim));
   }
 }
 

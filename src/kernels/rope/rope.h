@@ -10,7 +10,7 @@ class RopeTable {
  public:
   RopeTable(int dim, double theta);
   int dim() const { return dim_; }
-  void grow(int positions);  // makes positions [0, positions) available
+  void grow(int positions);                  // makes positions [0, positions) available
   const float* cos_row(int position) const;  // [dim/2]
   const float* sin_row(int position) const;  // [dim/2]
 

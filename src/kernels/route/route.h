@@ -11,8 +11,8 @@ struct RouteParams {
   RouteKind kind;
   int experts;
   int top_k;
-  bool normalize;         // divide the chosen weights by their sum (sigmoid: plus 1e-20, as Hugging Face does)
-  float scaling_factor;   // multiplies the weights last
+  bool normalize;               // divide the chosen weights by their sum (sigmoid: plus 1e-20, as Hugging Face does)
+  float scaling_factor;         // multiplies the weights last
   const float* selection_bias;  // [experts] or null; added for the choice only, never to the weights
 };
 

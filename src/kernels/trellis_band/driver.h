@@ -19,12 +19,14 @@ inline std::int64_t aligned_row_bytes(const BandKernel& kernel, int in) {
   return (bytes + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
 }
 
-inline int band_count(int out) { return (out + kBandWidth - 1) / kBandWidth; }
+inline int band_count(int out) {
+  return (out + kBandWidth - 1) / kBandWidth;
+}
 
 inline Band band_of(const TrellisMatrix& matrix, int band) {
   const std::int64_t tile_bytes = codec::tile_bytes(matrix.bits);
-  return {matrix.words + band * kBandTiles * tile_bytes, matrix.out / codec::kTileDim * tile_bytes, matrix.in, matrix.bits,
-          matrix.codebook};
+  return {matrix.words + band * kBandTiles * tile_bytes, matrix.out / codec::kTileDim * tile_bytes, matrix.in,
+          matrix.bits, matrix.codebook};
 }
 
 // row = prepared form of (x * suh) H, with x[0..count) extended by zeros to matrix.in.
@@ -51,8 +53,9 @@ inline void compute_band(const BandKernel& kernel, const TrellisMatrix& matrix, 
 inline void check_domain(const BandKernel& kernel, const TrellisMatrix& matrix, const char* row_id) {
   if (matrix.bits < FAIRWAY_MIN_BITS || matrix.bits > FAIRWAY_MAX_BITS || matrix.in % kBandWidth != 0 ||
       matrix.out % kBandWidth != 0) {
-    throw Error(ErrorKind::kUsage, fmt::format("{}: matrix of {} bits, {} x {}, expected 1 to 8 bits and multiples of {}",
-                                               row_id, matrix.bits, matrix.in, matrix.out, kBandWidth));
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: matrix of {} bits, {} x {}, expected 1 to 8 bits and multiples of {}", row_id,
+                            matrix.bits, matrix.in, matrix.out, kBandWidth));
   }
   if (!(kernel.codebooks >> static_cast<int>(matrix.codebook) & 1)) {
     throw Error(ErrorKind::kUsage, fmt::format("{}: matrix with codebook {}, which this kernel does not read", row_id,

@@ -73,9 +73,8 @@ struct BandF32 {
       const Words tile = tiles + t * 32 * kBits;
       I words[kBits + 1];
       S::template lane_words<kBits>(tile, words);
-      unrolled<codec::kTileDim>([&](auto r) FAIRWAY_INLINE_LAMBDA {
-        decode_row<kBits, kCodebook, r>(words, out + t * codec::kTileDim);
-      });
+      unrolled<codec::kTileDim>(
+          [&](auto r) FAIRWAY_INLINE_LAMBDA { decode_row<kBits, kCodebook, r>(words, out + t * codec::kTileDim); });
     }
   }
 
@@ -94,9 +93,12 @@ struct BandF32 {
   }
   static DecodeFn decoder(codec::Codebook codebook, int bits) {
     switch (codebook) {
-      case codec::Codebook::k3inst: return decoder<codec::Codebook::k3inst>(bits);
-      case codec::Codebook::kMcg: return decoder<codec::Codebook::kMcg>(bits);
-      case codec::Codebook::kMul1: return decoder<codec::Codebook::kMul1>(bits);
+      case codec::Codebook::k3inst:
+        return decoder<codec::Codebook::k3inst>(bits);
+      case codec::Codebook::kMcg:
+        return decoder<codec::Codebook::kMcg>(bits);
+      case codec::Codebook::kMul1:
+        return decoder<codec::Codebook::kMul1>(bits);
     }
     return nullptr;
   }
@@ -133,11 +135,16 @@ struct BandF32 {
       multiply<kTileRows, kTileWide>(panel, depth, x, ldx, y);
     }
     switch (m) {
-      case 1: return multiply<1, 8>(panel, depth, x, ldx, y);
-      case 2: return multiply<2, kTileWide>(panel, depth, x, ldx, y);
-      case 3: return multiply<3, kTileWide>(panel, depth, x, ldx, y);
-      case 4: return multiply<4, kTileWide>(panel, depth, x, ldx, y);
-      case 5: return multiply<5, kTileWide>(panel, depth, x, ldx, y);
+      case 1:
+        return multiply<1, 8>(panel, depth, x, ldx, y);
+      case 2:
+        return multiply<2, kTileWide>(panel, depth, x, ldx, y);
+      case 3:
+        return multiply<3, kTileWide>(panel, depth, x, ldx, y);
+      case 4:
+        return multiply<4, kTileWide>(panel, depth, x, ldx, y);
+      case 5:
+        return multiply<5, kTileWide>(panel, depth, x, ldx, y);
     }
   }
 
@@ -175,7 +182,9 @@ struct BandF32 {
     }
   }
 
-  static std::size_t row_bytes(int in) { return static_cast<std::size_t>(in) * sizeof(float); }
+  static std::size_t row_bytes(int in) {
+    return static_cast<std::size_t>(in) * sizeof(float);
+  }
 
   static void store_block(const float* x, std::uint8_t* row, int, int block) {
     float* out = reinterpret_cast<float*>(row) + block * kBandWidth;

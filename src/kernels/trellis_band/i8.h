@@ -5,9 +5,10 @@
 // most 1020 * 127 * 128 < 2^24: exact in int32 and in fp32. The rest is one fused multiply-add per block in ascending
 // order, so all kernels of this format give the same bits.
 //
-// K provides: Simd (trait); kVectorsPerTile, registers of a row pair of a tile (16 columns); Sums<kBits>, with load(tile)
-// and pair_sums<q>(n), the byte sums of tile rows 2q and 2q + 1 as 16-bit halves of each lane; natural_order(v), the
-// columns of a tile from lane order; prefetch<kBits>(tile); multiply_tile_row<kBits>(...), as the one here.
+// K provides: Simd (trait); kVectorsPerTile, registers of a row pair of a tile (16 columns); Sums<kBits>, with
+// load(tile) and pair_sums<q>(n), the byte sums of tile rows 2q and 2q + 1 as 16-bit halves of each lane;
+// natural_order(v), the columns of a tile from lane order; prefetch<kBits>(tile); multiply_tile_row<kBits>(...), as the
+// one here.
 #pragma once
 
 #include <cstring>
@@ -18,9 +19,9 @@
 
 namespace fairway::kernels {
 
-constexpr int kTilePairs = codec::kTileDim / 2;                 // row pairs of a tile
+constexpr int kTilePairs = codec::kTileDim / 2;                      // row pairs of a tile
 constexpr float kMul1Step = codec::kMul1ScaleNumerator / 262144.0f;  // a = 1774 * 2^-18
-constexpr float kMul1Offset = 3.453125f;                        // -(1024 a + bias), exact; not 510 a
+constexpr float kMul1Offset = 3.453125f;                             // -(1024 a + bias), exact; not 510 a
 static_assert(1024 * codec::kMul1ScaleNumerator + codec::kMul1BiasNumerator == -905216 && 905216 == 262144 * 3.453125);
 
 // How the int8 values of a row are stored; both take two bytes per input.
@@ -141,9 +142,8 @@ struct BandI8 {
       unrolled<kTilePairs>([&](auto pair) FAIRWAY_INLINE_LAMBDA {
         I n[kPerTile];
         sums.template pair_sums<pair>(n);
-        unrolled<kPerTile>([&](auto v) FAIRWAY_INLINE_LAMBDA {
-          S::store_i(out + pair * kBandWidth + v * S::kLanes, n[v]);
-        });
+        unrolled<kPerTile>([&](auto v)
+                               FAIRWAY_INLINE_LAMBDA { S::store_i(out + pair * kBandWidth + v * S::kLanes, n[v]); });
       });
     }
   }
@@ -189,13 +189,12 @@ struct BandI8 {
 
   // acc[kRows][128] += panel of decoded sums times values, in register tiles of kRows x kWide vectors.
   template <int kRows, int kWide>
-  static void multiply(const std::uint32_t* panel, int pairs, Words values, std::int64_t row_stride, std::int32_t* acc) {
+  static void multiply(const std::uint32_t* panel, int pairs, Words values, std::int64_t row_stride,
+                       std::int32_t* acc) {
     for (int v = 0; v < kVectors; v += kWide, panel += kWide * S::kLanes, acc += kWide * S::kLanes) {
       Sum sum[kRows][kWide];
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
-        unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA {
-          sum[r][w] = S::sum_of(S::load_i(acc + r * kBandWidth + w * S::kLanes));
-        });
+        unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { sum[r][w] = S::sum_of(S::set1_i(0)); });
       });
       const std::uint32_t* line = panel;
       for (int k = 0; k < pairs; ++k, line += kBandWidth) {
@@ -208,7 +207,8 @@ struct BandI8 {
       }
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA {
-          S::store_i(acc + r * kBandWidth + w * S::kLanes, S::int_of(sum[r][w]));
+          std::int32_t* out = acc + r * kBandWidth + w * S::kLanes;
+          S::store_i(out, S::add_i(S::load_i(out), S::int_of(sum[r][w])));
         });
       });
     }
@@ -221,12 +221,18 @@ struct BandI8 {
   static void multiply_any(const std::uint32_t* panel, int pairs, Words values, std::int64_t stride, int m,
                            std::int32_t* acc) {
     switch (m) {
-      case 1: return multiply<1, 8>(panel, pairs, values, stride, acc);
-      case 2: return multiply<2, kTileWide>(panel, pairs, values, stride, acc);
-      case 3: return multiply<3, kTileWide>(panel, pairs, values, stride, acc);
-      case 4: return multiply<4, kTileWide>(panel, pairs, values, stride, acc);
-      case 5: return multiply<5, kTileWide>(panel, pairs, values, stride, acc);
-      case 6: return multiply<6, kTileWide>(panel, pairs, values, stride, acc);
+      case 1:
+        return multiply<1, 8>(panel, pairs, values, stride, acc);
+      case 2:
+        return multiply<2, kTileWide>(panel, pairs, values, stride, acc);
+      case 3:
+        return multiply<3, kTileWide>(panel, pairs, values, stride, acc);
+      case 4:
+        return multiply<4, kTileWide>(panel, pairs, values, stride, acc);
+      case 5:
+        return multiply<5, kTileWide>(panel, pairs, values, stride, acc);
+      case 6:
+        return multiply<6, kTileWide>(panel, pairs, values, stride, acc);
     }
   }
 

@@ -5,8 +5,8 @@
 namespace fairway::kernels {
 namespace avx2 {
 
-// Byte sums of two 16-bit states per lane. With s < 2^16, s * multiplier mod 2^32 has the low half mullo(s, low) and the
-// high half mulhi(s, low) + mullo(s, high).
+// Byte sums of two 16-bit states per lane. With s < 2^16, s * multiplier mod 2^32 has the low half mullo(s, low) and
+// the high half mulhi(s, low) + mullo(s, high).
 inline __m256i state_pair_sums(__m256i states) {
   const __m256i low_factor = _mm256_set1_epi16(static_cast<short>(codec::kMul1Multiplier & 0xFFFF));
   const __m256i high_factor = _mm256_set1_epi16(static_cast<short>(codec::kMul1Multiplier >> 16));
@@ -44,8 +44,10 @@ struct I8 {
     template <int kQ>
     void pair_sums(__m256i (&n)[2]) const {
       constexpr int kP = 8 * (kQ % 4) + 2 * (kQ / 4);
-      n[0] = state_pair_sums(_mm256_blend_epi16(window<kP, 0>(), window<kP + 1, 16>(), 0xAA));
-      n[1] = state_pair_sums(_mm256_blend_epi16(window<kP + 4, 0>(), window<kP + 5, 16>(), 0xAA));
+      const __m256i even_left = window<kP, 0>(), odd_left = window<kP + 1, 16>();
+      const __m256i even_right = window<kP + 4, 0>(), odd_right = window<kP + 5, 16>();
+      n[0] = state_pair_sums(_mm256_blend_epi16(even_left, odd_left, 0xAA));
+      n[1] = state_pair_sums(_mm256_blend_epi16(even_right, odd_right, 0xAA));
     }
   };
 

@@ -5,14 +5,24 @@
 namespace fairway::kernels {
 namespace avx512 {
 
+// Up to this width the windows of rows 2q, 2q + 1 and 2q + 8, 2q + 9 of a column lane lie within one qword.
+constexpr int kSharedPermuteBits = 6;
+
+// First of the eight stream bytes of a qword relative to the column lane's first one, without the 8j symbols below.
+constexpr int first_byte(int bits, int t) {
+  if (bits <= kSharedPermuteBits) return -2;
+  const int bit = (2 * t + 1) * bits - 16;
+  return bit >= 0 ? bit / 8 : -((-bit + 7) / 8);
+}
+
 // How the windows of one tile are cut. A qword lane is a column lane c of the tile (columns c and c + 8). For row pair
-// q = j + 4 t (rows 2q, 2q + 1) the four windows of a lane, in 16-bit order, are: column c rows 2q, 2q + 1, column c + 8
-// rows 2q, 2q + 1; they end with symbols 8j + 2t + {1, 2, 5, 6} of the lane (exclusive). A byte permute brings eight
+// q = j + 4 t (rows 2q, 2q + 1) the four windows of a lane, in 16-bit order, are: column c rows 2q, 2q + 1, column c +
+// 8 rows 2q, 2q + 1; they end with symbols 8j + 2t + {1, 2, 5, 6} of the lane (exclusive). A byte permute brings eight
 // consecutive stream bytes into each qword, first one on top, and VPMULTISHIFTQB cuts the windows as pairs of bytes.
 // Up to 6 bits the windows of both t fit one such qword; for 7 and 8 bits each t has its own.
 template <int kBits>
 struct WindowTables {
-  static constexpr bool kShared = kBits <= 6;
+  static constexpr bool kShared = kBits <= kSharedPermuteBits;
   static constexpr int kPermutes = kShared ? 4 : 8;
   static constexpr int kTileBytes = 32 * kBits;
   static constexpr int kRegisters = (kTileBytes + 63) / 64;
@@ -21,20 +31,13 @@ struct WindowTables {
   alignas(64) std::uint8_t control[2][64];         // per t
   std::uint64_t mask[kPermutes][4];                // destination bytes that come from each 64-byte part of the tile
 
-  // First of the eight stream bytes relative to the column lane's first stream byte, without the 8j symbols.
-  static consteval int first_byte(int t) {
-    if (kShared) return -2;
-    const int bit = (2 * t + 1) * kBits - 16;
-    return bit >= 0 ? bit / 8 : -((-bit + 7) / 8);
-  }
-
-  consteval WindowTables() : source{}, control{}, mask{} {
+  constexpr WindowTables() : source{}, control{}, mask{} {
     for (int permute = 0; permute < kPermutes; ++permute) {
       const int j = permute % 4;
       const int t = permute / 4;
       for (int lane = 0; lane < 8; ++lane) {
         for (int i = 0; i < 8; ++i) {
-          const int stream = (4 * kBits * lane + kBits * j + first_byte(t) + i + kTileBytes) % kTileBytes;
+          const int stream = (4 * kBits * lane + kBits * j + first_byte(kBits, t) + i + kTileBytes) % kTileBytes;
           const int offset = stream / 4 * 4 + 3 - stream % 4;  // stream bytes are stored reversed inside each word
           const int destination = 8 * lane + 7 - i;
           source[permute][destination] = static_cast<std::uint8_t>(offset % 64);
@@ -45,7 +48,7 @@ struct WindowTables {
     for (int t = 0; t < 2; ++t) {
       for (int window = 0; window < 4; ++window) {
         const int symbol = 2 * t + 4 * (window / 2) + window % 2;
-        const int end = (symbol + 1) * kBits - 8 * first_byte(t);
+        const int end = (symbol + 1) * kBits - 8 * first_byte(kBits, t);
         if (end < 16 || end > 64) throw "a window does not fit its qword";
         for (int lane = 0; lane < 8; ++lane) {
           control[t][8 * lane + 2 * window] = static_cast<std::uint8_t>(64 - end);
@@ -79,9 +82,12 @@ struct States {
   __m512i lane_bytes() const {
     const __m512i source = _mm512_load_si512(kTables.source[kPermute]);
     __m512i v = _mm512_permutexvar_epi8(source, part[0]);
-    if constexpr (Tables::kRegisters > 1) v = _mm512_mask_permutexvar_epi8(v, kTables.mask[kPermute][1], source, part[1]);
-    if constexpr (Tables::kRegisters > 2) v = _mm512_mask_permutexvar_epi8(v, kTables.mask[kPermute][2], source, part[2]);
-    if constexpr (Tables::kRegisters > 3) v = _mm512_mask_permutexvar_epi8(v, kTables.mask[kPermute][3], source, part[3]);
+    if constexpr (Tables::kRegisters > 1)
+      v = _mm512_mask_permutexvar_epi8(v, kTables.mask[kPermute][1], source, part[1]);
+    if constexpr (Tables::kRegisters > 2)
+      v = _mm512_mask_permutexvar_epi8(v, kTables.mask[kPermute][2], source, part[2]);
+    if constexpr (Tables::kRegisters > 3)
+      v = _mm512_mask_permutexvar_epi8(v, kTables.mask[kPermute][3], source, part[3]);
     return v;
   }
 

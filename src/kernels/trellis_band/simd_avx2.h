@@ -13,8 +13,8 @@ namespace fairway::kernels::avx2 {
 struct Simd {
   using F = __m256;
   using I = __m256i;
-  // Integer accumulators of loops: GCC 12 copies and spills them if the loop carries them as __m256i, whose element type is
-  // another than that of the instruction.
+  // Integer accumulators of loops: GCC 12 copies and spills them if the loop carries them as __m256i, whose element
+  // type is another than that of the instruction.
   using Sum [[gnu::vector_size(32)]] = std::int32_t;
   static constexpr int kLanes = 8;
 
@@ -51,11 +51,17 @@ struct Simd {
   static I max_i(I a, I b) { return _mm256_max_epi32(a, b); }
   static I min_i(I a, I b) { return _mm256_min_epi32(a, b); }
   template <int kCount>
-  static I shift_left(I v) { return _mm256_slli_epi32(v, kCount); }
+  static I shift_left(I v) {
+    return _mm256_slli_epi32(v, kCount);
+  }
   template <int kCount>
-  static I shift_right(I v) { return _mm256_srli_epi32(v, kCount); }
+  static I shift_right(I v) {
+    return _mm256_srli_epi32(v, kCount);
+  }
   template <int kCount>
-  static I shift_right_signed(I v) { return _mm256_srai_epi32(v, kCount); }
+  static I shift_right_signed(I v) {
+    return _mm256_srai_epi32(v, kCount);
+  }
 
   // Lane i gets v[i ^ d] + v[i], or v[i ^ d] - v[i] where bit d of i is set: one Hadamard stage inside a register.
   template <int kDistance>
@@ -93,8 +99,8 @@ struct Simd {
 
   static constexpr int kTiles = 1;  // tiles side by side in one register: lane c is column lane c of the tile
 
-  // words[1 + i]: word i of every column lane of a tile; words[0]: the word that precedes a lane's first one on the ring,
-  // which is the last word of lane c - 1, for lane 0 of lane 7.
+  // words[1 + i]: word i of every column lane of a tile; words[0]: the word that precedes a lane's first one on the
+  // ring, which is the last word of lane c - 1, for lane 0 of lane 7.
   template <int kBits>
   static void lane_words(const std::uint8_t* tile, I (&words)[kBits + 1]) {
     LaneWords<Simd, kBits>::load(tile, words + 1);

@@ -5,7 +5,9 @@
 // (GCC bug 105593).
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 
@@ -19,8 +21,8 @@ namespace fairway::kernels::avx512 {
 struct Simd {
   using F = __m512;
   using I = __m512i;
-  // Integer accumulators of loops: GCC 12 copies and spills them if the loop carries them as __m512i, whose element type is
-  // another than that of the instruction.
+  // Integer accumulators of loops: GCC 12 copies and spills them if the loop carries them as __m512i, whose element
+  // type is another than that of the instruction.
   using Sum [[gnu::vector_size(64)]] = std::int32_t;
   static constexpr int kLanes = 16;
 
@@ -57,11 +59,17 @@ struct Simd {
   static I max_i(I a, I b) { return _mm512_max_epi32(a, b); }
   static I min_i(I a, I b) { return _mm512_min_epi32(a, b); }
   template <int kCount>
-  static I shift_left(I v) { return _mm512_slli_epi32(v, kCount); }
+  static I shift_left(I v) {
+    return _mm512_slli_epi32(v, kCount);
+  }
   template <int kCount>
-  static I shift_right(I v) { return _mm512_srli_epi32(v, kCount); }
+  static I shift_right(I v) {
+    return _mm512_srli_epi32(v, kCount);
+  }
   template <int kCount>
-  static I shift_right_signed(I v) { return _mm512_srai_epi32(v, kCount); }
+  static I shift_right_signed(I v) {
+    return _mm512_srai_epi32(v, kCount);
+  }
 
   // Lane i gets v[i ^ d] + v[i], or v[i ^ d] - v[i] where bit d of i is set: one Hadamard stage inside a register.
   template <int kDistance>
@@ -71,8 +79,10 @@ struct Simd {
     if constexpr (kDistance == 2) partner = _mm512_permute_ps(v, 0x4E);
     if constexpr (kDistance == 4) partner = _mm512_shuffle_f32x4(v, v, 0xB1);
     if constexpr (kDistance == 8) partner = _mm512_shuffle_f32x4(v, v, 0x4E);
-    constexpr __mmask16 kNegative =
-        kDistance == 1 ? 0xAAAA : kDistance == 2 ? 0xCCCC : kDistance == 4 ? 0xF0F0 : 0xFF00;
+    constexpr __mmask16 kNegative = kDistance == 1   ? 0xAAAA
+                                    : kDistance == 2 ? 0xCCCC
+                                    : kDistance == 4 ? 0xF0F0
+                                                     : 0xFF00;
     return _mm512_mask_sub_ps(_mm512_add_ps(partner, v), kNegative, partner, v);
   }
 
@@ -91,8 +101,8 @@ struct Simd {
   static F low_halves(F a, F b) { return _mm512_shuffle_f32x4(a, b, 0x44); }
   static F high_halves(F a, F b) { return _mm512_shuffle_f32x4(a, b, 0xEE); }
 
-  // words[1 + i]: word i of every column lane of two adjacent tiles; words[0]: the word that precedes a lane's first one
-  // on the ring, which is the last word of lane c - 1 of the same tile, for lane 0 of lane 7.
+  // words[1 + i]: word i of every column lane of two adjacent tiles; words[0]: the word that precedes a lane's first
+  // one on the ring, which is the last word of lane c - 1 of the same tile, for lane 0 of lane 7.
   template <int kBits>
   static void lane_words(const std::uint8_t* tiles, I (&words)[kBits + 1]) {
     __m256i left[kBits], right[kBits];
@@ -101,8 +111,8 @@ struct Simd {
     unrolled<kBits>([&](auto i) FAIRWAY_INLINE_LAMBDA {
       words[i + 1] = _mm512_inserti64x4(_mm512_castsi256_si512(left[i]), right[i], 1);
     });
-    words[0] = _mm512_permutexvar_epi32(
-        _mm512_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14), words[kBits]);
+    words[0] =
+        _mm512_permutexvar_epi32(_mm512_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14), words[kBits]);
   }
 
   // Sum of the four bytes of every lane.

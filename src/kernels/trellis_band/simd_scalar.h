@@ -27,9 +27,13 @@ struct Simd {
   static I add_i(I a, I b) { return static_cast<I>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b)); }
   static I sub_i(I a, I b) { return static_cast<I>(static_cast<std::uint32_t>(a) - static_cast<std::uint32_t>(b)); }
   template <int kCount>
-  static I shift_left(I v) { return static_cast<I>(static_cast<std::uint32_t>(v) << kCount); }
+  static I shift_left(I v) {
+    return static_cast<I>(static_cast<std::uint32_t>(v) << kCount);
+  }
   template <int kCount>
-  static I shift_right_signed(I v) { return v >> kCount; }
+  static I shift_right_signed(I v) {
+    return v >> kCount;
+  }
 };
 
 }  // namespace fairway::kernels::scalar

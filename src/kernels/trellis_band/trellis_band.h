@@ -1,9 +1,9 @@
 // The unit of work of every trellis kernel: one band of 128 outputs of a coded matrix times prepared rows of x.
 //
-// A band is eight tiles wide, which is one block of the output Hadamard transform, and for the hidden layer of an expert
-// also one block of the input transform of the down projection. This header is the wall between the instruction-set
-// files, which see raw pointers only, and the drivers of trellis_linear and moe_swiglu, which are compiled for the
-// baseline CPU.
+// A band is eight tiles wide, which is one block of the output Hadamard transform, and for the hidden layer of an
+// expert also one block of the input transform of the down projection. This header is the wall between the
+// instruction-set files, which see raw pointers only, and the drivers of trellis_linear and moe_swiglu, which are
+// compiled for the baseline CPU.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +13,8 @@
 
 namespace fairway::kernels {
 
-constexpr int kBandWidth = codec::kHadamardDim;                  // outputs
-constexpr int kBandTiles = kBandWidth / codec::kTileDim;         // tiles side by side
+constexpr int kBandWidth = codec::kHadamardDim;                        // outputs
+constexpr int kBandTiles = kBandWidth / codec::kTileDim;               // tiles side by side
 constexpr int kBlockTileRows = codec::kHadamardDim / codec::kTileDim;  // tile rows of one 128-input block
 
 // A band of inner weights. Tile row kt is kBandTiles * 32 * bits contiguous bytes at words + kt * row_bytes, at any
@@ -48,7 +48,8 @@ struct BandKernel {
   std::size_t (*row_bytes)(int in);
   void (*store_block)(const float* x, std::uint8_t* row, int in, int block);
   // y[m][128] = rows times the inner weights of the band; rows lie row_stride bytes apart. m >= 1.
-  void (*dot)(const Band& band, const std::uint8_t* rows, std::int64_t row_stride, int m, float* y, std::uint8_t* scratch);
+  void (*dot)(const Band& band, const std::uint8_t* rows, std::int64_t row_stride, int m, float* y,
+              std::uint8_t* scratch);
 };
 
 extern const BlockOps kBlockOpsRef, kBlockOpsAvx2, kBlockOpsAvx512;

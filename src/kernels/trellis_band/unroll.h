@@ -11,7 +11,8 @@ template <int kCount, class Fn>
 [[gnu::always_inline]] inline void unrolled(Fn&& fn) {
   [&]<int... kI>(std::integer_sequence<int, kI...>) __attribute__((always_inline)) {
     (fn(std::integral_constant<int, kI>{}), ...);
-  }(std::make_integer_sequence<int, kCount>{});
+  }
+  (std::make_integer_sequence<int, kCount>{});
 }
 
 #define FAIRWAY_INLINE_LAMBDA __attribute__((always_inline))

@@ -1,8 +1,9 @@
 // trellis_linear by definition, in double precision.
+#include "kernels/trellis_band/reference.h"
+
 #include <algorithm>
 
 #include "kernels/trellis_band/driver.h"
-#include "kernels/trellis_band/reference.h"
 #include "kernels/trellis_linear/rows.h"
 
 namespace fairway::kernels {

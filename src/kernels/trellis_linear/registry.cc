@@ -9,9 +9,9 @@ std::span<const TrellisLinearRow> trellis_linear_rows() {
   using enum Backend;
   using enum Activations;
   using enum Numerics;
-#define FAIRWAY_KERNEL(backend, family, source, features, activations, numerics, codebooks, m_min, m_max, tile_n, fn)   \
-  {{FAIRWAY_BACKEND_##backend "/" family, "trellis_linear", family, source, backend, features, WeightKind::kTrellis, \
-    activations, numerics, codebooks, BitTuple{}, m_min, m_max, tile_n},                                             \
+#define FAIRWAY_KERNEL(backend, family, source, features, activations, numerics, codebooks, m_min, m_max, tile_n, fn) \
+  {{FAIRWAY_BACKEND_##backend "/" family, "trellis_linear", family, source, backend, features, WeightKind::kTrellis,  \
+    activations, numerics, codebooks, BitTuple{}, m_min, m_max, tile_n},                                              \
    fn},
   static const TrellisLinearRow kRows[] = {
 #include "kernels/trellis_linear/kernels.inc"

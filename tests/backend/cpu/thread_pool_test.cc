@@ -1,4 +1,5 @@
-// Tests of the thread pool: every task exactly once, visibility of results, many tiny jobs, more threads than processors.
+// Tests of the thread pool: every task exactly once, visibility of results, many tiny jobs, more threads than
+// processors.
 #include "backend/cpu/thread_pool.h"
 
 #include <gtest/gtest.h>

@@ -21,8 +21,8 @@ struct Sizes {
 };
 
 std::string name(const Sizes& s) {
-  return "heads " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " dim " + std::to_string(s.dim) + " start " +
-         std::to_string(s.start) + " m " + std::to_string(s.m);
+  return "heads " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " dim " + std::to_string(s.dim) +
+         " start " + std::to_string(s.start) + " m " + std::to_string(s.m);
 }
 
 // Positions behind start + m hold NaN, so a kernel that looks ahead shows it.
@@ -33,7 +33,8 @@ struct Problem {
   float scale;
 
   Problem(std::mt19937& random, const Sizes& sizes)
-      : s(sizes), cache_ld(sizes.kv_heads * sizes.dim + 5),
+      : s(sizes),
+        cache_ld(sizes.kv_heads * sizes.dim + 5),
         q(gaussian(random, static_cast<std::size_t>(s.m * s.heads * s.dim))),
         keys(gaussian(random, static_cast<std::size_t>((s.start + s.m) * cache_ld))),
         values(gaussian(random, static_cast<std::size_t>((s.start + s.m) * cache_ld))),
@@ -56,11 +57,14 @@ struct Problem {
   Bound bound(const std::vector<float>& expected) const {
     const double score = scale * largest_row_norm(q, static_cast<std::size_t>(s.dim)) * 1.5;
     const double roundings = std::sqrt(s.dim / 8.0 + 8.0);
-    return {.absolute = 4 * kEpsilon * largest_magnitude(expected) * (2 * score * roundings + std::sqrt(s.start + s.m) + 4)};
+    return {.absolute =
+                4 * kEpsilon * largest_magnitude(expected) * (2 * score * roundings + std::sqrt(s.start + s.m) + 4)};
   }
 };
 
-GqaFn reference() { return attention_gqa_rows()[0].fn; }
+GqaFn reference() {
+  return attention_gqa_rows()[0].fn;
+}
 
 TEST(AttentionGqa, RowsDescribeThemselves) {
   std::vector<std::string> ids;
@@ -88,7 +92,8 @@ TEST(AttentionGqa, HeadsReadTheirGroup) {
   for (const int m : {1, 9}) {
     Problem problem(random, {12, 3, 20, 40, m});
     for (int t = 0; t < 40 + m; ++t) {
-      for (int c = 0; c < 60; ++c) problem.values[static_cast<std::size_t>(t * problem.cache_ld + c)] = static_cast<float>(1 + c / 20);
+      for (int c = 0; c < 60; ++c)
+        problem.values[static_cast<std::size_t>(t * problem.cache_ld + c)] = static_cast<float>(1 + c / 20);
     }
     std::vector<float> expected;
     for (int i = 0; i < m; ++i) {
@@ -105,15 +110,17 @@ TEST(AttentionGqa, EveryRowAgreesWithTheReference) {
   const unsigned seed = 23;
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  const Sizes cases[] = {{1, 1, 1, 0, 1},    {2, 1, 7, 0, 3},      {4, 2, 32, 5, 1},     {8, 1, 64, 255, 1}, {8, 2, 128, 256, 2},
-                         {6, 3, 33, 300, 5}, {32, 4, 128, 90, 4},  {4, 4, 48, 10, 17},   {8, 2, 64, 0, 100}, {4, 1, 40, 700, 9},
-                         {2, 2, 16, 1200, 1}, {2, 2, 16, 1200, 21}, {15, 1, 24, 513, 1}, {16, 1, 24, 513, 1}};
+  const Sizes cases[] = {{1, 1, 1, 0, 1},     {2, 1, 7, 0, 3},    {4, 2, 32, 5, 1},    {8, 1, 64, 255, 1},
+                         {8, 2, 128, 256, 2}, {6, 3, 33, 300, 5}, {32, 4, 128, 90, 4}, {4, 4, 48, 10, 17},
+                         {8, 2, 64, 0, 100},  {4, 1, 40, 700, 9}, {2, 2, 16, 1200, 1}, {2, 2, 16, 1200, 21},
+                         {15, 1, 24, 513, 1}, {16, 1, 24, 513, 1}};
   for (const Sizes& sizes : cases) {
     const Problem problem(random, sizes);
     const std::vector<float> expected = problem.run(reference(), 2);
     for (const GqaRow& row : attention_gqa_rows()) {
       if (!runs_here(row.info)) continue;
-      EXPECT_EQ(compare(expected, problem.run(row.fn, 2), sizes.dim, problem.bound(expected)), "") << row.info.id << " " << name(sizes);
+      EXPECT_EQ(compare(expected, problem.run(row.fn, 2), sizes.dim, problem.bound(expected)), "")
+          << row.info.id << " " << name(sizes);
     }
   }
 }
@@ -122,13 +129,15 @@ TEST(AttentionGqa, SameBitsForAnyNumberOfThreads) {
   const unsigned seed = 25;
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  for (const Sizes& sizes : {Sizes{8, 2, 40, 300, 1}, Sizes{8, 2, 40, 20, 3}, Sizes{8, 2, 40, 20, 4}, Sizes{4, 2, 32, 600, 50}}) {
+  for (const Sizes& sizes :
+       {Sizes{8, 2, 40, 300, 1}, Sizes{8, 2, 40, 20, 3}, Sizes{8, 2, 40, 20, 4}, Sizes{4, 2, 32, 600, 50}}) {
     const Problem problem(random, sizes);
     for (const GqaRow& row : attention_gqa_rows()) {
       if (!runs_here(row.info)) continue;
       const std::vector<float> one = problem.run(row.fn, 1);
       for (const int threads : {2, 3, 9}) {
-        EXPECT_EQ(compare_exact(one, problem.run(row.fn, threads)), "") << row.info.id << " " << threads << " " << name(sizes);
+        EXPECT_EQ(compare_exact(one, problem.run(row.fn, threads)), "")
+            << row.info.id << " " << threads << " " << name(sizes);
       }
     }
   }

@@ -31,7 +31,9 @@ struct Machine {
   kernels::KernelContext context;
 };
 
-inline bool runs_here(const kernels::KernelRow& row) { return kernels::can_run(row, backend::cpu_info().features); }
+inline bool runs_here(const kernels::KernelRow& row) {
+  return kernels::can_run(row, backend::cpu_info().features);
+}
 
 inline std::vector<float> gaussian(std::mt19937& random, std::size_t count, float deviation = 1.0f) {
   std::normal_distribution<float> normal(0.0f, deviation);
@@ -57,7 +59,8 @@ class StoredMatrix {
     std::uint8_t* p = bytes_.get() + 1;
     view_ = {p, type, in, out, bias};
     for (const float v : values) {
-      const std::uint16_t half = type == kernels::DenseType::kF16 ? codec::half_from_float(v) : codec::bfloat_from_float(v);
+      const std::uint16_t half =
+          type == kernels::DenseType::kF16 ? codec::half_from_float(v) : codec::bfloat_from_float(v);
       const std::size_t size = static_cast<std::size_t>(kernels::dense_type_bytes(type));
       if (type == kernels::DenseType::kF32) {
         std::memcpy(p, &v, size);

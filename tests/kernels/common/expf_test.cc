@@ -12,12 +12,15 @@
 namespace fairway::kernels {
 namespace {
 
-float exp_scalar(float x) { return exp_poly<scalar::Simd>(x); }
+float exp_scalar(float x) {
+  return exp_poly<scalar::Simd>(x);
+}
 
 TEST(ExpPoly, ErrorIsWithinTheStatedUlp) {
   double worst = 0;
   float worst_x = 0;
-  // Every 1009th float of both signs (a prime step covers all low mantissa patterns) up to the ends of the normal range.
+  // Every 1009th float of both signs (a prime step covers all low mantissa patterns) up to the ends of the normal
+  // range.
   for (std::uint32_t sign : {0u, 0x80000000u}) {
     const float limit = sign ? 87.3f : 88.7f;
     for (std::uint32_t bits = 0; std::bit_cast<float>(bits) <= limit; bits += 1009) {
@@ -42,7 +45,8 @@ TEST(ExpPoly, SpecialValues) {
   EXPECT_EQ(exp_scalar(-std::numeric_limits<float>::infinity()), 0.0f);
   EXPECT_TRUE(std::isnan(exp_scalar(std::numeric_limits<float>::quiet_NaN())));
   // Subnormal results: half of the smallest unit at most, plus the rounding of the polynomial.
-  for (float x = -87.4f; x > -104.0f; x -= 0.37f) EXPECT_NEAR(exp_scalar(x), std::exp(static_cast<double>(x)), 1.5e-45 * 1.01) << x;
+  for (float x = -87.4f; x > -104.0f; x -= 0.37f)
+    EXPECT_NEAR(exp_scalar(x), std::exp(static_cast<double>(x)), 1.5e-45 * 1.01) << x;
 }
 
 TEST(Swiglu, LargeGatesDoNotBecomeNan) {

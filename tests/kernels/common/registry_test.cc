@@ -1,6 +1,7 @@
 // The registry: ids follow the grammar and are unique, sources exist, every row's body is its own.
 #include "kernels/common/registry.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -16,10 +17,10 @@ namespace {
 TEST(Registry, IdsAreUniqueAndMadeOfBackendAndFamily) {
   std::set<std::string> ids;
   for (const KernelRow* row : all_kernel_rows()) {
-    const std::string prefix = std::string(backend_name(row->backend)) + "/" + row->family;
+    const std::string prefix = fmt::format("{}/{}", backend_name(row->backend), row->family);
     EXPECT_EQ(std::string(row->id).substr(0, prefix.size()), prefix);
     EXPECT_TRUE(ids.insert(row->id).second) << row->id;
-    EXPECT_TRUE(std::filesystem::is_regular_file(std::string(FAIRWAY_SOURCE_DIR "/") + row->source)) << row->source;
+    EXPECT_TRUE(std::filesystem::is_regular_file(fmt::format("{}/{}", FAIRWAY_SOURCE_DIR, row->source))) << row->source;
     EXPECT_LE(row->m_min, row->m_max) << row->id;
     EXPECT_EQ(row->weights == WeightKind::kTrellis, row->codebooks != 0) << row->id;
     EXPECT_EQ(row->backend == Backend::kCpuRef, row->requires_features == 0) << row->id;

@@ -24,7 +24,11 @@ struct Problem {
   StoredMatrix matrix;
 
   Problem(std::mt19937& random, int m_, int in_, int out_, DenseType type, bool with_bias, bool whole)
-      : m(m_), in(in_), out(out_), ldx(in_ + 3), ldy(out_ + 5),
+      : m(m_),
+        in(in_),
+        out(out_),
+        ldx(in_ + 3),
+        ldy(out_ + 5),
         x(whole ? whole_numbers(random, static_cast<std::size_t>(m_ * (in_ + 3)), 8)
                 : gaussian(random, static_cast<std::size_t>(m_ * (in_ + 3)))),
         w(whole ? whole_numbers(random, static_cast<std::size_t>(in_ * out_), 8)
@@ -75,7 +79,8 @@ TEST(DenseLinear, RowsDescribeThemselves) {
     EXPECT_EQ(row.info.weights, WeightKind::kDense);
     EXPECT_EQ(row.info.codebooks, 0);
   }
-  EXPECT_EQ(ids, (std::vector<std::string>{"cpu_ref/dense_linear", "cpu_avx2/dense_linear", "cpu_avx512/dense_linear"}));
+  EXPECT_EQ(ids,
+            (std::vector<std::string>{"cpu_ref/dense_linear", "cpu_avx2/dense_linear", "cpu_avx512/dense_linear"}));
 }
 
 TEST(DenseLinear, ReferenceOnASmallExample) {

@@ -62,7 +62,8 @@ TEST(MoeSwigluDense, EveryRowAgreesWithTheDefinition) {
           down(random, intermediate, hidden, type, bias);
       const ExpertWeights expert{gate.weights, up.weights, down.weights};
       const std::vector<std::int32_t> few{4}, many{0, 1, 2, 3, 4, 4, 0, 2, 1};
-      const std::vector<ExpertGroup> groups{{&expert, few.data(), 1, 9}, {&expert, nullptr, 0, 0}, {&expert, many.data(), 9, 0}};
+      const std::vector<ExpertGroup> groups{
+          {&expert, few.data(), 1, 9}, {&expert, nullptr, 0, 0}, {&expert, many.data(), 9, 0}};
       const std::vector<float> x = test::random_normal(random, static_cast<std::size_t>(5 * (hidden + 2)));
 
       std::vector<float> expected;

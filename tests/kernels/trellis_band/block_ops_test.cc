@@ -49,7 +49,8 @@ TEST_F(BlockOpsTest, HadamardHasTheBitsOfTheCodec) {
 TEST_F(BlockOpsTest, TransformInputExtendsWithZeros) {
   for (const int count : {0, 1, 7, 31, 100, 127, 128}) {
     std::vector<float> expected(kBandWidth, 0.0f);
-    for (int i = 0; i < count; ++i) expected[static_cast<std::size_t>(i)] = a_[static_cast<std::size_t>(i)] * b_[static_cast<std::size_t>(i)];
+    for (int i = 0; i < count; ++i)
+      expected[static_cast<std::size_t>(i)] = a_[static_cast<std::size_t>(i)] * b_[static_cast<std::size_t>(i)];
     codec::hadamard128(expected.data());
     auto tables = vector_tables();
     tables.push_back({"ref", &kBlockOpsRef});
@@ -99,8 +100,9 @@ TEST_F(BlockOpsTest, SwigluAgreesWithItsDefinitionAndAcrossTables) {
     }
     std::vector<float> expected = test::poison(kBandWidth);
     kBlockOpsRef.swiglu(gate.data(), b_.data(), count, expected.data());
-    // Rounding of exp (1.5 ulp), the sum, the quotient and the product: below 4 ulp together.
-    EXPECT_EQ(test::compare(definition, expected, kBandWidth, {.absolute = 1e-37, .relative = 4 * std::ldexp(1.0, -23)}), "");
+    // Rounding of exp (1 ulp), the sum, the quotient and the product: below 4 ulp together.
+    EXPECT_EQ(
+        test::compare(definition, expected, kBandWidth, {.absolute = 1e-37, .relative = 4 * std::ldexp(1.0, -23)}), "");
     for (const auto& [name, ops] : vector_tables()) {
       std::vector<float> actual = test::poison(kBandWidth);
       ops->swiglu(gate.data(), b_.data(), count, actual.data());

@@ -42,7 +42,9 @@ class GuardedBytes {
   std::uint8_t* data_;
 };
 
-constexpr int padded(int n) { return (n + codec::kHadamardDim - 1) / codec::kHadamardDim * codec::kHadamardDim; }
+constexpr int padded(int n) {
+  return (n + codec::kHadamardDim - 1) / codec::kHadamardDim * codec::kHadamardDim;
+}
 
 // Owns the storage of one random matrix of exact size in -> out. Random words are always a legal tile.
 class RandomTrellis {

@@ -2,6 +2,7 @@
 // vectors, across rows and thread counts.
 #include "kernels/trellis_linear/trellis_linear.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -28,7 +29,9 @@ std::vector<const TrellisLinearRow*> rows_of_this_machine() {
   return rows;
 }
 
-bool reads(const KernelRow& row, codec::Codebook codebook) { return row.codebooks & codebook_bit(codebook); }
+bool reads(const KernelRow& row, codec::Codebook codebook) {
+  return row.codebooks & codebook_bit(codebook);
+}
 
 // y[m][out + 3] with poison in the gap.
 std::vector<float> run(const TrellisLinearRow& row, const test::RandomTrellis& weights, const std::vector<float>& x,
@@ -38,8 +41,9 @@ std::vector<float> run(const TrellisLinearRow& row, const test::RandomTrellis& w
   KernelContext context{pool, workspace};
   const std::int64_t ldy = weights.out_exact() + 3;
   std::vector<float> y = test::poison(static_cast<std::size_t>(m * ldy));
-  row.fn({&weights.matrix(), x.data(), weights.in_exact() + 5, weights.in_exact(), y.data(), ldy, weights.out_exact(), m},
-         context);
+  row.fn(
+      {&weights.matrix(), x.data(), weights.in_exact() + 5, weights.in_exact(), y.data(), ldy, weights.out_exact(), m},
+      context);
   std::vector<float> packed;
   for (std::size_t r = 0; r < static_cast<std::size_t>(m); ++r) {
     const auto line = std::span(y).subspan(r * static_cast<std::size_t>(ldy), static_cast<std::size_t>(ldy));
@@ -60,9 +64,9 @@ std::vector<float> random_rows(std::mt19937& random, int m, int in) {
 }
 
 // fp32: k products of relative error 2^-24 each and the same for the partial sums, in the worst case of random signs a
-// few times sqrt(k); the transforms keep norms. int8: a block's step is amax / 127, and amax of 128 Gaussian values stays
-// below 4.5 deviations, so the rounding error stays below 4.5 / 127 / sqrt(12) = 1.02 % of the norm; norms of 128 values
-// move by a quarter (four times 1 / sqrt(2 * 128)).
+// few times sqrt(k); the transforms keep norms. int8: a block's step is amax / 127, and amax of 128 Gaussian values
+// stays below 4.5 deviations, so the rounding error stays below 4.5 / 127 / sqrt(12) = 1.02 % of the norm; norms of 128
+// values move by a quarter (four times 1 / sqrt(2 * 128)).
 test::Bound bound_of(const KernelRow& row, int k) {
   if (row.activations == Activations::kInt8) return {.row_relative = 1.25 * 4.5 / 127 / std::sqrt(12.0)};
   return {.row_relative = (4 * std::sqrt(static_cast<double>(k)) + 8) * std::ldexp(1.0, -24)};
@@ -90,8 +94,8 @@ TEST(TrellisLinear, EveryRowAgreesWithTheReference) {
         std::map<Activations, std::vector<float>> consistent;
         for (const TrellisLinearRow* row : rows_of_this_machine()) {
           if (!reads(row->info, codebook)) continue;
-          SCOPED_TRACE(testing::Message() << row->info.id << " bits " << bits << " " << codec::codebook_name(codebook) << " m "
-                                          << m << " " << s.in << " -> " << s.out);
+          SCOPED_TRACE(testing::Message() << row->info.id << " bits " << bits << " " << codec::codebook_name(codebook)
+                                          << " m " << m << " " << s.in << " -> " << s.out);
           const std::vector<float> actual = run(*row, weights, x, m, 1 + m % 3);
           EXPECT_EQ(test::compare(expected, actual, s.out, bound_of(row->info, weights.matrix().in)), "");
           if (row->info.numerics != Numerics::kConsistent) continue;
@@ -132,8 +136,9 @@ TEST(TrellisLinear, SharedVectors) {
   };
   const int in = 256, out = 128, m = 4;
   for (const int bits : {2, 3, 4, 6}) {
-    const std::string prefix = "lin_K" + std::to_string(bits) + "_";
-    const std::vector<float> suh = widen(vectors.words.at(prefix + "suh")), svh = widen(vectors.words.at(prefix + "svh"));
+    const std::string prefix = fmt::format("lin_K{}_", bits);
+    const std::vector<float> suh = widen(vectors.words.at(prefix + "suh")),
+                             svh = widen(vectors.words.at(prefix + "svh"));
     const std::vector<float> x = widen(vectors.words.at(prefix + "x"));
     const auto* words = reinterpret_cast<const std::uint8_t*>(vectors.words.at(prefix + "trellis").data());
     for (const codec::Codebook codebook : kCodebooks) {
@@ -177,6 +182,27 @@ TEST(TrellisLinear, ZeroAndTinyRows) {
     for (float& v : x) v *= scale;
     for (const TrellisLinearRow* row : rows_of_this_machine()) {
       for (const float v : run(*row, weights, x, 1, 1)) EXPECT_LE(std::fabs(v), 100 * scale) << row->info.id;
+    }
+  }
+}
+
+// A row whose transformed blocks are constant is quantized without error, so what is left of an int8 row is the affine
+// form of the codebook: 2.1e-4 of its deviation (max 9.8e-4, mean -3e-6). An offset of 510 a instead of 3.453125 would
+// show as 2.9 % here, because all its errors have one sign.
+TEST(TrellisLinear, ConstantBlocksShowTheOffsetOfTheCodebook) {
+  const unsigned seed = 6;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const int in = 256, out = 256;
+  for (int bits = FAIRWAY_MIN_BITS; bits <= FAIRWAY_MAX_BITS; ++bits) {
+    const test::RandomTrellis weights(random, in, out, bits, codec::Codebook::kMul1, false);
+    std::vector<float> x(in + 5, 0.0f);
+    x[0] = 1.0f / weights.matrix().suh[0];
+    x[128] = 1.0f / weights.matrix().suh[128];
+    const std::vector<float> expected = run(trellis_linear_rows().front(), weights, x, 1, 1);
+    for (const TrellisLinearRow* row : rows_of_this_machine()) {
+      EXPECT_EQ(test::compare(expected, run(*row, weights, x, 1, 1), out, {.row_relative = 5e-4}), "")
+          << row->info.id << " bits " << bits;
     }
   }
 }
