@@ -10,7 +10,9 @@
 namespace fairway::codec {
 
 // Bytes of one stored tile at a width.
-constexpr int tile_bytes(int bits) { return 32 * bits; }
+constexpr int tile_bytes(int bits) {
+  return 32 * bits;
+}
 
 // Stored 16-bit words [16 * bits] -> the 256 states in stream order.
 void unpack_states(std::span<const std::uint16_t> words, int bits, std::span<std::uint16_t, kTileWeights> states);
@@ -22,7 +24,8 @@ void pack_symbols(std::span<const std::uint16_t, kTileWeights> symbols, int bits
 void pack_states(std::span<const std::uint16_t, kTileWeights> states, int bits, std::span<std::uint16_t> words);
 
 // Stored words -> decoded inner weights, [16 rows (inputs)][16 columns (outputs)], exact halves widened to float.
-void decode_tile(std::span<const std::uint16_t> words, int bits, Codebook codebook, std::span<float, kTileWeights> tile);
+void decode_tile(std::span<const std::uint16_t> words, int bits, Codebook codebook,
+                 std::span<float, kTileWeights> tile);
 
 // All 65,536 codebook values as half bit patterns, indexed by state. Built on first use, then shared.
 const std::array<std::uint16_t, 65536>& codebook_table(Codebook codebook);

@@ -19,14 +19,14 @@
 namespace fairway {
 namespace codec {
 
-typedef unsigned int u32;  // 32 bits on every supported device
+typedef unsigned int u32;    // 32 bits on every supported device
 typedef unsigned short u16;  // 16 bits on every supported device
 
-constexpr int kTileDim = 16;               // tile edge, weights
-constexpr int kTileWeights = 256;          // weights per tile
-constexpr int kStateBits = 16;             // trellis state width
-constexpr int kHadamardDim = 128;          // block length of the Hadamard transform on both sides
-constexpr int kWordsPerTilePerBit = 16;    // 16-bit storage words of one tile = 16 * bits
+constexpr int kTileDim = 16;             // tile edge, weights
+constexpr int kTileWeights = 256;        // weights per tile
+constexpr int kStateBits = 16;           // trellis state width
+constexpr int kHadamardDim = 128;        // block length of the Hadamard transform on both sides
+constexpr int kWordsPerTilePerBit = 16;  // 16-bit storage words of one tile = 16 * bits
 
 enum class Codebook : unsigned char { k3inst = 0, kMcg = 1, kMul1 = 2 };
 
@@ -35,9 +35,9 @@ constexpr u32 k3instMultiplier = 89226354u;
 constexpr u32 k3instAddend = 64248484u;
 constexpr u32 kMcgMultiplier = 0xCBAC1FEDu;
 constexpr u32 kMul1Multiplier = 0x83DCD12Du;
-constexpr u32 kHalfPairMask = 0x8FFF8FFFu;  // in each half: sign bit and low twelve bits survive
-constexpr u32 kHalfPairFlip = 0x3B603B60u;  // puts the exponent in 12..15
-constexpr int kMul1ScaleNumerator = 1774;   // half 0x1EEE = 1774 * 2^-18
+constexpr u32 kHalfPairMask = 0x8FFF8FFFu;    // in each half: sign bit and low twelve bits survive
+constexpr u32 kHalfPairFlip = 0x3B603B60u;    // puts the exponent in 12..15
+constexpr int kMul1ScaleNumerator = 1774;     // half 0x1EEE = 1774 * 2^-18
 constexpr int kMul1BiasNumerator = -2721792;  // half 0xC931 = -10.3828125 = -2721792 * 2^-18
 constexpr int kMul1FractionBits = 18;
 
@@ -56,7 +56,9 @@ FAIRWAY_HOST_DEVICE constexpr int tile_column(int p) {
 
 // Where state p lies in the tile, seen as 8 * bits little-endian 32-bit words: it is
 // ((word[previous] : word[last]) >> shift) & 0xFFFF, where (a : b) has a on top.
-FAIRWAY_HOST_DEVICE constexpr int window_last_word(int p, int bits) { return ((p + 1) * bits - 1) / 32; }
+FAIRWAY_HOST_DEVICE constexpr int window_last_word(int p, int bits) {
+  return ((p + 1) * bits - 1) / 32;
+}
 FAIRWAY_HOST_DEVICE constexpr int window_previous_word(int p, int bits) {
   return (window_last_word(p, bits) + 8 * bits - 1) % (8 * bits);
 }
@@ -77,8 +79,8 @@ FAIRWAY_HOST_DEVICE constexpr u16 half_bits_from_fixed18(int numerator) {
   while (!(magnitude >> top & 1u)) --top;
   // value = magnitude * 2^-18, so the leading bit weighs 2^(top - 18). A normal half has exponent >= -14.
   int exponent = top - kMul1FractionBits;
-  int drop = top - 10;                           // bits below the 11-bit significand
-  if (exponent < -14) drop += -14 - exponent;    // subnormal: the unit stays 2^-24
+  int drop = top - 10;                         // bits below the 11-bit significand
+  if (exponent < -14) drop += -14 - exponent;  // subnormal: the unit stays 2^-24
   if (drop <= 0) {
     const u32 significand = magnitude << -drop;
     if (exponent < -14) return static_cast<u16>(sign | significand);

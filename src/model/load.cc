@@ -1,8 +1,8 @@
 // Loading: every tensor of the architecture by name, checked against the configuration. Matrices stay mapped.
 #include <fmt/format.h>
 
-#include <stdexcept>
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -171,7 +171,8 @@ const moe::MoeLayerWeights& Model::moe_layer(int index) const {
   for (std::size_t i = 0; i < weights_->layers.size(); ++i) {
     if (weights_->config.layer_is_moe[i] && index-- == 0) return weights_->layers[i].mlp;
   }
-  throw Error(ErrorKind::kUsage, fmt::format("there is no such layer with routed experts; the model has {}", moe_layer_count()));
+  throw Error(ErrorKind::kUsage,
+              fmt::format("there is no such layer with routed experts; the model has {}", moe_layer_count()));
 }
 
 Model Model::load(const std::filesystem::path& model_dir, std::function<void(int, int)> progress) {

@@ -1,11 +1,11 @@
 // Legality and preference of kernel rows: pure functions of the policy, the shape and the registry.
 #include "select/select.h"
 
-#include <string_view>
-#include <vector>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+
+#include <string_view>
+#include <vector>
 
 #include "fairway/error.h"
 
@@ -56,8 +56,7 @@ const Row* best_row(std::span<const Row> rows, const Accept& accept) {
 }
 
 template <class Row>
-Choice<Row> select_trellis(const Policy& policy, const TrellisShape& shape, std::span<const Row> rows,
-                           const char* op) {
+Choice<Row> select_trellis(const Policy& policy, const TrellisShape& shape, std::span<const Row> rows, const char* op) {
   const auto find = [&](Activations activations, bool any_codebook) {
     return best_row(rows, [&](const KernelRow& row) {
       return row.activations == activations && row.weights == WeightKind::kTrellis &&
@@ -70,8 +69,8 @@ Choice<Row> select_trellis(const Policy& policy, const TrellisShape& shape, std:
   }
   const Row* row = policy.activations == ActivationMode::kInt8 ? nullptr : find(Activations::kFp32, false);
   if (row == nullptr) {
-    throw Error(ErrorKind::kUsage, fmt::format("{}: no kernel row serves {} under {}", op, describe(shape),
-                                               describe(policy)));
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{}: no kernel row serves {} under {}", op, describe(shape), describe(policy)));
   }
   if (row->info.backend == Backend::kCpuRef && !policy.backend) return {row, Fallback::kNoVectorRow};
   const bool int8_exists = policy.activations == ActivationMode::kAuto && find(Activations::kInt8, true) != nullptr;
@@ -83,7 +82,9 @@ bool activations_allow(ActivationMode mode, Activations activations) {
          (mode == ActivationMode::kInt8 ? activations == Activations::kInt8 : activations == Activations::kFp32);
 }
 
-bool is_named(const KernelRow& row, std::string_view name) { return name == row.id || name == row.family; }
+bool is_named(const KernelRow& row, std::string_view name) {
+  return name == row.id || name == row.family;
+}
 
 Choice<kernels::MoeSwigluRow> forced_moe_swiglu(const Policy& policy, const TrellisShape& shape) {
   const auto* row = best_row(kernels::moe_swiglu_rows(), [&](const KernelRow& info) {
@@ -99,9 +100,8 @@ Choice<kernels::MoeSwigluRow> forced_moe_swiglu(const Policy& policy, const Trel
 
 template <class Row>
 const Row* select_plain(const Policy& policy, std::span<const Row> rows, const char* op, WeightKind weights) {
-  const Row* row = best_row(rows, [&](const KernelRow& info) {
-    return info.weights == weights && machine_and_wish_allow(policy, info);
-  });
+  const Row* row = best_row(
+      rows, [&](const KernelRow& info) { return info.weights == weights && machine_and_wish_allow(policy, info); });
   if (row == nullptr) {
     throw Error(ErrorKind::kUsage, fmt::format("{}: no kernel row under {}", op, describe(policy)));
   }
@@ -142,8 +142,8 @@ void check_forced_kernel(const Policy& policy) {
   bool exists = false;
   for (const auto& row : kernels::moe_swiglu_rows()) {
     if (row.info.weights != WeightKind::kTrellis) continue;
-    const bool here = machine_and_wish_allow(policy, row.info) &&
-                      activations_allow(policy.activations, row.info.activations);
+    const bool here =
+        machine_and_wish_allow(policy, row.info) && activations_allow(policy.activations, row.info.activations);
     if (here) usable.push_back(row.info.id);
     if (!is_named(row.info, policy.kernel)) continue;
     exists = true;
@@ -151,12 +151,11 @@ void check_forced_kernel(const Policy& policy) {
   }
   bool known = false;
   for (const std::string_view family : kernels::known_families()) known = known || family == policy.kernel;
-  throw Error(ErrorKind::kUsage,
-              fmt::format("kernel '{}' {}; usable here: {}", policy.kernel,
-                          exists  ? "cannot run under " + describe(policy)
-                          : known ? "is a known family that no row implements yet"
-                                  : "does not exist",
-                          fmt::join(usable, ", ")));
+  throw Error(ErrorKind::kUsage, fmt::format("kernel '{}' {}; usable here: {}", policy.kernel,
+                                             exists  ? "cannot run under " + describe(policy)
+                                             : known ? "is a known family that no row implements yet"
+                                                     : "does not exist",
+                                             fmt::join(usable, ", ")));
 }
 
 }  // namespace
@@ -173,9 +172,12 @@ Policy make_policy(const std::string& backend, const std::string& activations, c
 
 const char* fallback_name(Fallback reason) {
   switch (reason) {
-    case Fallback::kNone: return "none";
-    case Fallback::kNoInt8ForCodebook: return "no_int8_for_codebook";
-    case Fallback::kNoVectorRow: return "no_vector_row";
+    case Fallback::kNone:
+      return "none";
+    case Fallback::kNoInt8ForCodebook:
+      return "no_int8_for_codebook";
+    case Fallback::kNoVectorRow:
+      return "no_vector_row";
   }
   return "unknown";
 }
@@ -214,8 +216,8 @@ const kernels::MlaRow* select_mla_family(const Policy& policy, std::string_view 
     return family == info.family && machine_and_wish_allow(policy, info);
   });
   if (row == nullptr) {
-    throw Error(ErrorKind::kUsage, fmt::format("attention_mla: no row of family {} under {}", family,
-                                               describe(policy)));
+    throw Error(ErrorKind::kUsage,
+                fmt::format("attention_mla: no row of family {} under {}", family, describe(policy)));
   }
   return row;
 }

@@ -22,8 +22,8 @@ enum class ActivationMode { kAuto, kInt8, kFp32 };  // kAuto: int8 where a row f
 struct Policy {
   std::optional<kernels::Backend> backend;  // rows of exactly this backend; unset: the best that runs here
   ActivationMode activations = ActivationMode::kAuto;
-  std::string kernel;                       // moe_swiglu row id or family that must be used for every trellis group
-  std::uint32_t features = 0;               // machine features (set by make_policy; tests may lower them)
+  std::string kernel;          // moe_swiglu row id or family that must be used for every trellis group
+  std::uint32_t features = 0;  // machine features (set by make_policy; tests may lower them)
 };
 
 // Reads the machine's features and checks the wishes against them: an unknown kernel or backend name, or one that
@@ -32,9 +32,9 @@ Policy make_policy(const std::string& backend, const std::string& activations, c
 
 // What a matrix product needs from a row.
 struct TrellisShape {
-  int m;                         // rows of x for one matrix (for a group: tokens of the expert)
+  int m;  // rows of x for one matrix (for a group: tokens of the expert)
   kernels::BitTuple bits;
-  std::uint8_t codebooks;        // union over the matrices of the call
+  std::uint8_t codebooks;  // union over the matrices of the call
 };
 
 // Why the preferred kind of row was not used; counted by name.

@@ -8,9 +8,10 @@
 namespace fairway::test {
 
 struct Bound {
-  double absolute = 0;       // every |actual - expected| must be <= absolute + relative * |expected|
+  double absolute = 0;  // every |actual - expected| must be <= absolute + relative * |expected|
   double relative = 0;
-  double row_relative = -1;  // if >= 0: per row, norm(actual - expected) <= row_relative * norm(expected) + row_absolute
+  double row_relative =
+      -1;  // if >= 0: per row, norm(actual - expected) <= row_relative * norm(expected) + row_absolute
   double row_absolute = 0;
 };
 

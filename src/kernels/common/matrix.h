@@ -13,8 +13,8 @@ namespace fairway::kernels {
 // (it usually points into a mapped file; a kernel never reads outside the tiles).
 struct TrellisMatrix {
   const std::uint8_t* words = nullptr;
-  int in = 0;   // padded, a multiple of 128
-  int out = 0;  // padded, a multiple of 128
+  int in = 0;    // padded, a multiple of 128
+  int out = 0;   // padded, a multiple of 128
   int bits = 0;  // 1..8
   codec::Codebook codebook = codec::Codebook::kMul1;
   const float* suh = nullptr;   // [in]

@@ -15,9 +15,11 @@ namespace fairway::kernels {
 enum class Backend : std::uint8_t { kCpuRef, kCpuAvx2, kCpuAvx512 };  // better last
 enum class Activations : std::uint8_t { kFp32, kInt8 };               // what the matrix product reads
 enum class Numerics : std::uint8_t { kExact, kConsistent, kBounded };
-enum class WeightKind : std::uint8_t { kNone, kDense, kTrellis };      // kNone: the op reads no weight matrix
+enum class WeightKind : std::uint8_t { kNone, kDense, kTrellis };  // kNone: the op reads no weight matrix
 
-constexpr std::uint8_t codebook_bit(codec::Codebook c) { return static_cast<std::uint8_t>(1u << static_cast<int>(c)); }
+constexpr std::uint8_t codebook_bit(codec::Codebook c) {
+  return static_cast<std::uint8_t>(1u << static_cast<int>(c));
+}
 constexpr std::uint8_t kAllCodebooks = 7;
 
 // Bits the row was compiled for. All zero: any width from 1 to 8, mixed freely inside one call.
