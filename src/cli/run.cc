@@ -51,7 +51,9 @@ void note_unused_filters(const kernels::SampleParams& sample) {
   }
 }
 
-Json result_json(const engine::Engine& engine, const std::vector<int>& prompt, const engine::GenerateResult& result) {
+// program_memory: peak of the process before it opened the model, which is code and libraries.
+Json result_json(const engine::Engine& engine, const std::vector<int>& prompt, const engine::GenerateResult& result,
+                 std::int64_t program_memory) {
   return {{"ids", result.ids},
           {"prompt_ids", prompt},
           {"text", result.text},
@@ -63,6 +65,7 @@ Json result_json(const engine::Engine& engine, const std::vector<int>& prompt, c
           {"stop", engine::stop_reason_name(result.stop)},
           {"threads", engine.threads()},
           {"peak_memory_bytes", peak_memory_bytes()},
+          {"program_memory_bytes", program_memory},
           {"kernels", kernels_json(engine.counters())},
           {"counters", counters_json(engine.counters())},
           {"model", model_json(engine.model())}};
@@ -80,6 +83,7 @@ void print_statistics(const engine::Engine& engine, const engine::GenerateResult
 int run(const RunOptions& options, bool json) {
   const select::Policy policy = make_policy(options.kernels);
   const std::string text = read_prompt(options.prompt);
+  const std::int64_t program_memory = peak_memory_bytes();
   engine::Engine engine = load_engine(options.model, options.threads, policy);
   const std::vector<int> prompt = encode_prompt(engine, text);
   note_unused_filters(options.generate.sample);
@@ -90,7 +94,7 @@ int run(const RunOptions& options, bool json) {
   engine::GenerateResult result;
   if (json) {
     result = engine.generate(prompt, generate);
-    print_json(result_json(engine, prompt, result));
+    print_json(result_json(engine, prompt, result, program_memory));
   } else {
     if (!options.no_echo) print_text(text);
     result = engine.generate(prompt, generate, [](std::string_view piece) { print_text(piece); });

@@ -30,13 +30,15 @@ nlohmann::json kernel_rows() {
 
 TEST(Run, JsonContract) {
   const nlohmann::json json = run_json({});
-  expect_keys(json,
-              {"ids", "prompt_ids", "text", "prompt_tokens", "tokens_per_second", "prefill_seconds", "decode_seconds",
-               "load_seconds", "stop", "threads", "peak_memory_bytes", "kernels", "counters", "model"});
+  expect_keys(json, {"ids", "prompt_ids", "text", "prompt_tokens", "tokens_per_second", "prefill_seconds",
+                     "decode_seconds", "load_seconds", "stop", "threads", "peak_memory_bytes", "program_memory_bytes",
+                     "kernels", "counters", "model"});
   expect_keys(json["counters"], {"grouped_calls", "expert_groups", "bit_tuples", "fallback_calls", "fallbacks"});
   EXPECT_EQ(json["ids"].size(), 12u);
   EXPECT_EQ(json["stop"], "length");
   EXPECT_EQ(json["threads"], 2);
+  EXPECT_GT(json["program_memory_bytes"], 0);
+  EXPECT_LT(json["program_memory_bytes"], json["peak_memory_bytes"]);
   EXPECT_EQ(json["prompt_tokens"], json["prompt_ids"].size());
   EXPECT_GT(json["prompt_ids"].size(), 1u);
   EXPECT_EQ(json["prompt_ids"][0], 0);  // the token that begins every text
