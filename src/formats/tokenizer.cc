@@ -55,7 +55,7 @@ void check_decoder(const JsonField& field) {
 
 // The component under `key`, which byte-level tokenizers cannot do without.
 JsonField component(const JsonField& root, std::string_view key) {
-  const JsonField field = root.at(key);
+  JsonField field = root.at(key);
   if (field.json().is_null()) field.unsupported("null is not implemented; expected a ByteLevel component");
   return field;
 }

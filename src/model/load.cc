@@ -175,7 +175,7 @@ const moe::MoeLayerWeights& Model::moe_layer(int index) const {
               fmt::format("there is no such layer with routed experts; the model has {}", moe_layer_count()));
 }
 
-Model Model::load(const std::filesystem::path& model_dir, std::function<void(int, int)> progress) {
+Model Model::load(const std::filesystem::path& model_dir, const std::function<void(int, int)>& progress) {
   ModelConfig config = formats::load_model_config(model_dir);
   Checkpoint checkpoint = Checkpoint::open(model_dir);
 

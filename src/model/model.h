@@ -50,7 +50,7 @@ class Model {
  public:
   // Reads config.json and all tensors (mapped, not copied). progress(done, total) is called per layer if given.
   // Tensors that the architecture does not name (multi-token-prediction layers, say) are left alone.
-  static Model load(const std::filesystem::path& model_dir, std::function<void(int, int)> progress = {});
+  static Model load(const std::filesystem::path& model_dir, const std::function<void(int, int)>& progress = {});
 
   const formats::ModelConfig& config() const;
   const formats::Checkpoint& checkpoint() const;

@@ -79,14 +79,14 @@ void combine_rows(CombinePanel panel, int rows, int columns) {
   const auto advance = [&](int count) {
     panel.x += count;
     panel.y += count;
-    rows -= count;
+    return count;
   };
-  for (; rows >= S::kRows; advance(S::kRows)) combine_panel<S, T, S::kRows, 2>(panel, columns);
+  for (; rows >= S::kRows; rows -= advance(S::kRows)) combine_panel<S, T, S::kRows, 2>(panel, columns);
   if constexpr (S::kRows > 4) {
-    for (; rows >= 4; advance(4)) combine_panel<S, T, 4, 4>(panel, columns);
+    for (; rows >= 4; rows -= advance(4)) combine_panel<S, T, 4, 4>(panel, columns);
   }
-  for (; rows >= 2; advance(2)) combine_panel<S, T, 2, 4>(panel, columns);
-  for (; rows >= 1; advance(1)) combine_panel<S, T, 1, 8>(panel, columns);
+  for (; rows >= 2; rows -= advance(2)) combine_panel<S, T, 2, 4>(panel, columns);
+  for (; rows >= 1; rows -= advance(1)) combine_panel<S, T, 1, 8>(panel, columns);
 }
 
 }  // namespace fairway::kernels

@@ -91,14 +91,14 @@ void dot_rows(DotPanel panel, int rows, int n_begin, int n_end) {
   const auto advance = [&](int count) {
     panel.x += count;
     panel.y += count;
-    rows -= count;
+    return count;
   };
-  for (; rows >= S::kRows; advance(S::kRows)) dot_panel<S, T, S::kRows, S::kDotCols>(panel, n_begin, n_end);
+  for (; rows >= S::kRows; rows -= advance(S::kRows)) dot_panel<S, T, S::kRows, S::kDotCols>(panel, n_begin, n_end);
   if constexpr (S::kRows > 4) {
-    for (; rows >= 4; advance(4)) dot_panel<S, T, 4, 4>(panel, n_begin, n_end);
+    for (; rows >= 4; rows -= advance(4)) dot_panel<S, T, 4, 4>(panel, n_begin, n_end);
   }
-  for (; rows >= 2; advance(2)) dot_panel<S, T, 2, 4>(panel, n_begin, n_end);
-  for (; rows >= 1; advance(1)) dot_panel<S, T, 1, 8>(panel, n_begin, n_end);
+  for (; rows >= 2; rows -= advance(2)) dot_panel<S, T, 2, 4>(panel, n_begin, n_end);
+  for (; rows >= 1; rows -= advance(1)) dot_panel<S, T, 1, 8>(panel, n_begin, n_end);
 }
 
 }  // namespace fairway::kernels
