@@ -40,11 +40,12 @@ std::string shell_quoted(const std::string& text) {
   return quoted + "'";
 }
 
-// As typed, from the kernel's record of this process.
+// As typed, from the kernel's record of this process; the program by its name, wherever it was started from.
 std::string command_line() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(file), {});
   while (!text.empty() && text.back() == '\0') text.pop_back();
+  text.erase(0, text.substr(0, text.find('\0')).rfind('/') + 1);  // npos + 1 is 0
   std::replace(text.begin(), text.end(), '\0', ' ');
   return text;
 }

@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
@@ -52,6 +53,7 @@ Engine Engine::load(const std::filesystem::path& model_dir, const EngineOptions&
   model::Model model = model::Model::load(model_dir, options.load_progress);
   Engine engine;
   engine.state_ = std::make_unique<State>(options, std::move(model), formats::Tokenizer::load(model_dir));
+  malloc_trim(0);  // what parsing left behind is not part of the model
   engine.state_->load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return engine;
 }

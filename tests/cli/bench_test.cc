@@ -21,7 +21,7 @@ void expect_document(const nlohmann::json& json, const std::string& kind) {
                      "results"});
   EXPECT_EQ(json["schema"], "fairway-bench-1");
   EXPECT_EQ(json["kind"], kind);
-  EXPECT_TRUE(contains(json["command"], "bench " + kind));
+  EXPECT_EQ(json["command"].get<std::string>().rfind("fairway bench " + kind, 0), 0u) << json["command"];
   EXPECT_EQ(json["date"].get<std::string>().size(), 20u);
 }
 
