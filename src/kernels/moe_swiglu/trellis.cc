@@ -15,6 +15,7 @@ bool same_input(const TrellisMatrix& a, const TrellisMatrix& b) {
 
 struct TrellisPolicy {
   const BandKernel& kernel;
+  int workers;  // who take the bands in turn
 
   std::size_t scratch_bytes() const { return kernel.scratch_bytes; }
   std::size_t gate_row_bytes(const ExpertWeights& e) const { return kernel.row_bytes(e.gate.trellis().in); }
@@ -31,15 +32,19 @@ struct TrellisPolicy {
   // Bands beyond the outputs of gate and up exist only if down is padded further; store_hidden writes zeros there.
   void gate_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
                  std::uint8_t* scratch) const {
-    if (band < band_count(e.gate.out)) compute_band(kernel, e.gate.trellis(), band, rows, stride, m, y, scratch);
+    if (band < band_count(e.gate.out)) {
+      compute_band(kernel, {e.gate.trellis(), band, e.up.trellis(), band}, rows, stride, m, y, scratch);
+    }
   }
   void up_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
                std::uint8_t* scratch) const {
-    if (band < band_count(e.up.out)) compute_band(kernel, e.up.trellis(), band, rows, stride, m, y, scratch);
+    if (band < band_count(e.up.out)) {
+      compute_band(kernel, {e.up.trellis(), band, e.gate.trellis(), band + workers}, rows, stride, m, y, scratch);
+    }
   }
   void down_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
                  std::uint8_t* scratch) const {
-    compute_band(kernel, e.down.trellis(), band, rows, stride, m, y, scratch);
+    compute_band(kernel, {e.down.trellis(), band, e.down.trellis(), band + workers}, rows, stride, m, y, scratch);
   }
   // Columns of the padding may hold noise in the stored matrix: they count as zero.
   void store_hidden(const ExpertWeights& e, int band, const float* gate, const float* up, int m, std::uint8_t* rows,
@@ -65,7 +70,7 @@ void run(const MoeSwigluArgs& args, KernelContext& context, const char* id) {
     check_domain(kKernel, g.expert->up.trellis(), id);
     check_domain(kKernel, g.expert->down.trellis(), id);
   }
-  const TrellisPolicy policy{kKernel};
+  const TrellisPolicy policy{kKernel, context.pool.size()};
   MoeDriver<TrellisPolicy>(args, context, policy).run();
 }
 

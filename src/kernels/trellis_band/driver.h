@@ -23,10 +23,28 @@ inline int band_count(int out) {
   return (out + kBandWidth - 1) / kBandWidth;
 }
 
-inline Band band_of(const TrellisMatrix& matrix, int band) {
-  const std::int64_t tile_bytes = codec::tile_bytes(matrix.bits);
-  return {matrix.words + band * kBandTiles * tile_bytes, matrix.out / codec::kTileDim * tile_bytes, matrix.in,
-          matrix.bits, matrix.codebook};
+inline const std::uint8_t* band_words(const TrellisMatrix& matrix, int band) {
+  return matrix.words + band * kBandTiles * codec::tile_bytes(matrix.bits);
+}
+
+// A band and the one that the same thread will probably read after it.
+struct BandOrder {
+  const TrellisMatrix& matrix;
+  int band;
+  const TrellisMatrix& next_matrix;
+  int next_band;  // may lie beyond the matrix: there is none then
+};
+
+inline Band band_of(const BandOrder& order) {
+  const TrellisMatrix& matrix = order.matrix;
+  const TrellisMatrix& next = order.next_matrix;
+  const bool alike = next.bits == matrix.bits && next.in == matrix.in && next.out == matrix.out;
+  return {band_words(matrix, order.band),
+          matrix.out / codec::kTileDim * codec::tile_bytes(matrix.bits),
+          matrix.in,
+          matrix.bits,
+          matrix.codebook,
+          alike && order.next_band < band_count(next.out) ? band_words(next, order.next_band) : nullptr};
 }
 
 // row = prepared form of (x * suh) H, with x[0..count) extended by zeros to matrix.in.
@@ -42,10 +60,11 @@ inline void prepare_row(const BandKernel& kernel, const TrellisMatrix& matrix, c
 }
 
 // y[m][128] = outputs of one band, scaled and biased, from prepared rows.
-inline void compute_band(const BandKernel& kernel, const TrellisMatrix& matrix, int band, const std::uint8_t* rows,
+inline void compute_band(const BandKernel& kernel, const BandOrder& order, const std::uint8_t* rows,
                          std::int64_t row_stride, int m, float* y, std::uint8_t* scratch) {
-  kernel.dot(band_of(matrix, band), rows, row_stride, m, y, scratch);
-  const int begin = band * kBandWidth;
+  kernel.dot(band_of(order), rows, row_stride, m, y, scratch);
+  const TrellisMatrix& matrix = order.matrix;
+  const int begin = order.band * kBandWidth;
   kernel.ops->transform_output(y, m, matrix.svh + begin, matrix.bias == nullptr ? nullptr : matrix.bias + begin);
 }
 

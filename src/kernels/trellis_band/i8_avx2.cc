@@ -5,25 +5,27 @@
 namespace fairway::kernels {
 namespace avx2 {
 
-// Byte sums of two 16-bit states per lane. With s < 2^16, s * multiplier mod 2^32 has the low half mullo(s, low) and
+// Codes of two 16-bit states per lane. With s < 2^16, s * multiplier mod 2^32 has the low half mullo(s, low) and
 // the high half mulhi(s, low) + mullo(s, high).
-inline __m256i state_pair_sums(__m256i states) {
+inline __m256i state_pair_codes(__m256i states) {
   const __m256i low_factor = _mm256_set1_epi16(static_cast<short>(codec::kMul1Multiplier & 0xFFFF));
   const __m256i high_factor = _mm256_set1_epi16(static_cast<short>(codec::kMul1Multiplier >> 16));
-  const __m256i ones = _mm256_set1_epi8(1);
   const __m256i low = _mm256_mullo_epi16(states, low_factor);
   const __m256i high =
       _mm256_add_epi16(_mm256_mulhi_epu16(states, low_factor), _mm256_mullo_epi16(states, high_factor));
-  return _mm256_add_epi16(_mm256_maddubs_epi16(low, ones), _mm256_maddubs_epi16(high, ones));
+  return _mm256_maddubs_epi16(_mm256_avg_epu8(low, high), _mm256_set1_epi8(1));
 }
 
 struct I8 {
   using Simd = avx2::Simd;
+  static constexpr I8Layout kLayout = I8Layout::kPairs16;
   static constexpr int kVectorsPerTile = 2;  // columns 0..7 and 8..15
+  template <int kRows>
+  static constexpr int kChains = 1;
 
   // Column lanes of a tile as words; windows are cut with constant shifts. words[0] precedes the lane's first word.
   template <int kBits>
-  struct Sums {
+  struct Codes {
     __m256i words[kBits + 1];
 
     void load(const std::uint8_t* tile) { Simd::lane_words<kBits>(tile, words); }
@@ -42,35 +44,29 @@ struct I8 {
     }
 
     template <int kQ>
-    void pair_sums(__m256i (&n)[2]) const {
+    void pair(__m256i (&c)[2]) const {
       constexpr int kP = 8 * (kQ % 4) + 2 * (kQ / 4);
       const __m256i even_left = window<kP, 0>(), odd_left = window<kP + 1, 16>();
       const __m256i even_right = window<kP + 4, 0>(), odd_right = window<kP + 5, 16>();
-      n[0] = state_pair_sums(_mm256_blend_epi16(even_left, odd_left, 0xAA));
-      n[1] = state_pair_sums(_mm256_blend_epi16(even_right, odd_right, 0xAA));
+      c[0] = state_pair_codes(_mm256_blend_epi16(even_left, odd_left, 0xAA));
+      c[1] = state_pair_codes(_mm256_blend_epi16(even_right, odd_right, 0xAA));
     }
   };
 
+  static Simd::Sum dot(Simd::Sum sum, __m256i c, __m256i q) { return Simd::dot16(sum, c, q); }
+  static Simd::Sum dot_at(Simd::Sum sum, __m256i c, const std::uint8_t* q) {
+    return Simd::dot16(sum, c, Simd::broadcast_word(q));
+  }
+
   static void natural_order(__m256 (&)[2]) {}
-
-  template <int kBits>
-  static void prefetch(const std::uint8_t* tile) {
-    for (int i = 0; i < 32 * kBits; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + i), _MM_HINT_T0);
-  }
-
-  template <int kBits>
-  static void multiply_tile_row(const std::uint8_t* tiles, const std::uint8_t* ahead, const std::uint8_t* x,
-                                std::int32_t* acc) {
-    BandI8<I8>::multiply_tile_row<kBits>(tiles, ahead, x, acc);
-  }
 };
 
 }  // namespace avx2
 
 using Body = BandI8<avx2::I8>;
 
-constexpr BandKernel kBandI8SingleAvx2 = Body::rows_kernel<I8Layout::kPairs16>(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8QuadAvx2 = Body::panel_kernel<4, 2>(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8PanelAvx2 = Body::panel_kernel<0, kBlockTileRows>(&kBlockOpsAvx2);
+constexpr BandKernel kBandI8SingleAvx2 = Body::direct_kernel<1>(&kBlockOpsAvx2);
+constexpr BandKernel kBandI8QuadAvx2 = Body::direct_kernel<4>(&kBlockOpsAvx2);
+constexpr BandKernel kBandI8PanelAvx2 = Body::panel_kernel(&kBlockOpsAvx2);
 
 }  // namespace fairway::kernels

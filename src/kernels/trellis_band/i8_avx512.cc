@@ -110,47 +110,37 @@ inline __m512i product_high(__m512i states) {
 
 struct I8 {
   using Simd = avx512::Simd;
+  static constexpr I8Layout kLayout = I8Layout::kDoubledBytes;
   static constexpr int kVectorsPerTile = 1;
+  // A byte dot product takes five cycles and a row pair about three and a half, plus half a cycle per row.
+  template <int kRows>
+  static constexpr int kChains = kRows == 1   ? 4
+                                 : kRows <= 2 ? 2
+                                              : 1;
 
+  // c: two bytes for every weight, whose sum is its code.
   template <int kBits>
-  struct Sums : States<kBits> {
+  struct Codes : States<kBits> {
     template <int kQ>
-    void pair_sums(__m512i (&n)[1]) const {
+    void pair(__m512i (&c)[1]) const {
       const __m512i s = this->template states<kQ>();
-      const __m512i ones = _mm512_set1_epi8(1);
-      n[0] = _mm512_add_epi16(_mm512_maddubs_epi16(product_low(s), ones), _mm512_maddubs_epi16(product_high(s), ones));
+      c[0] = _mm512_avg_epu8(product_low(s), product_high(s));
     }
   };
 
+  static Simd::Sum dot(Simd::Sum sum, __m512i c, __m512i q) {
+    return Simd::sum_of(_mm512_dpbusd_epi32(Simd::int_of(sum), c, q));
+  }
+  // The broadcast belongs to the load. Written out because GCC takes words that several instructions read into general
+  // registers, from where every broadcast costs a slot on one of the two vector ports.
+  static Simd::Sum dot_at(Simd::Sum sum, __m512i c, const std::uint8_t* q) {
+    __m512i total = Simd::int_of(sum);
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(total) : "v"(c), "m"(*reinterpret_cast<const std::int32_t*>(q)));
+    return Simd::sum_of(total);
+  }
+
   static void natural_order(__m512 (&v)[1]) {
     v[0] = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15), v[0]);
-  }
-
-  template <int kBits>
-  static void prefetch(const std::uint8_t* tile) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 32 * kBits; i += 64) _mm_prefetch(reinterpret_cast<const char*>(tile + i), _MM_HINT_T0);
-  }
-
-  // The bytes of the products go straight into byte dot products with doubled activation bytes, which saves forming the
-  // byte sums.
-  template <int kBits>
-  static void multiply_tile_row(const std::uint8_t* tiles, const std::uint8_t* ahead, const std::uint8_t* x,
-                                std::int32_t* acc) {
-    States<kBits> tile;
-    for (int t = 0; t < kBandTiles; ++t, acc += codec::kTileDim) {
-      prefetch<kBits>(ahead + t * 32 * kBits);
-      tile.load(tiles + t * 32 * kBits);
-      __m512i low_total = Simd::load_i(acc);  // two accumulators: half the latency chain of the byte dot products
-      __m512i high_total = _mm512_setzero_si512();
-      unrolled<kTilePairs>([&](auto pair) FAIRWAY_INLINE_LAMBDA {
-        const __m512i s = tile.template states<pair>();
-        const __m512i q = Simd::broadcast_word(x + 4 * pair);
-        low_total = _mm512_dpbusd_epi32(low_total, product_low(s), q);
-        high_total = _mm512_dpbusd_epi32(high_total, product_high(s), q);
-      });
-      Simd::store_i(acc, _mm512_add_epi32(low_total, high_total));
-    }
   }
 };
 
@@ -158,8 +148,8 @@ struct I8 {
 
 using Body = BandI8<avx512::I8>;
 
-constexpr BandKernel kBandI8SingleAvx512 = Body::rows_kernel<I8Layout::kDoubledBytes>(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8QuadAvx512 = Body::panel_kernel<4, 2>(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8PanelAvx512 = Body::panel_kernel<0, kBlockTileRows>(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8SingleAvx512 = Body::direct_kernel<1>(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8QuadAvx512 = Body::direct_kernel<4>(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8PanelAvx512 = Body::panel_kernel(&kBlockOpsAvx512);
 
 }  // namespace fairway::kernels

@@ -25,6 +25,8 @@ struct Band {
   int in;                  // multiple of 128
   int bits;                // 1..8
   codec::Codebook codebook;
+  const std::uint8_t* next;  // words of the band that this thread will probably read next, of equal shape and width, or
+                             // null: a hint for prefetching, never read
 };
 
 // Vector operations on blocks of 128 floats. Every table gives the same bits.

@@ -50,7 +50,7 @@ inline void run_trellis_linear(const TrellisLinearArgs& args, KernelContext& con
     const int first = static_cast<int>(task % row_blocks) * block;
     const int m = std::min(block, args.m - first);
     float* y = outputs + worker * worker_floats;
-    compute_band(kernel, matrix, band, rows + first * stride, stride, m, y,
+    compute_band(kernel, {matrix, band, matrix, band + context.pool.size()}, rows + first * stride, stride, m, y,
                  scratch + static_cast<std::size_t>(worker) * kernel.scratch_bytes);
     const int begin = band * kBandWidth;
     const int count = std::min(kBandWidth, args.out_exact - begin);

@@ -68,10 +68,10 @@ struct Problem {
   }
 };
 
-// As for trellis_linear, where one matrix stays below 1.28 % with int8 activations. Errors of gate and up add to that
+// As for trellis_linear, where one matrix stays below 1.41 % with int8 activations. Errors of gate and up add to that
 // of down: sqrt(3) times; silu passes up to 1.1 times the error of a gate, and small gates have larger relative errors.
 test::Bound bound_of(const KernelRow& row, int k) {
-  if (row.activations == Activations::kInt8) return {.row_relative = 1.1 * std::sqrt(3.0) * 0.0128};
+  if (row.activations == Activations::kInt8) return {.row_relative = 1.1 * std::sqrt(3.0) * 0.0141};
   return {.row_relative = 4 * (4 * std::sqrt(static_cast<double>(k)) + 16) * std::ldexp(1.0, -24)};
 }
 
