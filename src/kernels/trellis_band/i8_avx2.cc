@@ -1,5 +1,6 @@
 // Bands with int8 activations for AVX2.
-#include "kernels/trellis_band/i8.h"
+#include "kernels/trellis_band/i8_direct.h"
+#include "kernels/trellis_band/i8_panel.h"
 #include "kernels/trellis_band/simd_avx2.h"
 
 namespace fairway::kernels {
@@ -18,7 +19,6 @@ inline __m256i state_pair_codes(__m256i states) {
 
 struct I8 {
   using Simd = avx2::Simd;
-  static constexpr I8Layout kLayout = I8Layout::kPairs16;
   static constexpr int kVectorsPerTile = 2;  // columns 0..7 and 8..15
   template <int kRows>
   static constexpr int kChains = 1;
@@ -44,7 +44,7 @@ struct I8 {
     }
 
     template <int kQ>
-    void pair(__m256i (&c)[2]) const {
+    void line(__m256i (&c)[2]) const {
       constexpr int kP = 8 * (kQ % 4) + 2 * (kQ / 4);
       const __m256i even_left = window<kP, 0>(), odd_left = window<kP + 1, 16>();
       const __m256i even_right = window<kP + 4, 0>(), odd_right = window<kP + 5, 16>();
@@ -58,15 +58,14 @@ struct I8 {
     return Simd::dot16(sum, c, Simd::broadcast_word(q));
   }
 
+  static void store_values(std::uint8_t* out, __m256i q) { Simd::store_low16(out, q); }
   static void natural_order(__m256 (&)[2]) {}
 };
 
 }  // namespace avx2
 
-using Body = BandI8<avx2::I8>;
-
-constexpr BandKernel kBandI8SingleAvx2 = Body::direct_kernel<1>(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8QuadAvx2 = Body::direct_kernel<4>(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8PanelAvx2 = Body::panel_kernel(&kBlockOpsAvx2);
+constexpr BandKernel kBandI8SingleAvx2 = BandI8Direct<avx2::I8>::kernel<1>(&kBlockOpsAvx2);
+constexpr BandKernel kBandI8QuadAvx2 = BandI8Direct<avx2::I8>::kernel<4>(&kBlockOpsAvx2);
+constexpr BandKernel kBandI8PanelAvx2 = BandI8Panel<avx2::I8>::kernel(&kBlockOpsAvx2);
 
 }  // namespace fairway::kernels

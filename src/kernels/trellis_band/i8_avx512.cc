@@ -1,5 +1,6 @@
 // Bands with int8 activations for AVX-512 with VBMI and VNNI.
-#include "kernels/trellis_band/i8.h"
+#include "kernels/trellis_band/i8_direct.h"
+#include "kernels/trellis_band/i8_panel.h"
 #include "kernels/trellis_band/simd_avx512.h"
 
 namespace fairway::kernels {
@@ -110,19 +111,18 @@ inline __m512i product_high(__m512i states) {
 
 struct I8 {
   using Simd = avx512::Simd;
-  static constexpr I8Layout kLayout = I8Layout::kDoubledBytes;
   static constexpr int kVectorsPerTile = 1;
-  // A byte dot product takes five cycles and a row pair about three and a half, plus half a cycle per row.
+  // A byte dot product takes five cycles and a line about three and a half, plus half a cycle per row.
   template <int kRows>
   static constexpr int kChains = kRows == 1   ? 4
-                                 : kRows <= 2 ? 2
+                                 : kRows == 2 ? 2
                                               : 1;
 
   // c: two bytes for every weight, whose sum is its code.
   template <int kBits>
   struct Codes : States<kBits> {
     template <int kQ>
-    void pair(__m512i (&c)[1]) const {
+    void line(__m512i (&c)[1]) const {
       const __m512i s = this->template states<kQ>();
       c[0] = _mm512_avg_epu8(product_low(s), product_high(s));
     }
@@ -139,6 +139,11 @@ struct I8 {
     return Simd::sum_of(total);
   }
 
+  // Each byte twice.
+  static void store_values(std::uint8_t* out, __m512i q) {
+    const __m512i byte = _mm512_and_si512(q, _mm512_set1_epi32(0xFF));
+    Simd::store_low16(out, _mm512_or_si512(byte, _mm512_slli_epi32(byte, 8)));
+  }
   static void natural_order(__m512 (&v)[1]) {
     v[0] = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15), v[0]);
   }
@@ -146,10 +151,8 @@ struct I8 {
 
 }  // namespace avx512
 
-using Body = BandI8<avx512::I8>;
-
-constexpr BandKernel kBandI8SingleAvx512 = Body::direct_kernel<1>(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8QuadAvx512 = Body::direct_kernel<4>(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8PanelAvx512 = Body::panel_kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8SingleAvx512 = BandI8Direct<avx512::I8>::kernel<1>(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8QuadAvx512 = BandI8Direct<avx512::I8>::kernel<4>(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8PanelAvx512 = BandI8Panel<avx512::I8>::kernel(&kBlockOpsAvx512);
 
 }  // namespace fairway::kernels

@@ -1,0 +1,117 @@
+// int8 rows of a few activations: the codes of a tile are multiplied by all rows while they are in registers.
+//
+// K provides, beyond i8.h: kChains<rows>, sums kept for each row; dot_at(sum, c, address of the values).
+#pragma once
+
+#include "kernels/trellis_band/i8.h"
+
+namespace fairway::kernels {
+
+template <class K>
+struct BandI8Direct : BandI8<K> {
+  using Base = BandI8<K>;
+  using Base::kPerTile;
+  using typename Base::F;
+  using typename Base::I;
+  using typename Base::Row;
+  using typename Base::S;
+  using typename Base::Sum;
+  using typename Base::Words;
+
+  // y[kRows][128] += one block of inputs. Sums stay in registers from tile row to tile row.
+  template <int kBits, int kRows>
+  static void direct_block(Words tiles, std::int64_t row_bytes, std::int64_t ahead, Words x, std::int64_t row_stride,
+                           const float* scales, std::int64_t scale_stride, float* y) {
+    constexpr int kChains = K::template kChains<kRows>;
+    for (int t = 0; t < kBandTiles; ++t, tiles += 32 * kBits, y += codec::kTileDim) {
+      Sum total[kRows][kPerTile][kChains];
+      unrolled<kRows * kPerTile * kChains>([&](auto i) FAIRWAY_INLINE_LAMBDA {
+        total[i / (kPerTile * kChains)][i / kChains % kPerTile][i % kChains] = S::sum_of(S::set1_i(0));
+      });
+      Words tile = tiles;
+      Words values[kRows];
+      unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { values[r] = x + r * row_stride; });
+      for (int i = 0; i < kBlockTileRows; ++i, tile += row_bytes) {
+        // One pointer per row in a register: left alone, GCC makes one for every operand and keeps them in memory.
+        unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { asm("" : "+r"(values[r])); });
+        Base::template prefetch<kBits>(tile + ahead);
+        typename K::template Codes<kBits> codes;
+        codes.load(tile);
+        unrolled<kTileLines>([&](auto line) FAIRWAY_INLINE_LAMBDA {
+          I c[kPerTile];
+          codes.template line<line>(c);
+          unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
+            unrolled<kPerTile>([&](auto v) FAIRWAY_INLINE_LAMBDA {
+              Sum& sum = total[r][v][line % kChains];
+              sum = K::dot_at(sum, c[v], values[r] + 4 * line);
+            });
+          });
+        });
+        unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { values[r] += codec::kTileDim * kValueBytes; });
+      }
+      unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
+        const F scale = S::set1(scales[r * scale_stride]);
+        unrolled<kPerTile>([&](auto v) FAIRWAY_INLINE_LAMBDA {
+          I sum = S::int_of(total[r][v][0]);
+          unrolled<kChains - 1>([&](auto i)
+                                    FAIRWAY_INLINE_LAMBDA { sum = S::add_i(sum, S::int_of(total[r][v][i + 1])); });
+          float* const out = y + r * kBandWidth + v * S::kLanes;
+          S::store(out, S::fma(scale, S::to_float(sum), S::load(out)));
+        });
+      });
+    }
+  }
+
+  // Not inlined: with all widths in one function GCC keeps the constants of each in registers across the others and
+  // spills them.
+  template <int kBits, int kRows>
+  [[gnu::noinline]] static void direct_rows(const Band& band, Words rows, std::int64_t row_stride, float* y) {
+    for (int i = 0; i < kRows * kBandWidth; i += S::kLanes) S::store(y + i, S::set1(0.0f));
+    const float* facts = Row::block_facts(rows, band.in);
+    for (int block = 0; block < band.in / kBandWidth; ++block) {
+      direct_block<kBits, kRows>(band.words + block * kBlockTileRows * band.row_bytes, band.row_bytes,
+                                 Base::bytes_ahead(band, block), rows + block * kBandWidth * kValueBytes, row_stride,
+                                 facts + 2 * block, row_stride / static_cast<std::int64_t>(sizeof(float)), y);
+    }
+    for (int r = 0; r < kRows; ++r) Base::finish_row(rows + r * row_stride, band.in, y + r * kBandWidth);
+  }
+
+  using DirectFn = void (*)(const Band& band, Words rows, std::int64_t row_stride, float* y);
+  template <int kRows>
+  static DirectFn direct_for_bits(int bits) {
+    switch (bits) {
+#define FAIRWAY_CASE(b) \
+  case b:               \
+    return direct_rows<b, kRows>;
+      FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
+#undef FAIRWAY_CASE
+    }
+    return nullptr;
+  }
+  template <int kMost>
+  static DirectFn direct_for(int rows, int bits) {
+    if constexpr (kMost > 1) {
+      if (rows < kMost) return direct_for<kMost - 1>(rows, bits);
+    }
+    return direct_for_bits<kMost>(bits);
+  }
+
+  // At most kShare rows share a decode; the rest is spread evenly, since every pass decodes again.
+  template <int kShare>
+  static void dot_direct(const Band& band, Words rows, std::int64_t row_stride, int m, float* y, std::uint8_t*) {
+    for (int passes = (m + kShare - 1) / kShare; passes > 0; --passes) {
+      const int count = (m + passes - 1) / passes;
+      direct_for<kShare>(count, band.bits)(band, rows, row_stride, y);
+      rows += count * row_stride;
+      y += count * kBandWidth;
+      m -= count;
+    }
+  }
+
+  template <int kShare>
+  static constexpr BandKernel kernel(const BlockOps* ops) {
+    return {ops, Base::kMul1Bit, 0, Row::row_bytes, Row::store_block, dot_direct<kShare>};
+  }
+};
+
+}  // namespace fairway::kernels
