@@ -122,6 +122,9 @@ void add_kind(CLI::App& bench_command, Invocation& call, const std::string& kind
         ->check(number_in(0, 3600))
         ->capture_default_str();
   }
+  if (kind == "decode") {
+    command->add_flag("--profile", options->profile, "Show which part of a token's time goes where");
+  }
   command->callback([options, &call] { call.action = [options, &call] { return bench(*options, call.json); }; });
 }
 

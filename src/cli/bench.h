@@ -17,6 +17,7 @@ struct BenchOptions {
   std::vector<int> threads, batch;  // filled with defaults before a benchmark starts
   int prompt_len = 0, decode_tokens = 64, warmup = 1, runs = 5;
   int ceiling_mib = 0;         // buffer of the memory ceiling; 0: as large as the machine's caches ask for
+  bool profile = false;        // decode: the parts of a token's time
   double cell_seconds = 0.25;  // moe: least measuring time of a cell in one round
   std::string command_line;
 };

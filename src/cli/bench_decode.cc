@@ -4,6 +4,7 @@
 #include <map>
 
 #include "cli/bench.h"
+#include "cli/bench_profile.h"
 #include "cli/report.h"
 #include "cli/signals.h"
 
@@ -16,7 +17,8 @@ Engines load_engines(const BenchOptions& options) {
   const select::Policy policy = make_policy(options.kernels);
   Engines engines;
   for (const int threads : options.threads) {
-    if (!engines.contains(threads)) engines.emplace(threads, load_engine(options.model, threads, policy));
+    if (!engines.contains(threads))
+      engines.emplace(threads, load_engine(options.model, threads, policy, options.profile));
   }
   return engines;
 }
@@ -68,6 +70,20 @@ std::string cell_text(const Json& cell) {
       100 * cell["share_of_ceiling"].get<double>(), cell["ceiling_gb_per_second"]["median"].get<double>());
 }
 
+// By thread count; warm-up comes first, and an interrupted round last.
+using StageSamples = std::map<int, std::vector<StageSample>>;
+
+void add_profiles(const BenchOptions& options, const StageSamples& stages, Json& results, std::string& text) {
+  for (Json& cell : results) {
+    const Json& ms_per_token = cell["ms_per_token"];
+    const auto first = stages.at(cell["threads"].get<int>()).begin() + options.warmup;
+    const std::vector<StageSample> counted(first, first + static_cast<std::ptrdiff_t>(ms_per_token["samples"].size()));
+    cell["profile_per_token"] = profile_json(counted, options.decode_tokens);
+    text += fmt::format("one token with {} threads:\n", cell["threads"].get<int>());
+    text += profile_text(cell["profile_per_token"], ms_per_token["median"].get<double>());
+  }
+}
+
 Json finish(const BenchOptions& options, Engines& engines, const std::vector<BenchCell>& cells, double weight_bytes,
             int tokens, std::string& text) {
   Json results = Json::array();
@@ -87,12 +103,17 @@ Json bench_decode(const BenchOptions& options, std::string& text) {
   check_length(first, std::int64_t{options.prompt_len} + options.decode_tokens + 1,
                "--prompt-len plus --decode-tokens");
   const std::vector<int> prompt = random_prompt(options.prompt_len, first.model().config().vocab_size);
+  StageSamples stages;
   const auto cells = run_rounds(options, [&](int threads, int) {
     // The first token belongs to the prompt's pass; decode time covers the others.
-    return generate(engines.at(threads), prompt, options.decode_tokens + 1).decode_seconds;
+    const engine::GenerateResult result = generate(engines.at(threads), prompt, options.decode_tokens + 1);
+    stages[threads].push_back({result.decode_stage_seconds, result.decode_seconds});
+    return result.decode_seconds;
   });
   const double bytes = static_cast<double>(first.model().weight_bytes_per_token()) * options.decode_tokens;
-  return finish(options, engines, cells, bytes, options.decode_tokens, text);
+  Json document = finish(options, engines, cells, bytes, options.decode_tokens, text);
+  if (options.profile) add_profiles(options, stages, document["results"], text);
+  return document;
 }
 
 Json bench_prefill(const BenchOptions& options, std::string& text) {

@@ -74,11 +74,12 @@ select::Policy make_policy(const KernelOptions& options) {
   return select::make_policy(options.backend, options.activations, options.kernel);
 }
 
-engine::Engine load_engine(const std::string& model, int threads, const select::Policy& policy) {
+engine::Engine load_engine(const std::string& model, int threads, const select::Policy& policy, bool timed) {
   Progress progress("loading");
   engine::EngineOptions options;
   options.threads = threads;
   options.policy = policy;
+  options.timed = timed;
   options.load_progress = [&](int done, int total) {
     throw_if_cancelled("loading the model");
     progress.update(total > 0 ? static_cast<double>(done) / total : 1.0);

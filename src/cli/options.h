@@ -35,7 +35,7 @@ CLI::Validator number_above(double low, double high);
 select::Policy make_policy(const KernelOptions& options);
 
 // Loads with a progress line; Ctrl-C ends the load.
-engine::Engine load_engine(const std::string& model, int threads, const select::Policy& policy);
+engine::Engine load_engine(const std::string& model, int threads, const select::Policy& policy, bool timed = false);
 
 // Whole contents. `flag` names the option in messages; Error(kBadInput) if it cannot be read.
 std::string read_file(const std::filesystem::path& path, const char* flag);

@@ -75,6 +75,7 @@ const moe::Counters& Engine::counters() const {
 }
 void Engine::reset_counters() {
   state_->counters = {};
+  state_->counters.timed = state_->options.timed;
 }
 
 std::vector<int> Engine::encode_prompt(std::string_view text) const {

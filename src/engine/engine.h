@@ -23,6 +23,7 @@ struct EngineOptions {
   int threads = 0;          // <= 0: one per processor
   select::Policy policy;    // from select::make_policy
   int prefill_chunk = 512;  // tokens per forward pass of a prompt
+  bool timed = false;       // keep the seconds of each moe::Stage
   std::function<void(int done, int total)> load_progress;
 };
 
@@ -42,7 +43,8 @@ struct GenerateResult {
   std::string text;      // of the new tokens
   int prompt_tokens = 0;
   double prefill_seconds = 0;
-  double decode_seconds = 0;  // after the first new token
+  double decode_seconds = 0;                 // after the first new token
+  moe::StageSeconds decode_stage_seconds{};  // parts of decode_seconds, if the engine is timed
   StopReason stop = StopReason::kLength;
   // Decoded tokens after the first, per second; 0 if there were none.
   double tokens_per_second() const;

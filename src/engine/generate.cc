@@ -101,11 +101,15 @@ GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptio
 
   TextStream stream(s.tokenizer, on_text, result.text);
   auto decode_begin = Clock::now();
+  moe::StageSeconds stages_before{};
   for (;;) {
     const int id = sampler.sample(s.logits, history);
     history.push_back(id);
     result.ids.push_back(id);
-    if (result.ids.size() == 1) decode_begin = Clock::now();
+    if (result.ids.size() == 1) {
+      decode_begin = Clock::now();
+      stages_before = s.counters.stage_seconds;
+    }
     stream.push(id);
     const auto stop = stop_after(id, result.ids.size(), s.cache.length(), s.model.config(), options);
     if (stop) {
@@ -116,6 +120,9 @@ GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptio
     s.last_row_logits();
   }
   result.decode_seconds = seconds_since(decode_begin);
+  for (std::size_t i = 0; i < moe::kStages; ++i) {
+    result.decode_stage_seconds[i] = s.counters.stage_seconds[i] - stages_before[i];
+  }
   stream.flush();
   return result;
 }

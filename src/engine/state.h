@@ -16,7 +16,9 @@ struct Engine::State {
         model(std::move(loaded)),
         tokenizer(std::move(loaded_tokenizer)),
         pool(engine_options.threads),
-        cache(model.config()) {}
+        cache(model.config()) {
+    counters.timed = options.timed;
+  }
 
   int hidden_size() const { return model.config().hidden_size; }
   int vocab_size() const { return model.config().vocab_size; }

@@ -71,9 +71,12 @@ void mla_block(const MlaWeights& w, const formats::ModelConfig& c, const float* 
   const kernels::MlaRow* row = choose_mla_row(exec.policy, path, m, cache.start, c);
   exec.counters.count_kernel(row->info);
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_q)));
-  row->fn({q, cache.rows, cache.row_elems, &w.kv_b, heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim,
-           c.kv_lora_rank, cache.start, m, scale, attended},
-          exec.context);
+  {
+    const moe::StageTimer timer(exec.counters, moe::Stage::kAttention);
+    row->fn({q, cache.rows, cache.row_elems, &w.kv_b, heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim,
+             c.kv_lora_rank, cache.start, m, scale, attended},
+            exec.context);
+  }
   apply_linear(w.o, attended, v_elems, m, out, c.hidden_size, exec);
 }
 
@@ -112,9 +115,12 @@ void gqa_block(const GqaWeights& w, const formats::ModelConfig& c, const float* 
   const kernels::GqaRow* row = select::select_gqa(exec.policy, m);
   exec.counters.count_kernel(row->info);
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim)));
-  row->fn(
-      {q, cache.rows, cache.rows + kv_elems, cache.row_elems, heads, kv_heads, dim, cache.start, m, scale, attended},
-      exec.context);
+  {
+    const moe::StageTimer timer(exec.counters, moe::Stage::kAttention);
+    row->fn(
+        {q, cache.rows, cache.rows + kv_elems, cache.row_elems, heads, kv_heads, dim, cache.start, m, scale, attended},
+        exec.context);
+  }
   apply_linear(w.o, attended, q_elems, m, out, c.hidden_size, exec);
 }
 

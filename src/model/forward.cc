@@ -112,6 +112,7 @@ void Model::forward(std::span<const int> ids, KvCache& cache, const select::Poli
     {
       backend::Workspace::Scope attention_scope(context.workspace);
       float* attended = context.workspace.alloc<float>(hidden.size());
+      const moe::StageTimer timer(counters, moe::Stage::kAttentionBlock);
       if (c.attention == formats::AttentionKind::kMla) {
         mla_block(layer.mla, c, normed, m, slice, mla, attended, exec);
       } else {
@@ -121,6 +122,7 @@ void Model::forward(std::span<const int> ids, KvCache& cache, const select::Poli
     }
     norm_rows(x, c.hidden_size, layer.mlp_input_norm.data(), c.rms_norm_eps, m, c.hidden_size, normed, c.hidden_size,
               exec);
+    const moe::StageTimer timer(counters, moe::Stage::kExperts);
     moe::moe_forward(layer.mlp, normed, m, c.hidden_size, x, policy, context, cache.scratch_, counters);
   }
   norm_rows(x, c.hidden_size, w.final_norm.data(), c.rms_norm_eps, m, c.hidden_size, x, c.hidden_size, exec);
@@ -129,6 +131,7 @@ void Model::forward(std::span<const int> ids, KvCache& cache, const select::Poli
 
 void Model::logits(const float* hidden, int m, const select::Policy& policy, kernels::KernelContext& context,
                    moe::Counters& counters, float* logits) const {
+  const moe::StageTimer timer(counters, moe::Stage::kHead);
   const Weights& w = *weights_;
   const std::int64_t width = w.config.hidden_size;
   const std::int64_t vocab = w.config.vocab_size;

@@ -1,7 +1,8 @@
-// Proof of which path ran: grouped calls, fallbacks by reason, calls per kernel row.
+// Proof of which path ran: grouped calls, fallbacks by reason, calls per kernel row; and where the time went.
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -11,15 +12,43 @@
 
 namespace fairway::moe {
 
+// Parts of a forward pass. kAttentionBlock is projections, norms and rotation around kAttention as well as kAttention
+// itself; kExperts includes the router. What remains of a token is embedding, norms, residuals and sampling.
+enum class Stage { kAttentionBlock, kAttention, kExperts, kHead };
+constexpr std::size_t kStages = 4;
+using StageSeconds = std::array<double, kStages>;
+
 struct Counters {
-  std::uint64_t grouped_calls = 0;                             // moe_swiglu dispatches (one per row per layer pass)
-  std::uint64_t expert_groups = 0;                             // groups (expert with its tokens) inside them
-  std::uint64_t bit_tuples = 0;                                // distinct bit tuples met, summed over layer passes
-  std::array<std::uint64_t, 3> fallbacks{};                    // by select::Fallback
+  bool timed = false;                        // keep stage_seconds; off, a stage costs no look at the clock
+  StageSeconds stage_seconds{};              // by Stage
+  std::uint64_t grouped_calls = 0;           // moe_swiglu dispatches (one per row per layer pass)
+  std::uint64_t expert_groups = 0;           // groups (expert with its tokens) inside them
+  std::uint64_t bit_tuples = 0;              // distinct bit tuples met, summed over layer passes
+  std::array<std::uint64_t, 3> fallbacks{};  // by select::Fallback
   std::map<const kernels::KernelRow*, std::uint64_t> kernels;  // calls per row, every op
 
   void count_kernel(const kernels::KernelRow& row) { ++kernels[&row]; }
   std::uint64_t fallback_calls() const { return fallbacks[1] + fallbacks[2]; }
+};
+
+// Adds the time until its end to a stage.
+class StageTimer {
+ public:
+  StageTimer(Counters& counters, Stage stage) : counters_(counters), stage_(stage) {
+    if (counters_.timed) begin_ = std::chrono::steady_clock::now();
+  }
+  ~StageTimer() {
+    if (!counters_.timed) return;
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin_;
+    counters_.stage_seconds[static_cast<std::size_t>(stage_)] += passed.count();
+  }
+  StageTimer(const StageTimer&) = delete;
+  StageTimer& operator=(const StageTimer&) = delete;
+
+ private:
+  Counters& counters_;
+  Stage stage_;
+  std::chrono::steady_clock::time_point begin_;
 };
 
 }  // namespace fairway::moe

@@ -54,6 +54,33 @@ TEST(Bench, DecodeWritesItsResultFile) {
   }
 }
 
+TEST(Bench, ProfilePartsAddUpToTheToken) {
+  const ProcessResult result =
+      bench("decode", kModel, {"--prompt-len", "4", "--decode-tokens", "8", "--threads", "1,2", "--profile", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const nlohmann::json json = result.json();
+  ASSERT_EQ(json["results"].size(), 2u);
+  for (const nlohmann::json& cell : json["results"]) {
+    const nlohmann::json& profile = cell["profile_per_token"];
+    double sum = 0;
+    for (const char* part : {"attention_projections_ms", "attention_ms", "experts_ms", "head_ms", "other_ms"}) {
+      ASSERT_TRUE(profile.contains(part)) << part;
+      EXPECT_GT(profile[part].get<double>(), 0) << part;
+      sum += profile[part].get<double>();
+    }
+    // Medians of parts are not parts of the median, but two runs of one kind of token are close to each other.
+    EXPECT_GT(sum, cell["ms_per_token"]["min"].get<double>() / 2);
+    EXPECT_LT(sum, cell["ms_per_token"]["max"].get<double>() * 2);
+  }
+}
+
+TEST(Bench, ProfileIsAskedFor) {
+  const ProcessResult result = bench("decode", kModel, {"--prompt-len", "4", "--decode-tokens", "2", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_FALSE(result.json()["results"][0].contains("profile_per_token"));
+  EXPECT_EQ(bench("prefill", kModel, {"--profile"}).code, 2);
+}
+
 TEST(Bench, Prefill) {
   const ProcessResult result = bench("prefill", kModel, {"--prompt-len", "40", "--threads", "2", "--json"});
   ASSERT_EQ(result.code, 0) << result.err;
