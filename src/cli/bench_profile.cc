@@ -15,6 +15,7 @@ namespace fairway::cli {
 Json profile_json(const std::vector<StageSample>& samples, int tokens) {
   const auto part = [&](const std::function<double(const StageSample&)>& seconds) {
     std::vector<double> values;
+    values.reserve(samples.size());
     for (const StageSample& sample : samples) values.push_back(1e3 * seconds(sample) / tokens);
     return median(values);
   };

@@ -18,6 +18,9 @@ struct BandI8Direct : BandI8<K> {
   using typename Base::Sum;
   using typename Base::Words;
 
+  // One pointer per row in a register: left alone, GCC makes one for every operand and keeps them in memory.
+  [[gnu::always_inline]] static void hold_in_register(Words& pointer) { asm("" : "+r"(pointer)); }
+
   // y[kRows][128] += one block of inputs. Sums stay in registers from tile row to tile row.
   template <int kBits, int kRows>
   static void direct_block(Words tiles, std::int64_t row_bytes, std::int64_t ahead, Words x, std::int64_t row_stride,
@@ -32,8 +35,7 @@ struct BandI8Direct : BandI8<K> {
       Words values[kRows];
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { values[r] = x + r * row_stride; });
       for (int i = 0; i < kBlockTileRows; ++i, tile += row_bytes) {
-        // One pointer per row in a register: left alone, GCC makes one for every operand and keeps them in memory.
-        unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { asm("" : "+r"(values[r])); });
+        unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { hold_in_register(values[r]); });
         Base::template prefetch<kBits>(tile + ahead);
         typename K::template Codes<kBits> codes;
         codes.load(tile);
