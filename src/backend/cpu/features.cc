@@ -52,12 +52,14 @@ std::uint32_t read_features() {
   std::uint32_t features = kCpuBaseline;
   const bool fma = bit(leaf1.ecx, 12), avx = bit(leaf1.ecx, 28), f16c = bit(leaf1.ecx, 29);
   if (avx && fma && f16c && bit(leaf7.ebx, 5)) features |= kCpuAvx2;
+  if ((features & kCpuAvx2) != 0 && bit(cpuid(7, 1).eax, 4)) features |= kCpuAvxVnni;
   if ((xcr0 & kZmmState) != kZmmState) return features;
   const bool f = bit(leaf7.ebx, 16), dq = bit(leaf7.ebx, 17), bw = bit(leaf7.ebx, 30), vl = bit(leaf7.ebx, 31);
   if (!(f && dq && bw && vl)) return features;
   features |= kCpuAvx512;
   if (bit(leaf7.ecx, 11)) features |= kCpuAvx512Vnni;
   if (bit(leaf7.ecx, 1)) features |= kCpuAvx512Vbmi;
+  if (bit(leaf7.edx, 23)) features |= kCpuAvx512Fp16;
   return features;
 }
 
@@ -128,8 +130,12 @@ std::string cpu_feature_names(std::uint32_t features) {
     CpuFeature feature;
     const char* name;
   };
-  constexpr Named kNames[] = {
-      {kCpuAvx2, "avx2"}, {kCpuAvx512, "avx512"}, {kCpuAvx512Vnni, "avx512_vnni"}, {kCpuAvx512Vbmi, "avx512_vbmi"}};
+  constexpr Named kNames[] = {{kCpuAvx2, "avx2"},
+                              {kCpuAvxVnni, "avx_vnni"},
+                              {kCpuAvx512, "avx512"},
+                              {kCpuAvx512Vnni, "avx512_vnni"},
+                              {kCpuAvx512Vbmi, "avx512_vbmi"},
+                              {kCpuAvx512Fp16, "avx512_fp16"}};
   std::string out;
   for (const Named& named : kNames) {
     if ((features & named.feature) == 0) continue;

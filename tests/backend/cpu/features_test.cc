@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <fstream>
+#include <iterator>
+#include <string>
 #include <thread>
 
 namespace fairway::backend {
@@ -18,6 +21,11 @@ TEST(CpuFeatures, AgreeWithTheCompilersRuntime) {
                                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
   EXPECT_EQ(has(kCpuAvx512Vnni), has(kCpuAvx512) && __builtin_cpu_supports("avx512vnni"));
   EXPECT_EQ(has(kCpuAvx512Vbmi), has(kCpuAvx512) && __builtin_cpu_supports("avx512vbmi"));
+  // GCC 12's runtime has no names for these two; the kernel's list has.
+  std::ifstream file("/proc/cpuinfo");
+  const std::string facts(std::istreambuf_iterator<char>(file), {});
+  EXPECT_EQ(has(kCpuAvxVnni), has(kCpuAvx2) && facts.find(" avx_vnni") != std::string::npos);
+  EXPECT_EQ(has(kCpuAvx512Fp16), has(kCpuAvx512) && facts.find(" avx512_fp16") != std::string::npos);
 }
 #endif
 
@@ -38,6 +46,8 @@ TEST(CpuFeatures, Names) {
   EXPECT_EQ(cpu_feature_names(kCpuAvx2), "avx2");
   EXPECT_EQ(cpu_feature_names(kCpuAvx2 | kCpuAvx512 | kCpuAvx512Vnni | kCpuAvx512Vbmi),
             "avx2 avx512 avx512_vnni avx512_vbmi");
+  EXPECT_EQ(cpu_feature_names(kCpuAvx2 | kCpuAvxVnni | kCpuAvx512 | kCpuAvx512Fp16),
+            "avx2 avx_vnni avx512 avx512_fp16");
 }
 
 }  // namespace
