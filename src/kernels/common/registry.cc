@@ -43,6 +43,8 @@ const char* activations_name(Activations activations) {
   switch (activations) {
     case Activations::kFp32:
       return "fp32";
+    case Activations::kFp16:
+      return "fp16";
     case Activations::kInt8:
       return "int8";
   }

@@ -13,7 +13,7 @@
 namespace fairway::kernels {
 
 enum class Backend : std::uint8_t { kCpuRef, kCpuAvx2, kCpuAvx512 };  // better last
-enum class Activations : std::uint8_t { kFp32, kInt8 };               // what the matrix product reads
+enum class Activations : std::uint8_t { kFp32, kFp16, kInt8 };        // what the matrix product reads
 enum class Numerics : std::uint8_t { kExact, kConsistent, kBounded };
 enum class WeightKind : std::uint8_t { kNone, kDense, kTrellis };  // kNone: the op reads no weight matrix
 

@@ -43,6 +43,7 @@ inline Band band_of(const BandOrder& order) {
           matrix.out / codec::kTileDim * codec::tile_bytes(matrix.bits),
           matrix.in,
           matrix.bits,
+          kBandTiles,
           matrix.codebook,
           alike && order.next_band < band_count(next.out) ? band_words(next, order.next_band) : nullptr};
 }

@@ -16,7 +16,7 @@ struct BandF32 {
   using F = typename S::F;
   using I = typename S::I;
   using Words = const std::uint8_t*;
-  static constexpr int kVectors = kBandWidth / S::kLanes;
+  static constexpr int kHalfVectors = kHalfBandTiles * codec::kTileDim / S::kLanes;
 
   // 3inst and mcg: a half with exponent field 12..15, held in bits 16..31 of every lane, as a float. The bits below are
   // ignored.
@@ -68,8 +68,8 @@ struct BandF32 {
 
   // One tile row of the band -> out[16][128]. Columns are in storage order: registers of S::kTiles half tiles.
   template <int kBits, codec::Codebook kCodebook>
-  static void decode_tile_row(Words tiles, float* out) {
-    for (int t = 0; t < kBandTiles; t += S::kTiles) {
+  static void decode_tile_row(Words tiles, int count, float* out) {
+    for (int t = 0; t < count; t += S::kTiles) {
       const Words tile = tiles + t * 32 * kBits;
       I words[kBits + 1];
       S::template lane_words<kBits>(tile, words);
@@ -78,7 +78,7 @@ struct BandF32 {
     }
   }
 
-  using DecodeFn = void (*)(Words tiles, float* out);
+  using DecodeFn = void (*)(Words tiles, int count, float* out);
 
   template <codec::Codebook kCodebook>
   static DecodeFn decoder(int bits) {
@@ -105,8 +105,8 @@ struct BandF32 {
 
   // y[kRows][128] += x[kRows][depth] panel[depth][128], in register tiles of kRows x kWide vectors.
   template <int kRows, int kWide>
-  static void multiply(const float* panel, int depth, const float* x, std::int64_t ldx, float* y) {
-    for (int v = 0; v < kVectors; v += kWide, panel += kWide * S::kLanes, y += kWide * S::kLanes) {
+  static void multiply(const float* panel, int vectors, int depth, const float* x, std::int64_t ldx, float* y) {
+    for (int v = 0; v < vectors; v += kWide, panel += kWide * S::kLanes, y += kWide * S::kLanes) {
       F acc[kRows][kWide];
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { acc[r][w] = S::load(y + r * kBandWidth + w * S::kLanes); });
@@ -126,25 +126,26 @@ struct BandF32 {
     }
   }
 
-  // Register tiles: 24 accumulators of 32 registers on AVX-512, 12 of 16 on AVX2; one row uses the whole band.
+  // Register tiles: 24 accumulators of 32 registers on AVX-512, 12 of 16 on AVX2; one row uses half a band.
   static constexpr int kTileRows = 6;
   static constexpr int kTileWide = S::kLanes == 16 ? 4 : 2;
 
-  static void multiply_any(const float* panel, int depth, const float* x, std::int64_t ldx, int m, float* y) {
+  static void multiply_any(const float* panel, int vectors, int depth, const float* x, std::int64_t ldx, int m,
+                           float* y) {
     for (; m >= kTileRows; m -= kTileRows, x += kTileRows * ldx, y += kTileRows * kBandWidth) {
-      multiply<kTileRows, kTileWide>(panel, depth, x, ldx, y);
+      multiply<kTileRows, kTileWide>(panel, vectors, depth, x, ldx, y);
     }
     switch (m) {
       case 1:
-        return multiply<1, 8>(panel, depth, x, ldx, y);
+        return multiply<1, kHalfVectors>(panel, vectors, depth, x, ldx, y);
       case 2:
-        return multiply<2, kTileWide>(panel, depth, x, ldx, y);
+        return multiply<2, kTileWide>(panel, vectors, depth, x, ldx, y);
       case 3:
-        return multiply<3, kTileWide>(panel, depth, x, ldx, y);
+        return multiply<3, kTileWide>(panel, vectors, depth, x, ldx, y);
       case 4:
-        return multiply<4, kTileWide>(panel, depth, x, ldx, y);
+        return multiply<4, kTileWide>(panel, vectors, depth, x, ldx, y);
       case 5:
-        return multiply<5, kTileWide>(panel, depth, x, ldx, y);
+        return multiply<5, kTileWide>(panel, vectors, depth, x, ldx, y);
     }
   }
 
@@ -156,7 +157,10 @@ struct BandF32 {
     float* panel = reinterpret_cast<float*>(scratch);
     const std::int64_t ldx = row_stride / static_cast<std::int64_t>(sizeof(float));
     const int tile_rows = band.in / codec::kTileDim;
-    for (int i = 0; i < m * kBandWidth; ++i) y[i] = 0.0f;
+    const int vectors = band.tiles * codec::kTileDim / S::kLanes;
+    for (int r = 0; r < m; ++r) {
+      for (int v = 0; v < vectors; ++v) S::store(y + r * kBandWidth + v * S::kLanes, S::set1(0.0f));
+    }
     const int share = kShare == 0 ? m : kShare;
     for (int first = 0; first < m; first += share) {
       const int count = m - first < share ? m - first : share;
@@ -164,21 +168,24 @@ struct BandF32 {
       for (int kt = 0; kt < tile_rows; kt += kPanelTileRows) {
         const int deep = tile_rows - kt < kPanelTileRows ? tile_rows - kt : kPanelTileRows;
         for (int i = 0; i < deep; ++i) {
-          decode_tiles(band.words + (kt + i) * band.row_bytes, panel + i * codec::kTileDim * kBandWidth);
+          decode_tiles(band.words + (kt + i) * band.row_bytes, band.tiles, panel + i * codec::kTileDim * kBandWidth);
         }
-        multiply_any(panel, deep * codec::kTileDim, x + kt * codec::kTileDim, ldx, count, y + first * kBandWidth);
+        multiply_any(panel, vectors, deep * codec::kTileDim, x + kt * codec::kTileDim, ldx, count,
+                     y + first * kBandWidth);
       }
     }
-    if constexpr (S::kTiles == 2) restore_order(y, m);
+    if constexpr (S::kTiles == 2) restore_order(y, m, band.tiles);
   }
 
   // Two tiles share a register: [left 0..7 | right 0..7] [left 8..15 | right 8..15] -> natural column order.
-  static void restore_order(float* y, int m) {
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(m) * kBandWidth; i += 2 * S::kLanes) {
-      const F a = S::load(y + i);
-      const F b = S::load(y + i + S::kLanes);
-      S::store(y + i, S::low_halves(a, b));
-      S::store(y + i + S::kLanes, S::high_halves(a, b));
+  static void restore_order(float* y, int m, int tiles) {
+    for (int r = 0; r < m; ++r, y += kBandWidth) {
+      for (int i = 0; i < tiles * codec::kTileDim; i += 2 * S::kLanes) {
+        const F a = S::load(y + i);
+        const F b = S::load(y + i + S::kLanes);
+        S::store(y + i, S::low_halves(a, b));
+        S::store(y + i + S::kLanes, S::high_halves(a, b));
+      }
     }
   }
 

@@ -96,13 +96,17 @@ struct BandI8 {
   static constexpr int kPerTile = K::kVectorsPerTile;
   static constexpr std::uint8_t kMul1Bit = 1u << static_cast<int>(codec::Codebook::kMul1);
 
+  static void clear_row(float* y, int tiles) {
+    for (int i = 0; i < tiles * codec::kTileDim; i += S::kLanes) S::store(y + i, S::set1(0.0f));
+  }
+
   // y = 2 a y - (3.453125 + a) * (sum of scale * integer sum), and the columns of each tile into natural order.
-  static void finish_row(Words row, int in, float* y) {
-    const float* facts = Row::block_facts(row, in);
+  static void finish_row(Words row, const Band& band, float* y) {
+    const float* facts = Row::block_facts(row, band.in);
     float sum = 0;
-    for (int b = 0; b < in / kBandWidth; ++b) sum = S::fma_scalar(facts[2 * b], facts[2 * b + 1], sum);
+    for (int b = 0; b < band.in / kBandWidth; ++b) sum = S::fma_scalar(facts[2 * b], facts[2 * b + 1], sum);
     const F offset = S::set1(-(kMul1CodeOffset * sum));
-    for (int t = 0; t < kBandTiles; ++t, y += codec::kTileDim) {
+    for (int t = 0; t < band.tiles; ++t, y += codec::kTileDim) {
       F v[kPerTile];
       for (int i = 0; i < kPerTile; ++i) v[i] = S::fma(S::set1(kMul1CodeStep), S::load(y + i * S::kLanes), offset);
       K::natural_order(v);

@@ -66,6 +66,7 @@ struct I8 {
 
 constexpr BandKernel kBandI8SingleAvx2 = BandI8Direct<avx2::I8>::kernel<1>(&kBlockOpsAvx2);
 constexpr BandKernel kBandI8QuadAvx2 = BandI8Direct<avx2::I8>::kernel<4>(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8PanelAvx2 = BandI8Panel<avx2::I8>::kernel(&kBlockOpsAvx2);
+constexpr BandKernel kBandI8PanelAvx2 = BandI8Panel<avx2::I8, kHalfBandTiles>::kernel(&kBlockOpsAvx2);
+constexpr BandKernel kBandI8WidePanelAvx2 = BandI8Panel<avx2::I8, kBandTiles>::kernel(&kBlockOpsAvx2);
 
 }  // namespace fairway::kernels

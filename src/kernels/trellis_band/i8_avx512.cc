@@ -153,6 +153,7 @@ struct I8 {
 
 constexpr BandKernel kBandI8SingleAvx512 = BandI8Direct<avx512::I8>::kernel<1>(&kBlockOpsAvx512);
 constexpr BandKernel kBandI8QuadAvx512 = BandI8Direct<avx512::I8>::kernel<4>(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8PanelAvx512 = BandI8Panel<avx512::I8>::kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8PanelAvx512 = BandI8Panel<avx512::I8, kHalfBandTiles>::kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8WidePanelAvx512 = BandI8Panel<avx512::I8, kBandTiles>::kernel(&kBlockOpsAvx512);
 
 }  // namespace fairway::kernels

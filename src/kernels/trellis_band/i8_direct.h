@@ -23,10 +23,10 @@ struct BandI8Direct : BandI8<K> {
 
   // y[kRows][128] += one block of inputs. Sums stay in registers from tile row to tile row.
   template <int kBits, int kRows>
-  static void direct_block(Words tiles, std::int64_t row_bytes, std::int64_t ahead, Words x, std::int64_t row_stride,
-                           const float* scales, std::int64_t scale_stride, float* y) {
+  static void direct_block(Words tiles, int count, std::int64_t row_bytes, std::int64_t ahead, Words x,
+                           std::int64_t row_stride, const float* scales, std::int64_t scale_stride, float* y) {
     constexpr int kChains = K::template kChains<kRows>;
-    for (int t = 0; t < kBandTiles; ++t, tiles += 32 * kBits, y += codec::kTileDim) {
+    for (int t = 0; t < count; ++t, tiles += 32 * kBits, y += codec::kTileDim) {
       Sum total[kRows][kPerTile][kChains];
       unrolled<kRows * kPerTile * kChains>([&](auto i) FAIRWAY_INLINE_LAMBDA {
         total[i / (kPerTile * kChains)][i / kChains % kPerTile][i % kChains] = S::sum_of(S::set1_i(0));
@@ -68,14 +68,14 @@ struct BandI8Direct : BandI8<K> {
   // spills them.
   template <int kBits, int kRows>
   [[gnu::noinline]] static void direct_rows(const Band& band, Words rows, std::int64_t row_stride, float* y) {
-    for (int i = 0; i < kRows * kBandWidth; i += S::kLanes) S::store(y + i, S::set1(0.0f));
+    for (int r = 0; r < kRows; ++r) Base::clear_row(y + r * kBandWidth, band.tiles);
     const float* facts = Row::block_facts(rows, band.in);
     for (int block = 0; block < band.in / kBandWidth; ++block) {
-      direct_block<kBits, kRows>(band.words + block * kBlockTileRows * band.row_bytes, band.row_bytes,
+      direct_block<kBits, kRows>(band.words + block * kBlockTileRows * band.row_bytes, band.tiles, band.row_bytes,
                                  Base::bytes_ahead(band, block), rows + block * kBandWidth * kValueBytes, row_stride,
                                  facts + 2 * block, row_stride / static_cast<std::int64_t>(sizeof(float)), y);
     }
-    for (int r = 0; r < kRows; ++r) Base::finish_row(rows + r * row_stride, band.in, y + r * kBandWidth);
+    for (int r = 0; r < kRows; ++r) Base::finish_row(rows + r * row_stride, band, y + r * kBandWidth);
   }
 
   using DirectFn = void (*)(const Band& band, Words rows, std::int64_t row_stride, float* y);

@@ -5,7 +5,8 @@
 
 namespace fairway::kernels {
 
-template <class K>
+// Slices of kSliceTiles tiles: half a band or the whole one.
+template <class K, int kSliceTiles>
 struct BandI8Panel : BandI8<K> {
   using Base = BandI8<K>;
   using Base::kPerTile;
@@ -16,8 +17,6 @@ struct BandI8Panel : BandI8<K> {
   using typename Base::Sum;
   using typename Base::Words;
 
-  // Half a band at a time: the 16 KiB of its panel stay in L1 beside rows and results, 32 KiB did not (0.7 times).
-  static constexpr int kSliceTiles = kBandTiles / 2;
   static constexpr int kSliceWidth = kSliceTiles * codec::kTileDim;
   static constexpr int kSliceVectors = kSliceTiles * kPerTile;
 
@@ -99,9 +98,9 @@ struct BandI8Panel : BandI8<K> {
     auto* panel = reinterpret_cast<std::uint32_t*>(scratch);
     const DecodeFn decode = decoder(band.bits);
     const float* facts = Row::block_facts(rows, band.in);
-    for (int i = 0; i < m * kBandWidth; i += S::kLanes) S::store(y + i, S::set1(0.0f));
+    for (int r = 0; r < m; ++r) Base::clear_row(y + r * kBandWidth, band.tiles);
     for (int block = 0; block < band.in / kBandWidth; ++block) {
-      for (int slice = 0; slice < kBandTiles / kSliceTiles; ++slice) {
+      for (int slice = 0; slice < band.tiles / kSliceTiles; ++slice) {
         const Words tiles = band.words + block * kBlockTileRows * band.row_bytes + slice * kSliceTiles * 32 * band.bits;
         for (int i = 0; i < kBlockTileRows; ++i) {
           decode(tiles + i * band.row_bytes, Base::bytes_ahead(band, block), panel + i * kTileLines * kSliceWidth);
@@ -110,7 +109,7 @@ struct BandI8Panel : BandI8<K> {
                                 row_stride / static_cast<std::int64_t>(sizeof(float)), m, y + slice * kSliceWidth);
       }
     }
-    for (int r = 0; r < m; ++r) Base::finish_row(rows + r * row_stride, band.in, y + r * kBandWidth);
+    for (int r = 0; r < m; ++r) Base::finish_row(rows + r * row_stride, band, y + r * kBandWidth);
   }
 
   static constexpr BandKernel kernel(const BlockOps* ops) {

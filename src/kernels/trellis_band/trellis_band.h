@@ -17,13 +17,17 @@ constexpr int kBandWidth = codec::kHadamardDim;                        // output
 constexpr int kBandTiles = kBandWidth / codec::kTileDim;               // tiles side by side
 constexpr int kBlockTileRows = codec::kHadamardDim / codec::kTileDim;  // tile rows of one 128-input block
 
-// A band of inner weights. Tile row kt is kBandTiles * 32 * bits contiguous bytes at words + kt * row_bytes, at any
-// alignment; nothing outside these bytes is read.
+// Tiles of a band that a kernel can be asked for alone, so that two workers can share a band.
+constexpr int kHalfBandTiles = kBandTiles / 2;
+
+// A band of inner weights, or half of one. Tile row kt is tiles * 32 * bits contiguous bytes at words + kt * row_bytes,
+// at any alignment; nothing outside these bytes is read.
 struct Band {
   const std::uint8_t* words;
   std::int64_t row_bytes;  // from one tile row of the matrix to the next
   int in;                  // multiple of 128
   int bits;                // 1..8
+  int tiles;               // kBandTiles or kHalfBandTiles
   codec::Codebook codebook;
   const std::uint8_t* next;  // words of the band that this thread will probably read next, of equal shape and width, or
                              // null: a hint for prefetching, never read
@@ -49,7 +53,8 @@ struct BandKernel {
   std::size_t scratch_bytes;  // private to one call of dot, 64-byte aligned
   std::size_t (*row_bytes)(int in);
   void (*store_block)(const float* x, std::uint8_t* row, int in, int block);
-  // y[m][128] = rows times the inner weights of the band; rows lie row_stride bytes apart. m >= 1.
+  // y[m][16 * tiles] = rows times the inner weights of the band; rows of x lie row_stride bytes apart, rows of y 128
+  // floats. m >= 1.
   void (*dot)(const Band& band, const std::uint8_t* rows, std::int64_t row_stride, int m, float* y,
               std::uint8_t* scratch);
 };
@@ -60,8 +65,9 @@ extern const BlockOps kBlockOpsRef, kBlockOpsAvx2, kBlockOpsAvx512;
 extern const BandKernel kBandF32SingleAvx2, kBandF32QuadAvx2, kBandF32PanelAvx2;
 extern const BandKernel kBandF32SingleAvx512, kBandF32QuadAvx512, kBandF32PanelAvx512;
 
-// int8 activations (per row and 128-input block), mul1 only. Rows sharing a decode: 1, 4, all of the call.
-extern const BandKernel kBandI8SingleAvx2, kBandI8QuadAvx2, kBandI8PanelAvx2;
-extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx512;
+// int8 activations (per row and 128-input block), mul1 only. Rows sharing a decode: 1, 4, all of the call; decoded
+// panels of 64 columns, and of 128 (wide), which takes whole bands only.
+extern const BandKernel kBandI8SingleAvx2, kBandI8QuadAvx2, kBandI8PanelAvx2, kBandI8WidePanelAvx2;
+extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx512, kBandI8WidePanelAvx512;
 
 }  // namespace fairway::kernels
