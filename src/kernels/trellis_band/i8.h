@@ -1,23 +1,18 @@
-// Bands with int8 activations (mul1 only), for an instruction-set class K: rows, codes and what both ways of
+// Bands with integer activations, for an instruction-set and code class K: rows, codes and what both ways of
 // multiplying them (i8_direct.h, i8_panel.h) share.
 //
-// A mul1 value before its final rounding is a * n - 3.453125 with n the sum of the four bytes b0..b3 of the state's
-// product. These kernels read n as 2 c - 1 with the code c = avg(b0, b2) + avg(b1, b3), where avg rounds up as the byte
-// average instructions do: half the byte products, for an error of 0.707 in n, whose deviation is 147.8 (0.48 %; mean
-// 2e-4). So a product of a row with a column is 2 a * sum(c q) - (3.453125 + a) * sum(q), times the scale of the row's
-// 128-input block. sum(c q) of a block is at most 510 * 127 * 128 < 2^23: exact in int32 and in fp32. The rest is one
-// fused multiply-add per block in ascending order, so all kernels of this format give the same bits.
+// A kernel reads a weight as an integer code c, value = K::kCodeStep * c - K::kCodeOffset (mul1_codes.h and i16.h say
+// which), and a row of x as integers q, |q| <= K::kLargestValue, with one scale per 128-input block. So a product of a
+// row with a column is step * sum(c q) - offset * sum(q), times the scale. The sums of one block are exact in int32 and
+// rounded once to fp32; the rest is one fused multiply-add per block in ascending order, so all kernels that read the
+// same codes give the same bits.
 //
-// Tried and dropped (2026-11-21): n / 4 rounded down, one byte for every weight, makes many rows 1.3 to 1.5 times as
-// fast on AVX-512, but its 0.76 % moved the perplexity of the reference window from 33.476 (fp32) to 33.397, out of its
-// bound.
+// A tile decodes into lines: a line holds K::kLineInputs inputs of each of its 16 columns, one column per 32-bit lane.
 //
-// A tile decodes into lines: a line holds two inputs of each of its 16 columns, one column per 32-bit lane.
-//
-// K provides: Simd (trait); kVectorsPerTile, registers of a line; Codes<kBits>, with load(tile) and line<q>(c), tile
-// rows 2q and 2q + 1 in the form that dot(sum, c, values) multiplies, where values are one lane of a prepared row,
-// broadcast; store_values(out, q), which puts one register of integers into a prepared row; natural_order(v), the
-// columns of a tile from lane order.
+// K provides: Simd (trait); kCodebooks; kLargestValue; kVectorsPerTile, registers of a line; Codes<kBits>, with
+// load(tile) and line<q>(c), tile rows from kLineInputs * q on in the form that dot(sum, c, values) multiplies, where
+// values are one lane of a prepared row, broadcast; store_values(out, q), which puts one register of integers into a
+// prepared row; natural_order(v), the columns of a tile from lane order.
 #pragma once
 
 #include <cstring>
@@ -28,24 +23,23 @@
 
 namespace fairway::kernels {
 
-// a = 1774 * 2^-18 and 3.453125 = -(1024 a + bias) = 905216 * 2^-18, exact; not 510 a.
-static_assert(1024 * codec::kMul1ScaleNumerator + codec::kMul1BiasNumerator == -905216 && 905216 == 262144 * 3.453125);
-constexpr float kMul1CodeStep = 2 * codec::kMul1ScaleNumerator / 262144.0f;
-constexpr float kMul1CodeOffset = (905216 + codec::kMul1ScaleNumerator) / 262144.0f;
+// Bytes of a prepared row per input: a lane of 32 bits holds the inputs of one line.
+template <class K>
+constexpr int kValueBytes = 4 / K::kLineInputs;
+template <class K>
+constexpr int kTileLines = codec::kTileDim / K::kLineInputs;
 
-constexpr int kValueBytes = 2;  // of a prepared row, per input
-constexpr int kTileLines = codec::kTileDim / 2;
-
-// Prepared row: kValueBytes per input, then per block its scale and the sum of its integers, as floats.
+// Prepared row: kValueBytes<K> per input, then per block its scale and the sum of its integers, as floats.
 template <class K>
 struct I8Row {
   using S = typename K::Simd;
 
   static std::size_t row_bytes(int in) {
-    return static_cast<std::size_t>(in) * kValueBytes + static_cast<std::size_t>(in / kBandWidth) * 2 * sizeof(float);
+    return static_cast<std::size_t>(in) * kValueBytes<K> +
+           static_cast<std::size_t>(in / kBandWidth) * 2 * sizeof(float);
   }
   static const float* block_facts(const std::uint8_t* row, int in) {
-    return reinterpret_cast<const float*>(row + static_cast<std::int64_t>(in) * kValueBytes);
+    return reinterpret_cast<const float*>(row + static_cast<std::int64_t>(in) * kValueBytes<K>);
   }
 
   // Integer maximum of the magnitudes' bit patterns, so NaN wins and reaches the result through the scale.
@@ -64,23 +58,24 @@ struct I8Row {
   }
 
   static void store_block(const float* x, std::uint8_t* row, int in, int block) {
+    constexpr float kMost = K::kLargestValue;
     const float largest = largest_magnitude(x);
-    const bool tiny = largest < 1e-36f;  // 127 / largest would overflow; such a block counts as zero
-    const float inverse = tiny ? 0.0f : 127.0f / largest;
-    std::uint8_t* out = row + block * kBandWidth * kValueBytes;
+    const bool tiny = largest < 1e-33f;  // kMost / largest would overflow; such a block counts as zero
+    const float inverse = tiny ? 0.0f : kMost / largest;
+    std::uint8_t* out = row + block * kBandWidth * kValueBytes<K>;
     typename S::I sum = S::set1_i(0);
     for (int i = 0; i < kBandWidth; i += S::kLanes) {
       typename S::I q = S::to_int(S::mul(S::load(x + i), S::set1(inverse)));
-      q = S::max_i(S::set1_i(-127), S::min_i(S::set1_i(127), q));
+      q = S::max_i(S::set1_i(-K::kLargestValue), S::min_i(S::set1_i(K::kLargestValue), q));
       sum = S::add_i(sum, q);
-      K::store_values(out + i * kValueBytes, q);
+      K::store_values(out + i * kValueBytes<K>, q);
     }
     std::int32_t lanes[S::kLanes];
     S::store_i(lanes, sum);
     std::int32_t total = 0;
     for (int i = 0; i < S::kLanes; ++i) total += lanes[i];
-    float* facts = reinterpret_cast<float*>(row + static_cast<std::int64_t>(in) * kValueBytes) + 2 * block;
-    facts[0] = tiny ? 0.0f : largest / 127.0f;
+    float* facts = reinterpret_cast<float*>(row + static_cast<std::int64_t>(in) * kValueBytes<K>) + 2 * block;
+    facts[0] = tiny ? 0.0f : largest / kMost;
     facts[1] = static_cast<float>(total);
   }
 };
@@ -94,21 +89,20 @@ struct BandI8 {
   using Row = I8Row<K>;
   using Words = const std::uint8_t*;
   static constexpr int kPerTile = K::kVectorsPerTile;
-  static constexpr std::uint8_t kMul1Bit = 1u << static_cast<int>(codec::Codebook::kMul1);
 
   static void clear_row(float* y, int tiles) {
     for (int i = 0; i < tiles * codec::kTileDim; i += S::kLanes) S::store(y + i, S::set1(0.0f));
   }
 
-  // y = 2 a y - (3.453125 + a) * (sum of scale * integer sum), and the columns of each tile into natural order.
+  // y = step * y - offset * (sum of scale * integer sum), and the columns of each tile into natural order.
   static void finish_row(Words row, const Band& band, float* y) {
     const float* facts = Row::block_facts(row, band.in);
     float sum = 0;
     for (int b = 0; b < band.in / kBandWidth; ++b) sum = S::fma_scalar(facts[2 * b], facts[2 * b + 1], sum);
-    const F offset = S::set1(-(kMul1CodeOffset * sum));
+    const F offset = S::set1(-(K::kCodeOffset * sum));
     for (int t = 0; t < band.tiles; ++t, y += codec::kTileDim) {
       F v[kPerTile];
-      for (int i = 0; i < kPerTile; ++i) v[i] = S::fma(S::set1(kMul1CodeStep), S::load(y + i * S::kLanes), offset);
+      for (int i = 0; i < kPerTile; ++i) v[i] = S::fma(S::set1(K::kCodeStep), S::load(y + i * S::kLanes), offset);
       K::natural_order(v);
       for (int i = 0; i < kPerTile; ++i) S::store(y + i * S::kLanes, v[i]);
     }

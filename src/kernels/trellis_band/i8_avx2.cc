@@ -1,6 +1,7 @@
 // Bands with int8 activations for AVX2.
 #include "kernels/trellis_band/i8_direct.h"
 #include "kernels/trellis_band/i8_panel.h"
+#include "kernels/trellis_band/mul1_codes.h"
 #include "kernels/trellis_band/simd_avx2.h"
 
 namespace fairway::kernels {
@@ -19,6 +20,11 @@ inline __m256i state_pair_codes(__m256i states) {
 
 struct I8 {
   using Simd = avx2::Simd;
+  static constexpr std::uint8_t kCodebooks = 1u << static_cast<int>(codec::Codebook::kMul1);
+  static constexpr int kLineInputs = 2;
+  static constexpr int kLargestValue = 127;
+  static constexpr float kCodeStep = kMul1Pairs.step;
+  static constexpr float kCodeOffset = kMul1Pairs.offset;
   static constexpr int kVectorsPerTile = 2;  // columns 0..7 and 8..15
   template <int kRows>
   static constexpr int kChains = 1;

@@ -1,59 +1,59 @@
 // Bands with int8 activations for AVX-512 with VBMI and VNNI.
 #include "kernels/trellis_band/i8_direct.h"
 #include "kernels/trellis_band/i8_panel.h"
+#include "kernels/trellis_band/mul1_codes.h"
 #include "kernels/trellis_band/simd_avx512.h"
 
 namespace fairway::kernels {
 namespace avx512 {
 
-// Up to this width the windows of rows 2q, 2q + 1 and 2q + 8, 2q + 9 of a column lane lie within one qword.
-constexpr int kSharedPermuteBits = 6;
-
-// First of the eight stream bytes of a qword relative to the column lane's first one, without the 8j symbols below.
-constexpr int first_byte(int bits, int t) {
-  if (bits <= kSharedPermuteBits) return -2;
-  const int bit = (2 * t + 1) * bits - 16;
-  return bit >= 0 ? bit / 8 : -((-bit + 7) / 8);
-}
-
 // How the windows of one tile are cut. A qword lane is a column lane c of the tile (columns c and c + 8). For row pair
 // q = j + 4 t (rows 2q, 2q + 1) the four windows of a lane, in 16-bit order, are: column c rows 2q, 2q + 1, column c +
 // 8 rows 2q, 2q + 1; they end with symbols 8j + 2t + {1, 2, 5, 6} of the lane (exclusive). A byte permute brings eight
 // consecutive stream bytes into each qword, first one on top, and VPMULTISHIFTQB cuts the windows as pairs of bytes.
-// Up to 6 bits the windows of both t fit one such qword; for 7 and 8 bits each t has its own.
+// As many row pairs as fit one such qword share the permute: j and j + 1 with both t up to 3 bits, both t of one j up
+// to 6 bits.
 template <int kBits>
 struct WindowTables {
-  static constexpr bool kShared = kBits <= kSharedPermuteBits;
-  static constexpr int kPermutes = kShared ? 4 : 8;
+  static constexpr int kJs = kBits == 1 ? 4 : kBits <= 3 ? 2 : 1;  // of one permute
+  static constexpr int kTs = kBits <= 6 ? 2 : 1;
+  static constexpr int kPermutes = 8 / (kJs * kTs);
+  static constexpr int kControls = kJs * 2;
   static constexpr int kTileBytes = 32 * kBits;
   static constexpr int kRegisters = (kTileBytes + 63) / 64;
 
-  alignas(64) std::uint8_t source[kPermutes][64];  // tile byte of each destination byte, modulo 64
-  alignas(64) std::uint8_t control[2][64];         // per t
-  std::uint64_t mask[kPermutes][4];                // destination bytes that come from each 64-byte part of the tile
+  static constexpr int permute_of(int q) { return q % 4 / kJs + (kTs == 1 ? 4 * (q / 4) : 0); }
+  static constexpr int control_of(int q) { return q % kJs + kJs * (q / 4); }
+
+  alignas(64) std::uint8_t source[kPermutes][64];   // tile byte of each destination byte, modulo 64
+  alignas(64) std::uint8_t control[kControls][64];  // per j within the permute, and t
+  std::uint64_t mask[kPermutes][4];                 // destination bytes that come from each 64-byte part of the tile
+
+  // First of the eight stream bytes of a qword relative to the first one of symbol 8j.
+  static constexpr int first_byte(int t) {
+    const int bit = (kTs == 2 ? 1 : 2 * t + 1) * kBits - 16;
+    return bit >= 0 ? bit / 8 : -((-bit + 7) / 8);
+  }
 
   constexpr WindowTables() : source{}, control{}, mask{} {
-    for (int permute = 0; permute < kPermutes; ++permute) {
-      const int j = permute % 4;
-      const int t = permute / 4;
+    for (int q = 0; q < 8; ++q) {
+      const int permute = permute_of(q), t = q / 4;
       for (int lane = 0; lane < 8; ++lane) {
         for (int i = 0; i < 8; ++i) {
-          const int stream = (4 * kBits * lane + kBits * j + first_byte(kBits, t) + i + kTileBytes) % kTileBytes;
+          const int first = 4 * kBits * lane + kBits * (q % 4 / kJs * kJs) + first_byte(t);
+          const int stream = (first + i + kTileBytes) % kTileBytes;
           const int offset = stream / 4 * 4 + 3 - stream % 4;  // stream bytes are stored reversed inside each word
           const int destination = 8 * lane + 7 - i;
           source[permute][destination] = static_cast<std::uint8_t>(offset % 64);
           mask[permute][offset / 64] |= std::uint64_t{1} << destination;
         }
-      }
-    }
-    for (int t = 0; t < 2; ++t) {
-      for (int window = 0; window < 4; ++window) {
-        const int symbol = 2 * t + 4 * (window / 2) + window % 2;
-        const int end = (symbol + 1) * kBits - 8 * first_byte(kBits, t);
-        if (end < 16 || end > 64) throw "a window does not fit its qword";
-        for (int lane = 0; lane < 8; ++lane) {
-          control[t][8 * lane + 2 * window] = static_cast<std::uint8_t>(64 - end);
-          control[t][8 * lane + 2 * window + 1] = static_cast<std::uint8_t>((64 - end + 8) % 64);
+        for (int window = 0; window < 4; ++window) {
+          const int symbol = 8 * (q % kJs) + 2 * t + 4 * (window / 2) + window % 2;
+          const int end = (symbol + 1) * kBits - 8 * first_byte(t);
+          if (end < 16 || end > 64) throw "a window does not fit its qword";
+          std::uint8_t* out = control[control_of(q)] + 8 * lane + 2 * window;
+          out[0] = static_cast<std::uint8_t>(64 - end);
+          out[1] = static_cast<std::uint8_t>((64 - end + 8) % 64);
         }
       }
     }
@@ -94,8 +94,9 @@ struct States {
 
   template <int kQ>
   __m512i states() const {
-    constexpr int kPermute = Tables::kShared ? kQ % 4 : kQ;  // equal permutes of t = 0 and 1 are merged by the compiler
-    return _mm512_multishift_epi64_epi8(_mm512_load_si512(kTables.control[kQ / 4]), lane_bytes<kPermute>());
+    // Equal permutes of several lines are merged by the compiler.
+    return _mm512_multishift_epi64_epi8(_mm512_load_si512(kTables.control[Tables::control_of(kQ)]),
+                                        lane_bytes<Tables::permute_of(kQ)>());
   }
 };
 
@@ -109,24 +110,11 @@ inline __m512i product_high(__m512i states) {
   return _mm512_add_epi16(_mm512_mulhi_epu16(states, low_factor), _mm512_mullo_epi16(states, high_factor));
 }
 
-struct I8 {
+// What the code classes share.
+struct Columns {
   using Simd = avx512::Simd;
   static constexpr int kVectorsPerTile = 1;
-  // A byte dot product takes five cycles and a line about three and a half, plus half a cycle per row.
-  template <int kRows>
-  static constexpr int kChains = kRows == 1   ? 4
-                                 : kRows == 2 ? 2
-                                              : 1;
-
-  // c: two bytes for every weight, whose sum is its code.
-  template <int kBits>
-  struct Codes : States<kBits> {
-    template <int kQ>
-    void line(__m512i (&c)[1]) const {
-      const __m512i s = this->template states<kQ>();
-      c[0] = _mm512_avg_epu8(product_low(s), product_high(s));
-    }
-  };
+  static constexpr std::uint8_t kCodebooks = 1u << static_cast<int>(codec::Codebook::kMul1);
 
   static Simd::Sum dot(Simd::Sum sum, __m512i c, __m512i q) {
     return Simd::sum_of(_mm512_dpbusd_epi32(Simd::int_of(sum), c, q));
@@ -138,22 +126,100 @@ struct I8 {
     asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(total) : "v"(c), "m"(*reinterpret_cast<const std::int32_t*>(q)));
     return Simd::sum_of(total);
   }
+  static void natural_order(__m512 (&v)[1]) {
+    v[0] = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15), v[0]);
+  }
+};
+
+// Two bytes for every weight, whose sum is its code.
+struct Pairs : Columns {
+  static constexpr int kLineInputs = 2;
+  static constexpr int kLargestValue = 127;
+  static constexpr float kCodeStep = kMul1Pairs.step;
+  static constexpr float kCodeOffset = kMul1Pairs.offset;
+  // A byte dot product takes five cycles and a line about three and a half, plus half a cycle per row.
+  template <int kRows>
+  static constexpr int kChains = kRows == 1   ? 4
+                                 : kRows == 2 ? 2
+                                              : 1;
+
+  template <int kBits>
+  struct Codes : States<kBits> {
+    template <int kQ>
+    void line(__m512i (&c)[1]) const {
+      const __m512i s = this->template states<kQ>();
+      c[0] = _mm512_avg_epu8(product_low(s), product_high(s));
+    }
+  };
 
   // Each byte twice.
   static void store_values(std::uint8_t* out, __m512i q) {
     const __m512i byte = _mm512_and_si512(q, _mm512_set1_epi32(0xFF));
     Simd::store_low16(out, _mm512_or_si512(byte, _mm512_slli_epi32(byte, 8)));
   }
-  static void natural_order(__m512 (&v)[1]) {
-    v[0] = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15), v[0]);
+};
+
+// The byte sum itself, 16 bits.
+struct Words : Columns {
+  static constexpr int kLineInputs = 2;
+  static constexpr int kLargestValue = 16383;
+  static constexpr float kCodeStep = kMul1Words.step;
+  static constexpr float kCodeOffset = kMul1Words.offset;
+
+  template <int kBits>
+  struct Codes : States<kBits> {
+    template <int kQ>
+    void line(__m512i (&c)[1]) const {
+      const __m512i s = this->template states<kQ>();
+      const __m512i one = _mm512_set1_epi8(1);
+      c[0] = _mm512_add_epi16(_mm512_maddubs_epi16(product_low(s), one), _mm512_maddubs_epi16(product_high(s), one));
+    }
+  };
+
+  static Simd::Sum dot(Simd::Sum sum, __m512i c, __m512i q) { return Simd::dot16(sum, c, q); }
+  static void store_values(std::uint8_t* out, __m512i q) { Simd::store_low16(out, q); }
+};
+
+// One byte for every weight. A lane holds the rows 4q, 4q + 2, 4q + 1, 4q + 3 of its column: the words of two row pairs
+// side by side, as they come.
+struct Bytes : Columns {
+  static constexpr int kLineInputs = 4;
+  static constexpr int kLargestValue = 127;
+  static constexpr float kCodeStep = kMul1Bytes.step;
+  static constexpr float kCodeOffset = kMul1Bytes.offset;
+
+  template <int kBits>
+  struct Codes : States<kBits> {
+    // 64 times the byte sum of every state: 64 * 1020 fits 16 bits.
+    template <int kQ>
+    __m512i sums() const {
+      const __m512i s = this->template states<kQ>();
+      const __m512i weight = _mm512_set1_epi8(64);
+      return _mm512_add_epi16(_mm512_maddubs_epi16(product_low(s), weight),
+                              _mm512_maddubs_epi16(product_high(s), weight));
+    }
+    template <int kQ>
+    void line(__m512i (&c)[1]) const {
+      const __m512i low = _mm512_srli_epi16(sums<2 * kQ>(), 8);
+      c[0] = _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAA, low, sums<2 * kQ + 1>());
+    }
+  };
+
+  static void store_values(std::uint8_t* out, __m512i q) {
+    const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q), order));
   }
 };
 
 }  // namespace avx512
 
-constexpr BandKernel kBandI8SingleAvx512 = BandI8Direct<avx512::I8>::kernel<1>(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8QuadAvx512 = BandI8Direct<avx512::I8>::kernel<4>(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8PanelAvx512 = BandI8Panel<avx512::I8, kHalfBandTiles>::kernel(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8WidePanelAvx512 = BandI8Panel<avx512::I8, kBandTiles>::kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8SingleAvx512 = BandI8Direct<avx512::Pairs>::kernel<1>(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8QuadAvx512 = BandI8Direct<avx512::Pairs>::kernel<4>(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8PanelAvx512 = BandI8Panel<avx512::Pairs, kHalfBandTiles>::kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandI8WidePanelAvx512 = BandI8Panel<avx512::Pairs, kBandTiles>::kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandWordsPanelAvx512 = BandI8Panel<avx512::Words, kHalfBandTiles>::kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandWordsWidePanelAvx512 = BandI8Panel<avx512::Words, kBandTiles>::kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandBytesPanelAvx512 = BandI8Panel<avx512::Bytes, kHalfBandTiles>::kernel(&kBlockOpsAvx512);
+constexpr BandKernel kBandBytesWidePanelAvx512 = BandI8Panel<avx512::Bytes, kBandTiles>::kernel(&kBlockOpsAvx512);
 
 }  // namespace fairway::kernels

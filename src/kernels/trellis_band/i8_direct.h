@@ -39,7 +39,7 @@ struct BandI8Direct : BandI8<K> {
         Base::template prefetch<kBits>(tile + ahead);
         typename K::template Codes<kBits> codes;
         codes.load(tile);
-        unrolled<kTileLines>([&](auto line) FAIRWAY_INLINE_LAMBDA {
+        unrolled<kTileLines<K>>([&](auto line) FAIRWAY_INLINE_LAMBDA {
           I c[kPerTile];
           codes.template line<line>(c);
           unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
@@ -49,7 +49,7 @@ struct BandI8Direct : BandI8<K> {
             });
           });
         });
-        unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { values[r] += codec::kTileDim * kValueBytes; });
+        unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { values[r] += codec::kTileDim * kValueBytes<K>; });
       }
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
         const F scale = S::set1(scales[r * scale_stride]);
@@ -72,7 +72,7 @@ struct BandI8Direct : BandI8<K> {
     const float* facts = Row::block_facts(rows, band.in);
     for (int block = 0; block < band.in / kBandWidth; ++block) {
       direct_block<kBits, kRows>(band.words + block * kBlockTileRows * band.row_bytes, band.tiles, band.row_bytes,
-                                 Base::bytes_ahead(band, block), rows + block * kBandWidth * kValueBytes, row_stride,
+                                 Base::bytes_ahead(band, block), rows + block * kBandWidth * kValueBytes<K>, row_stride,
                                  facts + 2 * block, row_stride / static_cast<std::int64_t>(sizeof(float)), y);
     }
     for (int r = 0; r < kRows; ++r) Base::finish_row(rows + r * row_stride, band, y + r * kBandWidth);
@@ -112,7 +112,7 @@ struct BandI8Direct : BandI8<K> {
 
   template <int kShare>
   static constexpr BandKernel kernel(const BlockOps* ops) {
-    return {ops, Base::kMul1Bit, 0, Row::row_bytes, Row::store_block, dot_direct<kShare>};
+    return {ops, K::kCodebooks, 0, Row::row_bytes, Row::store_block, dot_direct<kShare>};
   }
 };
 

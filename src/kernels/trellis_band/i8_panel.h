@@ -27,7 +27,7 @@ struct BandI8Panel : BandI8<K> {
     for (int t = 0; t < kSliceTiles; ++t, tiles += 32 * kBits, out += codec::kTileDim) {
       Base::template prefetch<kBits>(tiles + ahead);
       codes.load(tiles);
-      unrolled<kTileLines>([&](auto line) FAIRWAY_INLINE_LAMBDA {
+      unrolled<kTileLines<K>>([&](auto line) FAIRWAY_INLINE_LAMBDA {
         I c[kPerTile];
         codes.template line<line>(c);
         unrolled<kPerTile>([&](auto v)
@@ -46,7 +46,7 @@ struct BandI8Panel : BandI8<K> {
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { sum[r][w] = S::sum_of(S::set1_i(0)); });
       });
       const std::uint32_t* line = panel;
-      for (int k = 0; k < kBlockTileRows * kTileLines; ++k, line += kSliceWidth) {
+      for (int k = 0; k < kBlockTileRows * kTileLines<K>; ++k, line += kSliceWidth) {
         I c[kWide];
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { c[w] = S::load_i(line + w * S::kLanes); });
         unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
@@ -103,9 +103,9 @@ struct BandI8Panel : BandI8<K> {
       for (int slice = 0; slice < band.tiles / kSliceTiles; ++slice) {
         const Words tiles = band.words + block * kBlockTileRows * band.row_bytes + slice * kSliceTiles * 32 * band.bits;
         for (int i = 0; i < kBlockTileRows; ++i) {
-          decode(tiles + i * band.row_bytes, Base::bytes_ahead(band, block), panel + i * kTileLines * kSliceWidth);
+          decode(tiles + i * band.row_bytes, Base::bytes_ahead(band, block), panel + i * kTileLines<K> * kSliceWidth);
         }
-        multiply_any<kTileRows>(panel, rows + block * kBandWidth * kValueBytes, row_stride, facts + 2 * block,
+        multiply_any<kTileRows>(panel, rows + block * kBandWidth * kValueBytes<K>, row_stride, facts + 2 * block,
                                 row_stride / static_cast<std::int64_t>(sizeof(float)), m, y + slice * kSliceWidth);
       }
     }
@@ -113,8 +113,8 @@ struct BandI8Panel : BandI8<K> {
   }
 
   static constexpr BandKernel kernel(const BlockOps* ops) {
-    constexpr std::size_t kPanelBytes = sizeof(std::uint32_t) * kBlockTileRows * kTileLines * kSliceWidth;
-    return {ops, Base::kMul1Bit, kPanelBytes, Row::row_bytes, Row::store_block, dot_panel};
+    constexpr std::size_t kPanelBytes = sizeof(std::uint32_t) * kBlockTileRows * kTileLines<K> * kSliceWidth;
+    return {ops, K::kCodebooks, kPanelBytes, Row::row_bytes, Row::store_block, dot_panel};
   }
 };
 

@@ -70,4 +70,10 @@ extern const BandKernel kBandF32SingleAvx512, kBandF32QuadAvx512, kBandF32PanelA
 extern const BandKernel kBandI8SingleAvx2, kBandI8QuadAvx2, kBandI8PanelAvx2, kBandI8WidePanelAvx2;
 extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx512, kBandI8WidePanelAvx512;
 
+// The same with weights as one byte: less exact (0.76 % of a weight's deviation instead of 0.48 %), half the products.
+extern const BandKernel kBandBytesPanelAvx512, kBandBytesWidePanelAvx512;
+
+// 16-bit codes and 15-bit activations: as many products as with two bytes, nearly as exact as fp32.
+extern const BandKernel kBandWordsPanelAvx512, kBandWordsWidePanelAvx512;
+
 }  // namespace fairway::kernels
