@@ -9,7 +9,8 @@
 //
 // A tile decodes into lines: a line holds K::kLineInputs inputs of each of its 16 columns, one column per 32-bit lane.
 //
-// K provides: Simd (trait); kCodebooks; kLargestValue; kVectorsPerTile, registers of a line; Codes<kBits>, with
+// K provides: Simd (trait); Row, how x is prepared (I8Row<K> with kLargestValue); Sum with zero, add and fold, which
+// gives the 32-bit lanes of a sum as floats; kCodebooks; kVectorsPerTile, registers of a line; Codes<kBits>, with
 // load(tile) and line<q>(c), tile rows from kLineInputs * q on in the form that dot(sum, c, values) multiplies, where
 // values are one lane of a prepared row, broadcast; store_values(out, q), which puts one register of integers into a
 // prepared row; natural_order(v), the columns of a tile from lane order.
@@ -22,6 +23,17 @@
 #include "kernels/trellis_band/unroll.h"
 
 namespace fairway::kernels {
+
+constexpr std::uint8_t kMul1Bit = 1u << static_cast<int>(codec::Codebook::kMul1);
+
+// Sums of integer products.
+template <class S>
+struct IntegerSums {
+  using Sum = typename S::Sum;
+  static Sum zero() { return S::sum_of(S::set1_i(0)); }
+  static Sum add(Sum a, Sum b) { return S::sum_of(S::add_i(S::int_of(a), S::int_of(b))); }
+  static typename S::F fold(Sum sum) { return S::to_float(S::int_of(sum)); }
+};
 
 // Bytes of a prepared row per input: a lane of 32 bits holds the inputs of one line.
 template <class K>
@@ -85,8 +97,8 @@ struct BandI8 {
   using S = typename K::Simd;
   using F = typename S::F;
   using I = typename S::I;
-  using Sum = typename S::Sum;
-  using Row = I8Row<K>;
+  using Sum = typename K::Sum;
+  using Row = typename K::Row;
   using Words = const std::uint8_t*;
   static constexpr int kPerTile = K::kVectorsPerTile;
 

@@ -18,9 +18,10 @@ inline __m256i state_pair_codes(__m256i states) {
   return _mm256_maddubs_epi16(_mm256_avg_epu8(low, high), _mm256_set1_epi8(1));
 }
 
-struct I8 {
+struct I8 : IntegerSums<Simd> {
   using Simd = avx2::Simd;
-  static constexpr std::uint8_t kCodebooks = 1u << static_cast<int>(codec::Codebook::kMul1);
+  using Row = I8Row<I8>;
+  static constexpr std::uint8_t kCodebooks = kMul1Bit;
   static constexpr int kLineInputs = 2;
   static constexpr int kLargestValue = 127;
   static constexpr float kCodeStep = kMul1Pairs.step;

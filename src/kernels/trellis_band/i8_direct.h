@@ -29,7 +29,7 @@ struct BandI8Direct : BandI8<K> {
     for (int t = 0; t < count; ++t, tiles += 32 * kBits, y += codec::kTileDim) {
       Sum total[kRows][kPerTile][kChains];
       unrolled<kRows * kPerTile * kChains>([&](auto i) FAIRWAY_INLINE_LAMBDA {
-        total[i / (kPerTile * kChains)][i / kChains % kPerTile][i % kChains] = S::sum_of(S::set1_i(0));
+        total[i / (kPerTile * kChains)][i / kChains % kPerTile][i % kChains] = K::zero();
       });
       Words tile = tiles;
       Words values[kRows];
@@ -54,11 +54,10 @@ struct BandI8Direct : BandI8<K> {
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
         const F scale = S::set1(scales[r * scale_stride]);
         unrolled<kPerTile>([&](auto v) FAIRWAY_INLINE_LAMBDA {
-          I sum = S::int_of(total[r][v][0]);
-          unrolled<kChains - 1>([&](auto i)
-                                    FAIRWAY_INLINE_LAMBDA { sum = S::add_i(sum, S::int_of(total[r][v][i + 1])); });
+          Sum sum = total[r][v][0];
+          unrolled<kChains - 1>([&](auto i) FAIRWAY_INLINE_LAMBDA { sum = K::add(sum, total[r][v][i + 1]); });
           float* const out = y + r * kBandWidth + v * S::kLanes;
-          S::store(out, S::fma(scale, S::to_float(sum), S::load(out)));
+          S::store(out, S::fma(scale, K::fold(sum), S::load(out)));
         });
       });
     }

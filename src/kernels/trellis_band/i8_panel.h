@@ -43,7 +43,7 @@ struct BandI8Panel : BandI8<K> {
     for (int v = 0; v < kSliceVectors; v += kWide, panel += kWide * S::kLanes, y += kWide * S::kLanes) {
       Sum sum[kRows][kWide];
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
-        unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { sum[r][w] = S::sum_of(S::set1_i(0)); });
+        unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { sum[r][w] = K::zero(); });
       });
       const std::uint32_t* line = panel;
       for (int k = 0; k < kBlockTileRows * kTileLines<K>; ++k, line += kSliceWidth) {
@@ -58,7 +58,7 @@ struct BandI8Panel : BandI8<K> {
         const F scale = S::set1(scales[r * scale_stride]);
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA {
           float* const out = y + r * kBandWidth + w * S::kLanes;
-          S::store(out, S::fma(scale, S::to_float(S::int_of(sum[r][w])), S::load(out)));
+          S::store(out, S::fma(scale, K::fold(sum[r][w]), S::load(out)));
         });
       });
     }

@@ -1,5 +1,10 @@
-// The SIMD trait of the AVX-512 files: sixteen 32-bit lanes. Include only from *_avx512.cc.
+// The SIMD trait of the AVX-512 files: sixteen 32-bit lanes. Include only from *_avx512.cc and *_avx512fp16.cc, which
+// may define FAIRWAY_ISA, the namespace, before.
 #pragma once
+
+#ifndef FAIRWAY_ISA
+#define FAIRWAY_ISA avx512
+#endif
 
 // GCC 12 takes the "undefined" pass-through operands inside its own intrinsics for uses of uninitialised variables
 // (GCC bug 105593).
@@ -16,7 +21,7 @@
 
 #include "kernels/trellis_band/lane_words.h"
 
-namespace fairway::kernels::avx512 {
+namespace fairway::kernels::FAIRWAY_ISA {
 
 struct Simd {
   using F = __m512;
@@ -124,4 +129,4 @@ struct Simd {
   static Sum dot16(Sum acc, I a, I b) { return sum_of(_mm512_dpwssd_epi32(int_of(acc), a, b)); }
 };
 
-}  // namespace fairway::kernels::avx512
+}  // namespace fairway::kernels::FAIRWAY_ISA
