@@ -2,18 +2,18 @@
 // multiplying them (i8_direct.h, i8_panel.h) share.
 //
 // A kernel reads a weight as an integer code c, value = K::kCodeStep * c - K::kCodeOffset (mul1_codes.h and i16.h say
-// which), and a row of x as integers q, |q| <= K::kLargestValue, with one scale per 128-input block. So a product of a
-// row with a column is step * sum(c q) - offset * sum(q), times the scale. The sums of one block are exact in int32 and
-// rounded once to fp32; the rest is one fused multiply-add per block in ascending order, so all kernels that read the
-// same codes give the same bits.
+// which), and a row of x as integers q, |q| <= K::kLargestValue, with one scale per K::kScaleInputs inputs. So a
+// product of a row with a column is step * sum(c q) - offset * sum(q), times the scale. The sums of one block are exact
+// in int32 and rounded once to fp32; the rest is one fused multiply-add per block in ascending order, so all kernels
+// that read the same codes give the same bits.
 //
 // A tile decodes into lines: a line holds K::kLineInputs inputs of each of its 16 columns, one column per 32-bit lane.
 //
-// K provides: Simd (trait); Row, how x is prepared (I8Row<K> with kLargestValue); Sum with zero, add and fold, which
-// gives the 32-bit lanes of a sum as floats; kCodebooks; kVectorsPerTile, registers of a line; Codes<kBits>, with
-// load(tile) and line<q>(c), tile rows from kLineInputs * q on in the form that dot(sum, c, values) multiplies, where
-// values are one lane of a prepared row, broadcast; store_values(out, q), which puts one register of integers into a
-// prepared row; natural_order(v), the columns of a tile from lane order.
+// K provides: Simd (trait); Row, how x is prepared (I8Row<K>, with kLargestValue); kScaleInputs; Sum with zero, add and
+// fold, which gives the 32-bit lanes of a sum as floats; kCodebooks; kVectorsPerTile, registers of a line;
+// Codes<kBits>, with load(tile) and line<q>(c), tile rows from kLineInputs * q on in the form that dot(sum, c, values)
+// multiplies, where values are one lane of a prepared row, broadcast; store_values(out, q), which puts one register of
+// integers into a prepared row; natural_order(v), the columns of a tile from lane order.
 #pragma once
 
 #include <cstring>
@@ -41,42 +41,46 @@ constexpr int kValueBytes = 4 / K::kLineInputs;
 template <class K>
 constexpr int kTileLines = codec::kTileDim / K::kLineInputs;
 
-// Prepared row: kValueBytes<K> per input, then per block its scale and the sum of its integers, as floats.
+// The largest magnitude of a block: integer maximum of the bit patterns, so NaN wins and reaches the result through the
+// scale.
+template <class S, int kCount>
+float largest_magnitude(const float* x) {
+  typename S::I largest = S::set1_i(0);
+  for (int i = 0; i < kCount; i += S::kLanes) {
+    largest = S::max_u(largest, S::and_i(S::as_int(S::load(x + i)), S::set1_i(0x7FFFFFFF)));
+  }
+  std::uint32_t lanes[S::kLanes];
+  S::store_i(lanes, largest);
+  std::uint32_t bits = 0;
+  for (int i = 0; i < S::kLanes; ++i) bits = lanes[i] > bits ? lanes[i] : bits;
+  float magnitude;
+  std::memcpy(&magnitude, &bits, sizeof magnitude);
+  return magnitude;
+}
+
+constexpr float kTinyBlock = 1e-33f;  // the scale of a smaller block would overflow; it counts as zero
+
+// Prepared row: kValueBytes<K> per input, then per K::kScaleInputs inputs (a divisor of 128) their scale and the sum of
+// their integers, as floats.
 template <class K>
 struct I8Row {
   using S = typename K::Simd;
 
   static std::size_t row_bytes(int in) {
     return static_cast<std::size_t>(in) * kValueBytes<K> +
-           static_cast<std::size_t>(in / kBandWidth) * 2 * sizeof(float);
+           static_cast<std::size_t>(in / K::kScaleInputs) * 2 * sizeof(float);
   }
-  static const float* block_facts(const std::uint8_t* row, int in) {
+  static const float* facts(const std::uint8_t* row, int in) {
     return reinterpret_cast<const float*>(row + static_cast<std::int64_t>(in) * kValueBytes<K>);
   }
 
-  // Integer maximum of the magnitudes' bit patterns, so NaN wins and reaches the result through the scale.
-  static float largest_magnitude(const float* x) {
-    typename S::I largest = S::set1_i(0);
-    for (int i = 0; i < kBandWidth; i += S::kLanes) {
-      largest = S::max_u(largest, S::and_i(S::as_int(S::load(x + i)), S::set1_i(0x7FFFFFFF)));
-    }
-    std::uint32_t lanes[S::kLanes];
-    S::store_i(lanes, largest);
-    std::uint32_t bits = 0;
-    for (int i = 0; i < S::kLanes; ++i) bits = lanes[i] > bits ? lanes[i] : bits;
-    float magnitude;
-    std::memcpy(&magnitude, &bits, sizeof magnitude);
-    return magnitude;
-  }
-
-  static void store_block(const float* x, std::uint8_t* row, int in, int block) {
+  static void store_part(const float* x, std::uint8_t* out, float* part_facts) {
     constexpr float kMost = K::kLargestValue;
-    const float largest = largest_magnitude(x);
-    const bool tiny = largest < 1e-33f;  // kMost / largest would overflow; such a block counts as zero
+    const float largest = largest_magnitude<S, K::kScaleInputs>(x);
+    const bool tiny = largest < kTinyBlock;
     const float inverse = tiny ? 0.0f : kMost / largest;
-    std::uint8_t* out = row + block * kBandWidth * kValueBytes<K>;
     typename S::I sum = S::set1_i(0);
-    for (int i = 0; i < kBandWidth; i += S::kLanes) {
+    for (int i = 0; i < K::kScaleInputs; i += S::kLanes) {
       typename S::I q = S::to_int(S::mul(S::load(x + i), S::set1(inverse)));
       q = S::max_i(S::set1_i(-K::kLargestValue), S::min_i(S::set1_i(K::kLargestValue), q));
       sum = S::add_i(sum, q);
@@ -86,9 +90,15 @@ struct I8Row {
     S::store_i(lanes, sum);
     std::int32_t total = 0;
     for (int i = 0; i < S::kLanes; ++i) total += lanes[i];
-    float* facts = reinterpret_cast<float*>(row + static_cast<std::int64_t>(in) * kValueBytes<K>) + 2 * block;
-    facts[0] = tiny ? 0.0f : largest / kMost;
-    facts[1] = static_cast<float>(total);
+    part_facts[0] = tiny ? 0.0f : largest / kMost;
+    part_facts[1] = static_cast<float>(total);
+  }
+
+  static void store_block(const float* x, std::uint8_t* row, int in, int block) {
+    float* const all = reinterpret_cast<float*>(row + static_cast<std::int64_t>(in) * kValueBytes<K>);
+    for (int i = block * kBandWidth; i < (block + 1) * kBandWidth; i += K::kScaleInputs, x += K::kScaleInputs) {
+      store_part(x, row + i * kValueBytes<K>, all + i / K::kScaleInputs * 2);
+    }
   }
 };
 
@@ -108,9 +118,9 @@ struct BandI8 {
 
   // y = step * y - offset * (sum of scale * integer sum), and the columns of each tile into natural order.
   static void finish_row(Words row, const Band& band, float* y) {
-    const float* facts = Row::block_facts(row, band.in);
+    const float* facts = Row::facts(row, band.in);
     float sum = 0;
-    for (int b = 0; b < band.in / kBandWidth; ++b) sum = S::fma_scalar(facts[2 * b], facts[2 * b + 1], sum);
+    for (int b = 0; b < band.in / K::kScaleInputs; ++b) sum = S::fma_scalar(facts[2 * b], facts[2 * b + 1], sum);
     const F offset = S::set1(-(K::kCodeOffset * sum));
     for (int t = 0; t < band.tiles; ++t, y += codec::kTileDim) {
       F v[kPerTile];

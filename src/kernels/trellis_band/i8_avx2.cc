@@ -23,6 +23,7 @@ struct I8 : IntegerSums<Simd> {
   using Row = I8Row<I8>;
   static constexpr std::uint8_t kCodebooks = kMul1Bit;
   static constexpr int kLineInputs = 2;
+  static constexpr int kScaleInputs = kBandWidth;
   static constexpr int kLargestValue = 127;
   static constexpr float kCodeStep = kMul1Pairs.step;
   static constexpr float kCodeOffset = kMul1Pairs.offset;

@@ -22,6 +22,7 @@ struct Pairs : ByteColumns {
   static constexpr std::uint8_t kCodebooks = kMul1Bit;
   using Row = I8Row<Pairs>;
   static constexpr int kLineInputs = 2;
+  static constexpr int kScaleInputs = kBandWidth;
   static constexpr float kCodeStep = kMul1Pairs.step;
   static constexpr float kCodeOffset = kMul1Pairs.offset;
   // A byte dot product takes five cycles and a line about three and a half, plus half a cycle per row.
@@ -51,6 +52,7 @@ struct Words : Columns, IntegerSums<Simd> {
   static constexpr std::uint8_t kCodebooks = kMul1Bit;
   using Row = I8Row<Words>;
   static constexpr int kLineInputs = 2;
+  static constexpr int kScaleInputs = kBandWidth;
   static constexpr int kLargestValue = 16383;
   static constexpr float kCodeStep = kMul1Words.step;
   static constexpr float kCodeOffset = kMul1Words.offset;
@@ -75,6 +77,7 @@ struct Bytes : ByteColumns {
   static constexpr std::uint8_t kCodebooks = kMul1Bit;
   using Row = I8Row<Bytes>;
   static constexpr int kLineInputs = 4;
+  static constexpr int kScaleInputs = kBandWidth / 2;  // 128 would leave the error of a product above 1 %
   static constexpr float kCodeStep = kMul1Bytes.step;
   static constexpr float kCodeOffset = kMul1Bytes.offset;
 
@@ -94,10 +97,7 @@ struct Bytes : ByteColumns {
     }
   };
 
-  static void store_values(std::uint8_t* out, __m512i q) {
-    const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q), order));
-  }
+  static void store_values(std::uint8_t* out, __m512i q) { store_interleaved_bytes(out, q); }
 };
 
 }  // namespace avx512

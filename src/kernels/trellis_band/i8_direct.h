@@ -17,6 +17,7 @@ struct BandI8Direct : BandI8<K> {
   using typename Base::S;
   using typename Base::Sum;
   using typename Base::Words;
+  static_assert(K::kScaleInputs == kBandWidth);
 
   // One pointer per row in a register: left alone, GCC makes one for every operand and keeps them in memory.
   [[gnu::always_inline]] static void hold_in_register(Words& pointer) { asm("" : "+r"(pointer)); }
@@ -68,7 +69,7 @@ struct BandI8Direct : BandI8<K> {
   template <int kBits, int kRows>
   [[gnu::noinline]] static void direct_rows(const Band& band, Words rows, std::int64_t row_stride, float* y) {
     for (int r = 0; r < kRows; ++r) Base::clear_row(y + r * kBandWidth, band.tiles);
-    const float* facts = Row::block_facts(rows, band.in);
+    const float* facts = Row::facts(rows, band.in);
     for (int block = 0; block < band.in / kBandWidth; ++block) {
       direct_block<kBits, kRows>(band.words + block * kBlockTileRows * band.row_bytes, band.tiles, band.row_bytes,
                                  Base::bytes_ahead(band, block), rows + block * kBandWidth * kValueBytes<K>, row_stride,

@@ -17,6 +17,8 @@ struct BandI8Panel : BandI8<K> {
   using typename Base::Sum;
   using typename Base::Words;
 
+  static constexpr int kScaleParts = kBandWidth / K::kScaleInputs;
+  static constexpr int kScaleLines = K::kScaleInputs / K::kLineInputs;  // lines under one scale
   static constexpr int kSliceWidth = kSliceTiles * codec::kTileDim;
   static constexpr int kSliceVectors = kSliceTiles * kPerTile;
 
@@ -46,7 +48,7 @@ struct BandI8Panel : BandI8<K> {
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { sum[r][w] = K::zero(); });
       });
       const std::uint32_t* line = panel;
-      for (int k = 0; k < kBlockTileRows * kTileLines<K>; ++k, line += kSliceWidth) {
+      for (int k = 0; k < kScaleLines; ++k, line += kSliceWidth) {
         I c[kWide];
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { c[w] = S::load_i(line + w * S::kLanes); });
         unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
@@ -97,7 +99,7 @@ struct BandI8Panel : BandI8<K> {
   static void dot_panel(const Band& band, Words rows, std::int64_t row_stride, int m, float* y, std::uint8_t* scratch) {
     auto* panel = reinterpret_cast<std::uint32_t*>(scratch);
     const DecodeFn decode = decoder(band.bits);
-    const float* facts = Row::block_facts(rows, band.in);
+    const float* facts = Row::facts(rows, band.in);
     for (int r = 0; r < m; ++r) Base::clear_row(y + r * kBandWidth, band.tiles);
     for (int block = 0; block < band.in / kBandWidth; ++block) {
       for (int slice = 0; slice < band.tiles / kSliceTiles; ++slice) {
@@ -105,8 +107,12 @@ struct BandI8Panel : BandI8<K> {
         for (int i = 0; i < kBlockTileRows; ++i) {
           decode(tiles + i * band.row_bytes, Base::bytes_ahead(band, block), panel + i * kTileLines<K> * kSliceWidth);
         }
-        multiply_any<kTileRows>(panel, rows + block * kBandWidth * kValueBytes<K>, row_stride, facts + 2 * block,
-                                row_stride / static_cast<std::int64_t>(sizeof(float)), m, y + slice * kSliceWidth);
+        for (int part = 0; part < kScaleParts; ++part) {
+          const int scale = block * kScaleParts + part;
+          multiply_any<kTileRows>(panel + part * kScaleLines * kSliceWidth,
+                                  rows + scale * K::kScaleInputs * kValueBytes<K>, row_stride, facts + 2 * scale,
+                                  row_stride / static_cast<std::int64_t>(sizeof(float)), m, y + slice * kSliceWidth);
+        }
       }
     }
     for (int r = 0; r < m; ++r) Base::finish_row(rows + r * row_stride, band, y + r * kBandWidth);

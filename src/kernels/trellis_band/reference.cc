@@ -37,7 +37,7 @@ void reference_transform_input(const TrellisMatrix& matrix, const float* x, int 
   for (int begin = 0; begin < matrix.in; begin += kBandWidth) transform(out + begin);
 }
 
-void reference_band(const TrellisMatrix& matrix, int band, const double* x, int m, double* y) {
+void reference_inner(const TrellisMatrix& matrix, int band, const double* x, int m, double* y) {
   for (std::int64_t i = 0; i < std::int64_t{m} * kBandWidth; ++i) y[i] = 0;
   std::array<float, codec::kTileWeights> tile;
   for (int kt = 0; kt < matrix.in / codec::kTileDim; ++kt) {
@@ -53,6 +53,10 @@ void reference_band(const TrellisMatrix& matrix, int band, const double* x, int 
       }
     }
   }
+}
+
+void reference_band(const TrellisMatrix& matrix, int band, const double* x, int m, double* y) {
+  reference_inner(matrix, band, x, m, y);
   for (int row = 0; row < m; ++row) {
     double* out = y + std::int64_t{row} * kBandWidth;
     transform(out);

@@ -124,6 +124,12 @@ struct Columns {
   }
 };
 
+// One byte per input, in the order of line codes that pair the words of rows 2q, 2q + 1 with those of 2q + 2, 2q + 3.
+inline void store_interleaved_bytes(std::uint8_t* out, __m512i q) {
+  const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q), order));
+}
+
 // Byte dot products.
 struct ByteColumns : Columns, IntegerSums<Simd> {
   static constexpr int kLargestValue = 127;

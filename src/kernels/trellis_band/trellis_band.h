@@ -73,6 +73,10 @@ extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx5
 // The same with weights as one byte: less exact (0.76 % of a weight's deviation instead of 0.48 %), half the products.
 extern const BandKernel kBandBytesPanelAvx512, kBandBytesWidePanelAvx512;
 
+// 3inst and mcg on processors with half-precision arithmetic: fp16 activations, and int8 with weights as one byte.
+extern const BandKernel kBandF16SingleAvx512, kBandF16QuadAvx512, kBandF16PanelAvx512, kBandF16WidePanelAvx512;
+extern const BandKernel kBandF16BytesPanelAvx512, kBandF16BytesWidePanelAvx512;
+
 // 16-bit codes and 15-bit activations: as many products as with two bytes, nearly as exact as fp32.
 extern const BandKernel kBandWordsPanelAvx512, kBandWordsWidePanelAvx512;
 
