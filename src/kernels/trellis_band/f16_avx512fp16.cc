@@ -143,9 +143,9 @@ template <int kShare>
 void dot_direct(const Band& band, const std::uint8_t* rows, std::int64_t row_stride, int m, float* y,
                 std::uint8_t* scratch) {
   if (band.codebook == codec::Codebook::kMcg) {
-    BandI8Direct<Halves<codec::Codebook::kMcg>>::dot_direct<kShare>(band, rows, row_stride, m, y, scratch);
+    BandI8Direct<Halves<codec::Codebook::kMcg>>::dot_direct<kShare, false>(band, rows, row_stride, m, y, scratch);
   } else {
-    BandI8Direct<Halves<codec::Codebook::k3inst>>::dot_direct<kShare>(band, rows, row_stride, m, y, scratch);
+    BandI8Direct<Halves<codec::Codebook::k3inst>>::dot_direct<kShare, false>(band, rows, row_stride, m, y, scratch);
   }
 }
 

@@ -137,9 +137,8 @@ struct BandI8 {
     if (block + 1 < band.in / kBandWidth) return block_bytes;
     return band.next == nullptr ? 0 : band.next - (band.words + block * block_bytes);
   }
-  template <int kBits>
-  static void prefetch(Words tile) {
-    for (int i = 0; i < 32 * kBits; i += 64) S::prefetch_l2(tile + i);
+  [[gnu::always_inline]] static void prefetch(Words tile, int bytes) {
+    for (int i = 0; i < bytes; i += 64) S::prefetch_l2(tile + i);
   }
 };
 

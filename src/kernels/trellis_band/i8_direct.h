@@ -22,12 +22,17 @@ struct BandI8Direct : BandI8<K> {
   // One pointer per row in a register: left alone, GCC makes one for every operand and keeps them in memory.
   [[gnu::always_inline]] static void hold_in_register(Words& pointer) { asm("" : "+r"(pointer)); }
 
-  // y[kRows][128] += one block of inputs. Sums stay in registers from tile row to tile row.
+  // y[kRows][128] += one block of inputs. Sums stay in registers from tile row to tile row. kBits = 0: the width is
+  // known only at run time.
   template <int kBits, int kRows>
-  static void direct_block(Words tiles, int count, std::int64_t row_bytes, std::int64_t ahead, Words x,
-                           std::int64_t row_stride, const float* scales, std::int64_t scale_stride, float* y) {
+  static void direct_block(const Band& band, Words tiles, std::int64_t ahead, Words x, std::int64_t row_stride,
+                           const float* scales, std::int64_t scale_stride, float* y) {
     constexpr int kChains = K::template kChains<kRows>;
-    for (int t = 0; t < count; ++t, tiles += 32 * kBits, y += codec::kTileDim) {
+    const int tile_bytes = 32 * (kBits == 0 ? band.bits : kBits);
+    const std::int64_t row_bytes = band.row_bytes;
+    typename K::template Codes<kBits> codes;
+    if constexpr (kBits == 0) codes.set_width(band.bits);
+    for (int t = 0; t < band.tiles; ++t, tiles += tile_bytes, y += codec::kTileDim) {
       Sum total[kRows][kPerTile][kChains];
       unrolled<kRows * kPerTile * kChains>([&](auto i) FAIRWAY_INLINE_LAMBDA {
         total[i / (kPerTile * kChains)][i / kChains % kPerTile][i % kChains] = K::zero();
@@ -37,8 +42,7 @@ struct BandI8Direct : BandI8<K> {
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { values[r] = x + r * row_stride; });
       for (int i = 0; i < kBlockTileRows; ++i, tile += row_bytes) {
         unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA { hold_in_register(values[r]); });
-        Base::template prefetch<kBits>(tile + ahead);
-        typename K::template Codes<kBits> codes;
+        Base::prefetch(tile + ahead, tile_bytes);
         codes.load(tile);
         unrolled<kTileLines<K>>([&](auto line) FAIRWAY_INLINE_LAMBDA {
           I c[kPerTile];
@@ -71,7 +75,7 @@ struct BandI8Direct : BandI8<K> {
     for (int r = 0; r < kRows; ++r) Base::clear_row(y + r * kBandWidth, band.tiles);
     const float* facts = Row::facts(rows, band.in);
     for (int block = 0; block < band.in / kBandWidth; ++block) {
-      direct_block<kBits, kRows>(band.words + block * kBlockTileRows * band.row_bytes, band.tiles, band.row_bytes,
+      direct_block<kBits, kRows>(band, band.words + block * kBlockTileRows * band.row_bytes,
                                  Base::bytes_ahead(band, block), rows + block * kBandWidth * kValueBytes<K>, row_stride,
                                  facts + 2 * block, row_stride / static_cast<std::int64_t>(sizeof(float)), y);
     }
@@ -98,21 +102,34 @@ struct BandI8Direct : BandI8<K> {
     return direct_for_bits<kMost>(bits);
   }
 
+  template <int kMost>
+  static DirectFn direct_any_width(int rows) {
+    if constexpr (kMost > 1) {
+      if (rows < kMost) return direct_any_width<kMost - 1>(rows);
+    }
+    return direct_rows<0, kMost>;
+  }
+
   // At most kShare rows share a decode; the rest is spread evenly, since every pass decodes again.
-  template <int kShare>
+  template <int kShare, bool kRuntimeWidth>
   static void dot_direct(const Band& band, Words rows, std::int64_t row_stride, int m, float* y, std::uint8_t*) {
     for (int passes = (m + kShare - 1) / kShare; passes > 0; --passes) {
       const int count = (m + passes - 1) / passes;
-      direct_for<kShare>(count, band.bits)(band, rows, row_stride, y);
+      if constexpr (kRuntimeWidth) {
+        direct_any_width<kShare>(count)(band, rows, row_stride, y);
+      } else {
+        direct_for<kShare>(count, band.bits)(band, rows, row_stride, y);
+      }
       rows += count * row_stride;
       y += count * kBandWidth;
       m -= count;
     }
   }
 
-  template <int kShare>
+  // kRuntimeWidth: one body for all widths instead of one compiled for each.
+  template <int kShare, bool kRuntimeWidth = false>
   static constexpr BandKernel kernel(const BlockOps* ops) {
-    return {ops, K::kCodebooks, 0, Row::row_bytes, Row::store_block, dot_direct<kShare>};
+    return {ops, K::kCodebooks, 0, Row::row_bytes, Row::store_block, dot_direct<kShare, kRuntimeWidth>};
   }
 };
 

@@ -27,7 +27,7 @@ struct BandI8Panel : BandI8<K> {
   static void decode_tile_row(Words tiles, std::int64_t ahead, std::uint32_t* out) {
     typename K::template Codes<kBits> codes;
     for (int t = 0; t < kSliceTiles; ++t, tiles += 32 * kBits, out += codec::kTileDim) {
-      Base::template prefetch<kBits>(tiles + ahead);
+      Base::prefetch(tiles + ahead, 32 * kBits);
       codes.load(tiles);
       unrolled<kTileLines<K>>([&](auto line) FAIRWAY_INLINE_LAMBDA {
         I c[kPerTile];

@@ -102,6 +102,64 @@ struct States {
   }
 };
 
+// The same for a width that is known only at run time: each row pair has its own permute, over all registers that a
+// tile of 8 bits needs.
+struct RuntimeTables {
+  alignas(64) std::uint8_t source[8][64];  // tile byte of each destination byte, modulo 128
+  alignas(64) std::uint8_t control[8][64];
+  std::uint64_t upper[8];  // destination bytes that come from the second 128 bytes of the tile
+  int tile_bytes;
+
+  template <int kBits>
+  static constexpr RuntimeTables of() {
+    using Fixed = WindowTables<kBits>;
+    RuntimeTables tables{};
+    tables.tile_bytes = Fixed::kTileBytes;
+    for (int q = 0; q < 8; ++q) {
+      for (int i = 0; i < 64; ++i) {
+        int part = 0;
+        while ((kWindowTables<kBits>.mask[Fixed::permute_of(q)][part] >> i & 1) == 0) ++part;
+        tables.source[q][i] =
+            static_cast<std::uint8_t>(64 * (part % 2) + kWindowTables<kBits>.source[Fixed::permute_of(q)][i]);
+        tables.upper[q] |= std::uint64_t{part / 2 != 0} << i;
+        tables.control[q][i] = kWindowTables<kBits>.control[Fixed::control_of(q)][i];
+      }
+    }
+    return tables;
+  }
+};
+
+inline constexpr RuntimeTables kRuntimeTables[] = {
+#define FAIRWAY_TABLES(b) RuntimeTables::of<b>(),
+    FAIRWAY_FOR_EACH_BITS(FAIRWAY_TABLES)
+#undef FAIRWAY_TABLES
+};
+
+template <>
+struct States<0> {
+  const RuntimeTables* tables;
+  __m512i part[4];
+
+  void set_width(int bits) { tables = &kRuntimeTables[bits - FAIRWAY_MIN_BITS]; }
+
+  void load(const std::uint8_t* tile) {
+    for (int i = 0; i < 4; ++i) {
+      const int bytes = tables->tile_bytes - 64 * i;
+      const __mmask64 inside = bytes >= 64 ? ~__mmask64{0} : bytes <= 0 ? 0 : (__mmask64{1} << bytes) - 1;
+      part[i] = _mm512_maskz_loadu_epi8(inside, tile + 64 * i);
+    }
+  }
+
+  template <int kQ>
+  __m512i states() const {
+    const __m512i source = _mm512_load_si512(tables->source[kQ]);
+    const __m512i low = _mm512_permutex2var_epi8(part[0], source, part[1]);
+    const __m512i high = _mm512_permutex2var_epi8(part[2], source, part[3]);
+    return _mm512_multishift_epi64_epi8(_mm512_load_si512(tables->control[kQ]),
+                                        _mm512_mask_blend_epi8(tables->upper[kQ], low, high));
+  }
+};
+
 // The two 16-bit halves of s * multiplier mod 2^32, s < 2^16.
 template <std::uint32_t kMultiplier>
 __m512i product_low(__m512i states) {

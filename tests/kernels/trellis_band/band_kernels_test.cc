@@ -49,6 +49,7 @@ const NamedKernel kKernels[] = {
     {"pairs wide panel avx2", &kBandI8WidePanelAvx2, kCpuAvx2, kPairs, true},
     {"pairs single avx512", &kBandI8SingleAvx512, kZmm, kPairs},
     {"pairs quad avx512", &kBandI8QuadAvx512, kZmm, kPairs},
+    {"pairs of any width avx512", &kBandI8RuntimeAvx512, kZmm, kPairs},
     {"words panel avx512", &kBandWordsPanelAvx512, kZmm, kWords},
     {"words wide panel avx512", &kBandWordsWidePanelAvx512, kZmm, kWords, true},
     {"bytes panel avx512", &kBandBytesPanelAvx512, kZmm, kBytes},
