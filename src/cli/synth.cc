@@ -65,8 +65,11 @@ void check_space(const fs::path& out, const std::vector<SynthTensor>& tensors) {
   }
 }
 
-void write_side_files(const nlohmann::ordered_json& config, int vocab_size, const Source& source, const fs::path& out) {
-  write_text_file(out / "quantization_config.json", json_text(config["quantization_config"]), "--out");
+void write_side_files(const nlohmann::ordered_json& config, const std::vector<SynthTensor>& tensors, int vocab_size,
+                      const Source& source, const fs::path& out) {
+  nlohmann::ordered_json quantization = config["quantization_config"];
+  quantization["tensor_storage"] = tensor_storage(tensors);
+  write_text_file(out / "quantization_config.json", json_text(quantization), "--out");
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {
     if (fs::exists(source.directory / name)) {
       fs::copy_file(source.directory / name, out / name, fs::copy_options::overwrite_existing);
@@ -96,7 +99,7 @@ int synth(const SynthOptions& options, bool json) {
   const fs::path out(options.out);
   check_space(out, tensors);
   write_tensors(tensors, options.seed, out);
-  write_side_files(config_json, config.vocab_size, source, out);
+  write_side_files(config_json, tensors, config.vocab_size, source, out);
   // Last, so that a directory that was interrupted is not taken for a model.
   write_text_file(out / "config.json", json_text(config_json), "--out");
 

@@ -55,6 +55,10 @@ void write_tensors(const std::vector<SynthTensor>& tensors, std::uint64_t seed, 
 nlohmann::ordered_json synth_config(const std::string& text, const std::string& file, const SynthOptions& options,
                                     double mean_bits);
 
+// "tensor_storage" of quantization_config.json: for every module its tensors, and for a trellis its width and the
+// codebook's multiplier.
+nlohmann::ordered_json tensor_storage(const std::vector<SynthTensor>& tensors);
+
 // tokenizer.json with one token per byte and placeholders "[256]", "[257]", ... up to vocab_size, without merges.
 std::string byte_tokenizer_json(int vocab_size);
 

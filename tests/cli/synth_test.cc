@@ -1,6 +1,9 @@
 // fairway synth: what it writes is a model that every other command accepts.
 #include <gtest/gtest.h>
 
+#include <map>
+#include <utility>
+
 #include "cli/process.h"
 #include "common/tiny_checkpoint.h"
 
@@ -65,6 +68,42 @@ TEST_F(Synth, EveryCodebookLoadsAndRuns) {
         run_fairway({"run", "--model", out, "--prompt", "a", "--max-tokens", "2", "--ignore-eos", "--json"});
     ASSERT_EQ(ran.code, 0) << codebook << ": " << ran.err;
     EXPECT_EQ(ran.json()["ids"].size(), 2u);
+  }
+}
+
+// The index has to agree with the headers of the weight files, which `inspect` reads.
+TEST_F(Synth, IndexOfStoredTensorsAgreesWithTheFiles) {
+  const std::map<std::string, std::pair<const char*, std::uint32_t>> flags = {
+      {"mul1", {"mul1_multiplier", 0x83DCD12Du}}, {"mcg", {"mcg_multiplier", 0xCBAC1FEDu}}, {"3inst", {"", 0}}};
+  for (const auto& [codebook, flag] : flags) {
+    const std::string out = path(codebook.c_str());
+    ASSERT_EQ(synth(kModel, "6,2,3", out, {"--layers", "2", "--codebook", codebook}).code, 0);
+    nlohmann::json config = nlohmann::json::parse(read_file(out + "/quantization_config.json"));
+    EXPECT_EQ(config["codebook"], codebook);
+    const nlohmann::json storage = config["tensor_storage"];
+    config.erase("tensor_storage");
+    EXPECT_EQ(config, nlohmann::json::parse(read_file(out + "/config.json"))["quantization_config"]);
+
+    const nlohmann::json inspected = run_fairway({"inspect", "--model", out, "--tensors", "--json"}).json();
+    std::size_t stored = 0;
+    for (const nlohmann::json& module : storage) stored += module["stored_tensors"].size();
+    EXPECT_EQ(stored, inspected["tensor_list"].size());
+    for (const nlohmann::json& tensor : inspected["tensor_list"]) {
+      const std::string name = tensor["name"];
+      const nlohmann::json& module = storage.at(name.substr(0, name.rfind('.')));
+      EXPECT_EQ(module["stored_tensors"].at(name)["shape"], tensor["shape"]) << name;
+      EXPECT_EQ(module["stored_tensors"].at(name)["n_bytes"], tensor["bytes"]) << name;
+      EXPECT_EQ(module.contains("quant_format"), module.contains("bits_per_weight"));
+      if (!name.ends_with(".trellis")) continue;
+      EXPECT_EQ(module["bits_per_weight"], tensor["shape"][2].get<int>() / 16) << name;
+      EXPECT_EQ(module.size(), *flag.first == '\0' ? 3u : 4u);
+      if (*flag.first != '\0') {
+        EXPECT_EQ(module[flag.first], flag.second);
+      }
+    }
+    const nlohmann::json& up = storage["model.layers.1.mlp.experts.3.up_proj"];
+    EXPECT_EQ(up["bits_per_weight"], 2);
+    EXPECT_EQ(up["stored_tensors"]["model.layers.1.mlp.experts.3.up_proj.trellis"]["dtype"], "torch.int16");
   }
 }
 
