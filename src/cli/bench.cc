@@ -1,4 +1,4 @@
-// fairway bench: options of the three benchmarks, interleaved rounds, result files.
+// fairway bench: options of the three benchmarks, result files.
 #include "cli/bench.h"
 
 #include <fmt/chrono.h>
@@ -13,9 +13,7 @@
 #include <random>
 
 #include "backend/cpu/features.h"
-#include "backend/cpu/thread_pool.h"
 #include "cli/cli.h"
-#include "cli/machine_ceiling.h"
 #include "cli/report.h"
 #include "cli/signals.h"
 
@@ -129,59 +127,6 @@ void add_kind(CLI::App& bench_command, Invocation& call, const std::string& kind
 }
 
 }  // namespace
-
-namespace {
-
-// One sample of every cell, or false if the user interrupted it.
-bool run_round(const BenchOptions& options, const std::vector<std::unique_ptr<backend::ThreadPool>>& pools,
-               MachineCeiling& ceiling, const std::function<double(int, int)>& measure,
-               const std::function<void(int, int)>& announce, std::vector<BenchCell>& cells) {
-  auto cell = cells.begin();
-  for (std::size_t t = 0; t < options.threads.size(); ++t) {
-    const double gb_per_second = ceiling.measure_gb_per_second(*pools[t]);
-    for (const int batch : options.batch) {
-      announce(options.threads[t], batch);
-      cell->samples.push_back(measure(options.threads[t], batch));
-      cell->ceilings.push_back(gb_per_second);
-      if (cancel_requested()) return false;
-      ++cell;
-    }
-  }
-  return true;
-}
-
-void keep_samples(std::vector<BenchCell>& cells, std::size_t first, std::size_t last) {
-  for (BenchCell& cell : cells) {
-    for (std::vector<double>* list : {&cell.samples, &cell.ceilings}) {
-      *list = std::vector<double>(list->begin() + static_cast<std::ptrdiff_t>(first),
-                                  list->begin() + static_cast<std::ptrdiff_t>(last));
-    }
-  }
-}
-
-}  // namespace
-
-std::vector<BenchCell> run_rounds(const BenchOptions& options,
-                                  const std::function<double(int threads, int batch)>& measure) {
-  std::vector<BenchCell> cells;
-  std::vector<std::unique_ptr<backend::ThreadPool>> pools;
-  for (const int threads : options.threads) {
-    pools.push_back(std::make_unique<backend::ThreadPool>(threads));
-    for (const int batch : options.batch) cells.push_back({threads, batch, {}, {}});
-  }
-  MachineCeiling ceiling(std::int64_t{options.ceiling_mib} << 20);
-  Progress progress("bench " + options.kind);
-  const int rounds = options.warmup + options.runs;
-  int complete = 0;
-  const auto announce = [&](int threads, int batch) {
-    progress.update(static_cast<double>(complete) / rounds,
-                    fmt::format("round {}/{}, {} threads, batch {}", complete + 1, rounds, threads, batch));
-  };
-  while (complete < rounds && run_round(options, pools, ceiling, measure, announce, cells)) ++complete;
-  if (complete <= options.warmup) throw_if_cancelled("benchmarking, before a round was complete");
-  keep_samples(cells, static_cast<std::size_t>(options.warmup), static_cast<std::size_t>(complete));
-  return cells;
-}
 
 Json bench_document(const BenchOptions& options, const Json& model, Json results) {
   const std::time_t now = std::time(nullptr);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/machine_ceiling.h"
 #include "cli/options.h"
 #include "cli/output.h"
 
@@ -25,9 +26,15 @@ struct BenchOptions {
 // One combination that is measured in every round.
 struct BenchCell {
   int threads = 1, batch = 1;
-  std::vector<double> samples;   // one per round, unit chosen by the benchmark
-  std::vector<double> ceilings;  // GB/s of memory reads, measured just before each sample
+  std::vector<double> samples;     // one per round, unit chosen by the benchmark
+  std::vector<Ceilings> ceilings;  // measured just before each sample
+
+  std::vector<double> ceiling(double Ceilings::*field) const;
 };
+
+// "ceiling_gb_per_second", "share_of_ceiling" of `gb_per_second`, "ceiling_gmac_per_second", "int8_instruction",
+// "core_ghz".
+void add_ceilings(const BenchCell& cell, double gb_per_second, Json& json);
 
 // Interleaved rounds: for round, for threads, (ceiling), for batch. `measure` gives one sample; the first `warmup`
 // rounds are thrown away. After Ctrl-C the complete rounds are returned; without any it is Error(kCancelled).

@@ -47,17 +47,17 @@ Json cell_json(const BenchCell& cell, engine::Engine& engine, double weight_byte
     milliseconds.push_back(1e3 * seconds / tokens);
   }
   const double gb_per_second = weight_bytes / median(cell.samples) / 1e9;
-  return {{"threads", cell.threads},
-          {"batch", cell.batch},
-          {"tokens", tokens},
-          {"tokens_per_second", spread_json(rates)},
-          {"ms_per_token", spread_json(milliseconds)},
-          {"weight_gb_per_second", gb_per_second},
-          {"ceiling_gb_per_second", spread_json(cell.ceilings)},
-          {"share_of_ceiling", gb_per_second / median(cell.ceilings)},
-          {"peak_memory_bytes", peak_memory_bytes()},
-          {"kernels", kernels_json(engine.counters())},
-          {"counters", counters_json(engine.counters())}};
+  Json json = {{"threads", cell.threads},
+               {"batch", cell.batch},
+               {"tokens", tokens},
+               {"tokens_per_second", spread_json(rates)},
+               {"ms_per_token", spread_json(milliseconds)},
+               {"weight_gb_per_second", gb_per_second}};
+  add_ceilings(cell, gb_per_second, json);
+  json["peak_memory_bytes"] = peak_memory_bytes();
+  json["kernels"] = kernels_json(engine.counters());
+  json["counters"] = counters_json(engine.counters());
+  return json;
 }
 
 std::string cell_text(const Json& cell) {

@@ -156,27 +156,29 @@ Json cell_json(const BenchCell& cell, const Work& work) {
   const double calls = static_cast<double>(work.evaluations);
   const double seconds = median(cell.samples) / 1e3;  // the median round stands for the average call's work
   const double gb_per_second = work.bytes / calls / seconds / 1e9;
-  return {{"threads", cell.threads},
-          {"batch", cell.batch},
-          {"ms_per_layer", spread_json(cell.samples)},
-          {"evaluations", work.evaluations},
-          {"experts_touched", work.experts / calls},
-          {"weight_gb_per_second", gb_per_second},
-          {"g_weights_per_second", work.weights / calls / seconds / 1e9},
-          {"gmac_per_second", work.macs / calls / seconds / 1e9},
-          {"ceiling_gb_per_second", spread_json(cell.ceilings)},
-          {"share_of_ceiling", gb_per_second / median(cell.ceilings)},
-          {"kernels", kernels_json(work.counters)},
-          {"counters", counters_json(work.counters)}};
+  const double gmac_per_second = work.macs / calls / seconds / 1e9;
+  Json json = {{"threads", cell.threads},
+               {"batch", cell.batch},
+               {"ms_per_layer", spread_json(cell.samples)},
+               {"evaluations", work.evaluations},
+               {"experts_touched", work.experts / calls},
+               {"weight_gb_per_second", gb_per_second},
+               {"g_weights_per_second", work.weights / calls / seconds / 1e9},
+               {"gmac_per_second", gmac_per_second}};
+  add_ceilings(cell, gb_per_second, json);
+  json["share_of_int8_ceiling"] = gmac_per_second / median(cell.ceiling(&Ceilings::gmac_per_second));
+  json["kernels"] = kernels_json(work.counters);
+  json["counters"] = counters_json(work.counters);
+  return json;
 }
 
 std::string cell_text(const Json& cell) {
   const Json& time = cell["ms_per_layer"];
-  return fmt::format("{:>7} {:>6} {:>10.3f} ({:.3f} - {:.3f}) {:>9.2f} {:>11.2f} {:>9.1f} {:>9.1f}%\n",
+  return fmt::format("{:>7} {:>6} {:>10.3f} ({:.3f} - {:.3f}) {:>9.2f} {:>11.2f} {:>9.1f} {:>9.1f}% {:>7.1f}%\n",
                      cell["threads"].get<int>(), cell["batch"].get<int>(), time["median"].get<double>(),
                      time["min"].get<double>(), time["max"].get<double>(), cell["weight_gb_per_second"].get<double>(),
                      cell["g_weights_per_second"].get<double>(), cell["gmac_per_second"].get<double>(),
-                     100 * cell["share_of_ceiling"].get<double>());
+                     100 * cell["share_of_ceiling"].get<double>(), 100 * cell["share_of_int8_ceiling"].get<double>());
 }
 
 }  // namespace
@@ -191,7 +193,7 @@ Json bench_moe(const BenchOptions& options, std::string& text) {
   MoeBench bench(options, model);
   const auto cells = run_rounds(options, [&](int threads, int batch) { return bench.measure(threads, batch); });
   Json results = Json::array();
-  text = "threads tokens   ms/layer (min - max)        GB/s  Gweights/s    GMAC/s  of ceiling\n";
+  text = "threads tokens   ms/layer (min - max)        GB/s  Gweights/s    GMAC/s  of memory  of int8\n";
   for (const BenchCell& cell : cells) {
     results.push_back(cell_json(cell, bench.work(cell)));
     text += cell_text(results.back());

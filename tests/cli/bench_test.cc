@@ -50,6 +50,9 @@ TEST(Bench, DecodeWritesItsResultFile) {
     expect_spread(cell["ceiling_gb_per_second"], 2);
     EXPECT_GT(cell["weight_gb_per_second"].get<double>(), 0);
     EXPECT_GT(cell["share_of_ceiling"].get<double>(), 0);
+    expect_spread(cell["ceiling_gmac_per_second"], 2);
+    expect_spread(cell["core_ghz"], 2);
+    EXPECT_FALSE(cell["int8_instruction"].get<std::string>().empty());
     EXPECT_GE(cell["counters"]["grouped_calls"].get<int>(), 8 * 4);
   }
 }
@@ -105,6 +108,9 @@ TEST(Bench, MoeCountsWhatItTouches) {
     EXPECT_EQ(one["counters"]["expert_groups"], 2 * 5 * 5);
     expect_spread(one["ms_per_layer"], 2);
     EXPECT_GT(one["g_weights_per_second"].get<double>(), 0);
+    EXPECT_NEAR(one["share_of_int8_ceiling"].get<double>(),
+                one["gmac_per_second"].get<double>() / one["ceiling_gmac_per_second"]["median"].get<double>(), 1e-9);
+    EXPECT_LT(one["core_ghz"]["max"].get<double>(), 10);
     const double touched = json["results"][1]["experts_touched"];
     EXPECT_GT(touched, 5.0);
     EXPECT_LE(touched, 33.0);
