@@ -35,8 +35,9 @@ def samples_of(rows):
             "kernels": sorted(rows[0]["kernels"])}
 
 
+# Without a warm-up: the program has read the weights once, and a sample is the median of five evaluations or more.
 def one_round(settings, model, tokens, threads, *more):
-    return bench(settings, "moe", model, "--batch", comma(tokens), "--threads", comma(threads), "--warmup", 1, "--runs", 1,
+    return bench(settings, "moe", model, "--batch", comma(tokens), "--threads", comma(threads), "--warmup", 0, "--runs", 1,
                  "--cell-seconds", settings.cell_seconds, *more)["results"]
 
 
@@ -69,7 +70,7 @@ def moe(settings):
                 found.setdefault(key, []).append(row)
     records = [{"bits": bits, "codebook": codebook, "backend": backend, "threads": threads, "tokens": tokens, **samples_of(rows)}
                for (bits, codebook, backend, threads, tokens), rows in found.items()]
-    command = (f"fairway bench moe --model-path MODEL --batch {comma(settings.tokens)} --threads {comma(THREADS)} --warmup 1 "
+    command = (f"fairway bench moe --model-path MODEL --batch {comma(settings.tokens)} --threads {comma(THREADS)} --warmup 0 "
                f"--runs 1 --cell-seconds {settings.cell_seconds} [--backend NAME], repeated")
     int8 = next(iter(found.values()))[0]["int8_instruction"]
     return document(settings, "moe", command, geometry=settings.geometry(), layers=settings.layers, routing="uniform",
@@ -115,7 +116,7 @@ def rows(settings):
             record["generic_to_this"] = spread([a["ms_per_layer"]["median"] / b["ms_per_layer"]["median"]
                                                 for a, b in zip(generic[(bits, tokens)], results)])
         records.append(record)
-    command = (f"fairway bench moe --model-path MODEL --batch LIST --threads {ROW_THREADS} --warmup 1 --runs 1 --cell-seconds "
+    command = (f"fairway bench moe --model-path MODEL --batch LIST --threads {ROW_THREADS} --warmup 0 --runs 1 --cell-seconds "
                f"{settings.cell_seconds} --kernel ROW, repeated")
     return document(settings, "rows", command, geometry=settings.geometry(), layers=settings.layers, routing="uniform",
                     records=records)

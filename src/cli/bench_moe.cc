@@ -25,14 +25,23 @@ struct Workers {
   backend::Workspace workspace;
 };
 
-std::int64_t linear_bytes(const kernels::LinearWeights& linear) {
-  if (!linear.is_trellis()) {
-    const kernels::DenseMatrix& dense = linear.dense();
-    return std::int64_t{dense.in} * dense.out * (dense.type == kernels::DenseType::kF32 ? 4 : 2);
+struct Stored {
+  const std::uint8_t* data;
+  std::int64_t bytes;
+};
+
+Stored stored(const kernels::LinearWeights& linear) {
+  if (linear.is_trellis()) {
+    const kernels::TrellisMatrix& trellis = linear.trellis();
+    return {trellis.words, std::int64_t{trellis.in} * trellis.out * trellis.bits / 8};
   }
-  const kernels::TrellisMatrix& trellis = linear.trellis();
-  const std::int64_t scales = 4 * (std::int64_t{trellis.in} + trellis.out);  // kept as fp32
-  return std::int64_t{trellis.in} * trellis.out * trellis.bits / 8 + scales;
+  const kernels::DenseMatrix& dense = linear.dense();
+  return {dense.data, std::int64_t{dense.in} * dense.out * (dense.type == kernels::DenseType::kF32 ? 4 : 2)};
+}
+
+std::int64_t linear_bytes(const kernels::LinearWeights& linear) {
+  if (!linear.is_trellis()) return stored(linear).bytes;
+  return stored(linear).bytes + 4 * (std::int64_t{linear.trellis().in} + linear.trellis().out);  // scales, kept as fp32
 }
 
 std::int64_t expert_bytes(const kernels::ExpertWeights& expert) {
@@ -42,6 +51,24 @@ std::int64_t expert_bytes(const kernels::ExpertWeights& expert) {
 std::int64_t expert_weights(const kernels::ExpertWeights& expert) {
   return std::int64_t{expert.gate.in} * expert.gate.out + std::int64_t{expert.up.in} * expert.up.out +
          std::int64_t{expert.down.in} * expert.down.out;
+}
+
+// Reads a byte of every page, so that no sample pays for mapping the file into this process.
+void touch_pages(const kernels::ExpertWeights& expert) {
+  constexpr std::int64_t kPageBytes = 4096;
+  for (const kernels::LinearWeights* linear : {&expert.gate, &expert.up, &expert.down}) {
+    const Stored part = stored(*linear);
+    const volatile std::uint8_t* data = part.data;
+    for (std::int64_t i = 0; i < part.bytes; i += kPageBytes) static_cast<void>(data[i]);
+  }
+}
+
+void touch_pages(const model::Model& model) {
+  for (int i = 0; i < model.moe_layer_count(); ++i) {
+    throw_if_cancelled("reading the experts");
+    for (const auto& expert : model.moe_layer(i).experts) touch_pages(expert);
+    for (const auto& expert : model.moe_layer(i).always_on) touch_pages(expert);
+  }
 }
 
 // What one combination of threads and batch accumulates over all counted evaluations.
@@ -190,6 +217,7 @@ Json bench_moe(const BenchOptions& options, std::string& text) {
   if (model.moe_layer_count() == 0) {
     throw Error(ErrorKind::kUsage, fmt::format("{}: the model has no layer with routed experts", options.model));
   }
+  touch_pages(model);
   MoeBench bench(options, model);
   const auto cells = run_rounds(options, [&](int threads, int batch) { return bench.measure(threads, batch); });
   Json results = Json::array();
