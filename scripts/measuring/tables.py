@@ -1,9 +1,9 @@
-"""results/README.md: the tables of all result files."""
+"""results/README.md: the tables of all result files; and the page of docs/ that quotes them."""
 
 import json
 
-from measuring import layer_tables
-from measuring.base import REPO, progress
+from measuring import documents, layer_tables
+from measuring.base import REPO, RESULTS, progress
 from measuring.markup import judged, number, percent, table
 
 
@@ -94,11 +94,17 @@ def readme(results):
 
 
 def write_tables(results, check):
-    path, text = results / "README.md", readme(results)
-    if not check:
-        path.write_text(text, encoding="utf-8")
-        progress(f"wrote {path.relative_to(REPO)}")
-        return 0
-    same = path.read_text(encoding="utf-8") == text
-    progress(f"{path.relative_to(REPO)} {'is' if same else 'is not'} what scripts/measure --tables writes")
-    return 0 if same else 1
+    """results/README.md and, for the committed results, the page that quotes them."""
+    texts = {results / "README.md": readme(results)}
+    if results == RESULTS:
+        texts[documents.PAGE] = documents.page()
+    different = 0
+    for path, text in texts.items():
+        same = path.exists() and path.read_text(encoding="utf-8") == text
+        different += not same
+        if check:
+            progress(f"{path.relative_to(REPO)} {'is' if same else 'is not'} what scripts/measure --tables writes")
+        elif not same:
+            path.write_text(text, encoding="utf-8")
+            progress(f"wrote {path.relative_to(REPO)}")
+    return 1 if check and different else 0
