@@ -30,6 +30,16 @@ constexpr std::chrono::microseconds kSpinTime{50};
 constexpr int kPausesPerClockRead = 16;
 constexpr int kMaxThreads = 1024;
 
+// A worker that loses its processor in the middle of a task makes the caller wait for a time slice of the scheduler,
+// about 3 ms on Linux. The caller takes a wait for such a stall if it is this long and several times as long as its own
+// tasks of the job took, and leaves the worker out for a while: a process that keeps one processor of two then costs
+// that processor, and one stall in every kBenchTime.
+constexpr std::chrono::microseconds kStallTime{400};
+constexpr int kStallTasks = 4;
+constexpr std::chrono::milliseconds kBenchTime{40};
+
+using Clock = std::chrono::steady_clock;
+
 void pause_cpu() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -43,13 +53,13 @@ template <class Ready>
 bool spin_until(const Ready& ready, std::chrono::microseconds limit) {
   if (ready()) return true;
   if (limit.count() == 0) return false;
-  const auto deadline = std::chrono::steady_clock::now() + limit;
+  const auto deadline = Clock::now() + limit;
   do {
     for (int i = 0; i < kPausesPerClockRead; ++i) {
       pause_cpu();
       if (ready()) return true;
     }
-  } while (std::chrono::steady_clock::now() < deadline);
+  } while (Clock::now() < deadline);
   return false;
 }
 
@@ -89,6 +99,12 @@ struct ThreadPool::State {
   std::int64_t first = 0;
   std::uint32_t tasks = 0;
   std::chrono::microseconds spin{0};
+
+  struct alignas(64) Worker {
+    std::atomic<bool> busy{false};             // has tasks that it has not reported
+    std::atomic<Clock::rep> benched_until{0};  // sleeps until then before it takes tasks again; 0: takes part
+  };
+  std::vector<Worker> workers;  // [size], the caller first
   std::vector<std::thread> threads;
 
   // Takes and runs tasks until none is left; returns how many it ran.
@@ -109,23 +125,52 @@ struct ThreadPool::State {
   // Reports finished tasks; true if they were the last of the job.
   bool report(std::uint32_t ran) { return unfinished.fetch_sub(ran, std::memory_order_acq_rel) == ran; }
 
+  void take_part(int index) {
+    Worker& worker = workers[static_cast<std::size_t>(index)];
+    const Clock::rep bench = worker.benched_until.exchange(0, std::memory_order_relaxed);
+    if (bench != 0) std::this_thread::sleep_until(Clock::time_point(Clock::duration(bench)));
+    worker.busy.store(true, std::memory_order_relaxed);
+    const std::uint32_t ran = work(index);
+    worker.busy.store(false, std::memory_order_relaxed);
+    if (ran > 0 && report(ran)) unfinished.notify_one();
+  }
+
+  // Waits for the tasks that others took. own_tasks of the caller took `own_time`.
+  void wait_for_others(std::uint32_t own_tasks, Clock::duration own_time) {
+    const auto finished = [&] { return unfinished.load(std::memory_order_acquire) == 0; };
+    if (spin_until(finished, spin)) return;
+    const Clock::time_point begin = Clock::now();
+    std::vector<bool>& late = late_workers;
+    for (std::size_t i = 0; i < workers.size(); ++i) late[i] = workers[i].busy.load(std::memory_order_relaxed);
+    for (std::uint32_t left; (left = unfinished.load(std::memory_order_acquire)) != 0;) {
+      unfinished.wait(left, std::memory_order_acquire);
+    }
+    if (spin.count() == 0 || own_tasks == 0) return;  // too many threads: waiting is normal
+    const Clock::time_point now = Clock::now();
+    if (now - begin < std::max<Clock::duration>(kStallTime, kStallTasks * own_time / own_tasks)) return;
+    const Clock::rep until = (now + kBenchTime).time_since_epoch().count();
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+      if (late[i]) workers[i].benched_until.store(until, std::memory_order_relaxed);
+    }
+  }
+  std::vector<bool> late_workers;  // of wait_for_others, kept so that it allocates nothing
+
   void worker_loop(int worker) {
     std::uint32_t seen = epoch.load(std::memory_order_acquire);
     while (!stop.load(std::memory_order_acquire)) {
-      const std::uint32_t ran = work(worker);
-      if (ran > 0 && report(ran)) unfinished.notify_one();
+      take_part(worker);
       const auto changed = [&] { return epoch.load(std::memory_order_acquire) != seen; };
       if (!spin_until(changed, spin)) epoch.wait(seen, std::memory_order_acquire);
       seen = epoch.load(std::memory_order_acquire);
     }
   }
 
-  void wake(std::uint32_t workers) {
+  void wake(std::uint32_t count) {
     epoch.fetch_add(1, std::memory_order_seq_cst);
-    if (workers >= threads.size()) {
+    if (count >= threads.size()) {
       epoch.notify_all();
     } else {
-      for (std::uint32_t i = 0; i < workers; ++i) epoch.notify_one();
+      for (std::uint32_t i = 0; i < count; ++i) epoch.notify_one();
     }
   }
 
@@ -140,6 +185,8 @@ ThreadPool::ThreadPool(int threads) : size_(threads > 0 ? threads : cpu_info().c
   if (size_ > kMaxThreads) {
     throw Error(ErrorKind::kUsage, fmt::format("{} threads asked for; at most {} are supported", size_, kMaxThreads));
   }
+  state_->workers = std::vector<State::Worker>(static_cast<std::size_t>(size_));
+  state_->late_workers.resize(static_cast<std::size_t>(size_));
   // With more threads than processors a spinning worker takes time from one that has work.
   state_->spin = size_ <= cpu_info().cores ? kSpinTime : std::chrono::microseconds{0};
   state_->threads.reserve(static_cast<std::size_t>(size_ - 1));
@@ -176,12 +223,9 @@ void ThreadPool::run(std::int64_t tasks, Invoke invoke, void* body) {
     state.unclaimed.store(count, std::memory_order_release);
     state.wake(count - 1);
 
-    if (state.report(state.work(0))) continue;
-    const auto finished = [&] { return state.unfinished.load(std::memory_order_acquire) == 0; };
-    if (spin_until(finished, state.spin)) continue;
-    for (std::uint32_t left; (left = state.unfinished.load(std::memory_order_acquire)) != 0;) {
-      state.unfinished.wait(left, std::memory_order_acquire);
-    }
+    const Clock::time_point begin = Clock::now();
+    const std::uint32_t ran = state.work(0);
+    if (!state.report(ran)) state.wait_for_others(ran, Clock::now() - begin);
   }
 }
 

@@ -7,8 +7,9 @@
 
 namespace fairway::backend {
 
-// One caller at a time. The caller works too, as worker 0. Workers spin briefly after a job and then sleep, so a core
-// that is taken away costs its share of the work and not the whole job. Tasks must not throw.
+// One caller at a time. The caller works too, as worker 0. Workers spin briefly after a job and then sleep, and a
+// worker whose processor is taken away in the middle of a task is left out for a while, so that another process on one
+// of the processors costs its share of the work and not the whole job. Tasks must not throw.
 class ThreadPool {
  public:
   // threads <= 0 means one per processor this process may run on.

@@ -112,6 +112,35 @@ TEST(ThreadPool, TasksRunAtTheSameTime) {
   }
 }
 
+// A worker that is late by far more than a task takes, as one whose processor was taken away, is left out for a while
+// and comes back.
+TEST(ThreadPool, LateWorkersAreLeftOutForAWhile) {
+  using Clock = std::chrono::steady_clock;
+  if (cpu_info().cores < 2) return;  // more threads than processors: nobody is left out, by design
+  ThreadPool pool(2);
+  const auto job = [&](const auto& on_worker) {
+    pool.parallel_for(64, [&](std::int64_t, int worker) {
+      const auto end = Clock::now() + std::chrono::microseconds(20);
+      if (worker == 1) on_worker();
+      while (Clock::now() < end) {
+      }
+    });
+  };
+  std::atomic<int> stalls{0};
+  while (stalls.load() == 0) {
+    job([&] {
+      if (stalls.fetch_add(1) == 0) std::this_thread::sleep_for(std::chrono::milliseconds(15));
+    });
+  }
+  const auto stalled = Clock::now();
+  std::atomic<int> taken{0};
+  const auto count = [&] { taken.fetch_add(1); };
+  while (Clock::now() - stalled < std::chrono::milliseconds(20)) job(count);
+  EXPECT_EQ(taken.load(), 0) << "the late worker took tasks at once";
+  while (taken.load() == 0 && Clock::now() - stalled < std::chrono::seconds(20)) job(count);
+  EXPECT_GT(taken.load(), 0) << "the late worker never came back";
+}
+
 TEST(ThreadPool, SeveralPoolsSideBySide) {
   std::vector<std::thread> drivers;
   std::vector<std::int64_t> sums(3, 0);
