@@ -1,4 +1,4 @@
-// Bands with int8 activations for AVX2.
+// Bands with integer activations for AVX2.
 #define FAIRWAY_ISA avx2
 
 #include "kernels/trellis_band/i8_direct.h"
@@ -9,8 +9,19 @@
 namespace fairway::kernels {
 namespace avx2 {
 
-// Codes as 16-bit numbers: the byte product instruction of AVX2 saturates, the 16-bit one does not.
-struct Pairs : Columns {
+// The four bytes of a state's product.
+inline __m256i low_bytes(__m256i states) {
+  return product_low<codec::kMul1Multiplier>(states);
+}
+inline __m256i high_bytes(__m256i states) {
+  return product_high<codec::kMul1Multiplier>(states);
+}
+inline __m256i added_bytes(__m256i v) {
+  return _mm256_maddubs_epi16(v, _mm256_set1_epi8(1));
+}
+
+// Byte averages added up.
+struct Pairs : WordColumns {
   static constexpr std::uint8_t kCodebooks = kMul1Bit;
   using Row = I8Row<Pairs>;
   static constexpr int kLargestValue = 127;
@@ -22,21 +33,27 @@ struct Pairs : Columns {
     template <int kQ>
     void line(__m256i (&c)[2]) const {
       this->template states<kQ>(c);
-      unrolled<2>([&](auto i) FAIRWAY_INLINE_LAMBDA {
-        const __m256i bytes =
-            _mm256_avg_epu8(product_low<codec::kMul1Multiplier>(c[i]), product_high<codec::kMul1Multiplier>(c[i]));
-        c[i] = _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
-      });
+      for (__m256i& v : c) v = added_bytes(_mm256_avg_epu8(low_bytes(v), high_bytes(v)));
     }
   };
+};
 
-  static Simd::Sum dot(Simd::Sum sum, __m256i c, __m256i q) { return Simd::dot16(sum, c, q); }
-  static Simd::Sum dot_at(Simd::Sum sum, __m256i c, const std::uint8_t* q) {
-    return Simd::dot16(sum, c, Simd::broadcast_word(q));
-  }
-  static void store_values(std::uint8_t* out, __m256i q) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), paired(q));
-  }
+// The byte sum itself.
+struct Words : WordColumns {
+  static constexpr std::uint8_t kCodebooks = kMul1Bit;
+  using Row = I8Row<Words>;
+  static constexpr int kLargestValue = 16383;
+  static constexpr float kCodeStep = kMul1Words.step;
+  static constexpr float kCodeOffset = kMul1Words.offset;
+
+  template <int kBits>
+  struct Codes : States<kBits> {
+    template <int kQ>
+    void line(__m256i (&c)[2]) const {
+      this->template states<kQ>(c);
+      for (__m256i& v : c) v = _mm256_add_epi16(added_bytes(low_bytes(v)), added_bytes(high_bytes(v)));
+    }
+  };
 };
 
 }  // namespace avx2
@@ -45,5 +62,7 @@ constexpr BandKernel kBandI8SingleAvx2 = BandI8Direct<avx2::Pairs>::kernel<1>(&k
 constexpr BandKernel kBandI8QuadAvx2 = BandI8Direct<avx2::Pairs>::kernel<4>(&kBlockOpsAvx2);
 constexpr BandKernel kBandI8PanelAvx2 = BandI8Panel<avx2::Pairs, kHalfBandTiles>::kernel(&kBlockOpsAvx2);
 constexpr BandKernel kBandI8WidePanelAvx2 = BandI8Panel<avx2::Pairs, kBandTiles>::kernel(&kBlockOpsAvx2);
+constexpr BandKernel kBandWordsPanelAvx2 = BandI8Panel<avx2::Words, kHalfBandTiles>::kernel(&kBlockOpsAvx2);
+constexpr BandKernel kBandWordsWidePanelAvx2 = BandI8Panel<avx2::Words, kBandTiles>::kernel(&kBlockOpsAvx2);
 
 }  // namespace fairway::kernels

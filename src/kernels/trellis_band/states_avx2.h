@@ -102,4 +102,39 @@ struct Columns : IntegerSums<Simd> {
   }
 };
 
+// Codes of 16 bits; sums of products with 16-bit activations.
+struct WordColumns : Columns {
+  static Simd::Sum dot(Simd::Sum sum, __m256i c, __m256i q) { return Simd::dot16(sum, c, q); }
+  static Simd::Sum dot_at(Simd::Sum sum, __m256i c, const std::uint8_t* q) {
+    return dot(sum, c, Simd::broadcast_word(q));
+  }
+  static void store_values(std::uint8_t* out, __m256i q) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), paired(q));
+  }
+};
+
+#ifdef __AVXVNNI__
+// Codes of one or two bytes. The byte product of plain AVX2 saturates and cannot stand in.
+struct ByteColumns : Columns {
+  static constexpr int kLargestValue = 127;
+
+  static Simd::Sum dot(Simd::Sum sum, __m256i c, __m256i q) {
+    return Simd::sum_of(_mm256_dpbusd_avx_epi32(Simd::int_of(sum), c, q));
+  }
+  static Simd::Sum dot_at(Simd::Sum sum, __m256i c, const std::uint8_t* q) {
+    return dot(sum, c, Simd::broadcast_word(q));
+  }
+};
+
+// Four inputs in a lane, from the words of two lines: their rows are r, r + 1, r + 4, r + 5.
+inline __m256i upper_bytes(__m256i line, __m256i next_line) {
+  return _mm256_or_si256(_mm256_srli_epi16(line, 8),
+                         _mm256_and_si256(next_line, _mm256_set1_epi16(static_cast<short>(0xFF00))));
+}
+inline void store_interleaved_bytes(std::uint8_t* out, __m256i q) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_shufflelo_epi16(_mm_packs_epi16(words, words), 0xD8));
+}
+#endif
+
 }  // namespace fairway::kernels::FAIRWAY_ISA

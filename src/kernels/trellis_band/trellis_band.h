@@ -75,6 +75,7 @@ extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx5
 extern const BandKernel kBandI8RuntimeAvx512;
 
 // The same with weights as one byte: less exact (0.76 % of a weight's deviation instead of 0.48 %), half the products.
+extern const BandKernel kBandBytesPanelAvxVnni, kBandBytesWidePanelAvxVnni;
 extern const BandKernel kBandBytesPanelAvx512, kBandBytesWidePanelAvx512;
 
 // 3inst and mcg on processors with half-precision arithmetic: fp16 activations, and int8 with weights as one byte.
@@ -82,6 +83,8 @@ extern const BandKernel kBandF16SingleAvx512, kBandF16QuadAvx512, kBandF16PanelA
 extern const BandKernel kBandF16BytesPanelAvx512, kBandF16BytesWidePanelAvx512;
 
 // 16-bit codes and 15-bit activations: as many products as with two bytes, nearly as exact as fp32.
+extern const BandKernel kBandWordsPanelAvx2, kBandWordsWidePanelAvx2;
+extern const BandKernel kBandWordsPanelAvxVnni, kBandWordsWidePanelAvxVnni;
 extern const BandKernel kBandWordsPanelAvx512, kBandWordsWidePanelAvx512;
 
 }  // namespace fairway::kernels
