@@ -1,5 +1,10 @@
-// The SIMD trait of the AVX2 files: eight 32-bit lanes. Include only from *_avx2.cc.
+// The SIMD trait of the AVX2 files: eight 32-bit lanes. Include only from *_avx2.cc and *_avxvnni.cc, which may define
+// FAIRWAY_ISA, the namespace, before.
 #pragma once
+
+#ifndef FAIRWAY_ISA
+#define FAIRWAY_ISA avx2
+#endif
 
 #include <immintrin.h>
 
@@ -8,7 +13,7 @@
 
 #include "kernels/trellis_band/lane_words.h"
 
-namespace fairway::kernels::avx2 {
+namespace fairway::kernels::FAIRWAY_ISA {
 
 struct Simd {
   using F = __m256;
@@ -115,7 +120,13 @@ struct Simd {
   static Sum sum_of(I v) { return reinterpret_cast<Sum>(v); }
   static I int_of(Sum v) { return reinterpret_cast<I>(v); }
   // acc + the sum of products of the two signed 16-bit halves.
-  static Sum dot16(Sum acc, I a, I b) { return sum_of(_mm256_add_epi32(int_of(acc), _mm256_madd_epi16(a, b))); }
+  static Sum dot16(Sum acc, I a, I b) {
+#ifdef __AVXVNNI__
+    return sum_of(_mm256_dpwssd_avx_epi32(int_of(acc), a, b));
+#else
+    return sum_of(_mm256_add_epi32(int_of(acc), _mm256_madd_epi16(a, b)));
+#endif
+  }
 };
 
-}  // namespace fairway::kernels::avx2
+}  // namespace fairway::kernels::FAIRWAY_ISA

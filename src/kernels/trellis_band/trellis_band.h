@@ -68,12 +68,14 @@ extern const BandKernel kBandF32SingleAvx512, kBandF32QuadAvx512, kBandF32PanelA
 // int8 activations (per row and 128-input block), mul1 only. Rows sharing a decode: 1, 4, all of the call; decoded
 // panels of 64 columns, and of 128 (wide), which takes whole bands only.
 extern const BandKernel kBandI8SingleAvx2, kBandI8QuadAvx2, kBandI8PanelAvx2, kBandI8WidePanelAvx2;
+extern const BandKernel kBandI8SingleAvxVnni, kBandI8QuadAvxVnni, kBandI8PanelAvxVnni, kBandI8WidePanelAvxVnni;
 extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx512, kBandI8WidePanelAvx512;
 
 // The same for up to four rows with one body for all widths, which learns the width at run time.
 extern const BandKernel kBandI8RuntimeAvx512;
 
 // The same with weights as one byte: less exact (0.76 % of a weight's deviation instead of 0.48 %), half the products.
+extern const BandKernel kBandBytesPanelAvxVnni, kBandBytesWidePanelAvxVnni;
 extern const BandKernel kBandBytesPanelAvx512, kBandBytesWidePanelAvx512;
 
 // 3inst and mcg on processors with half-precision arithmetic: fp16 activations, and int8 with weights as one byte.
@@ -81,6 +83,8 @@ extern const BandKernel kBandF16SingleAvx512, kBandF16QuadAvx512, kBandF16PanelA
 extern const BandKernel kBandF16BytesPanelAvx512, kBandF16BytesWidePanelAvx512;
 
 // 16-bit codes and 15-bit activations: as many products as with two bytes, nearly as exact as fp32.
+extern const BandKernel kBandWordsPanelAvx2, kBandWordsWidePanelAvx2;
+extern const BandKernel kBandWordsPanelAvxVnni, kBandWordsWidePanelAvxVnni;
 extern const BandKernel kBandWordsPanelAvx512, kBandWordsWidePanelAvx512;
 
 }  // namespace fairway::kernels

@@ -20,7 +20,9 @@ using backend::kCpuAvx512;
 using backend::kCpuAvx512Fp16;
 using backend::kCpuAvx512Vbmi;
 using backend::kCpuAvx512Vnni;
+using backend::kCpuAvxVnni;
 
+constexpr std::uint32_t kYmmVnni = kCpuAvx2 | kCpuAvxVnni;
 constexpr std::uint32_t kZmm = kCpuAvx512 | kCpuAvx512Vnni | kCpuAvx512Vbmi;
 constexpr std::uint32_t kZmmFp16 = kZmm | kCpuAvx512Fp16;
 
@@ -47,11 +49,21 @@ const NamedKernel kKernels[] = {
     {"pairs quad avx2", &kBandI8QuadAvx2, kCpuAvx2, kPairs},
     {"pairs panel avx2", &kBandI8PanelAvx2, kCpuAvx2, kPairs},
     {"pairs wide panel avx2", &kBandI8WidePanelAvx2, kCpuAvx2, kPairs, true},
+    {"pairs single avxvnni", &kBandI8SingleAvxVnni, kYmmVnni, kPairs},
+    {"pairs quad avxvnni", &kBandI8QuadAvxVnni, kYmmVnni, kPairs},
+    {"pairs panel avxvnni", &kBandI8PanelAvxVnni, kYmmVnni, kPairs},
+    {"pairs wide panel avxvnni", &kBandI8WidePanelAvxVnni, kYmmVnni, kPairs, true},
     {"pairs single avx512", &kBandI8SingleAvx512, kZmm, kPairs},
     {"pairs quad avx512", &kBandI8QuadAvx512, kZmm, kPairs},
     {"pairs of any width avx512", &kBandI8RuntimeAvx512, kZmm, kPairs},
+    {"words panel avx2", &kBandWordsPanelAvx2, kCpuAvx2, kWords},
+    {"words wide panel avx2", &kBandWordsWidePanelAvx2, kCpuAvx2, kWords, true},
+    {"words panel avxvnni", &kBandWordsPanelAvxVnni, kYmmVnni, kWords},
+    {"words wide panel avxvnni", &kBandWordsWidePanelAvxVnni, kYmmVnni, kWords, true},
     {"words panel avx512", &kBandWordsPanelAvx512, kZmm, kWords},
     {"words wide panel avx512", &kBandWordsWidePanelAvx512, kZmm, kWords, true},
+    {"bytes panel avxvnni", &kBandBytesPanelAvxVnni, kYmmVnni, kBytes},
+    {"bytes wide panel avxvnni", &kBandBytesWidePanelAvxVnni, kYmmVnni, kBytes, true},
     {"bytes panel avx512", &kBandBytesPanelAvx512, kZmm, kBytes},
     {"bytes wide panel avx512", &kBandBytesWidePanelAvx512, kZmm, kBytes, true},
     {"f16 single avx512", &kBandF16SingleAvx512, kZmmFp16, kFp16},
