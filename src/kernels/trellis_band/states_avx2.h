@@ -72,6 +72,43 @@ struct States {
   }
 };
 
+// The same for a width that is known only at run time: planes built by gathers, windows cut by counts in registers.
+template <>
+struct States<0> {
+  __m256i planes[FAIRWAY_MAX_BITS + 1];
+  int bits;
+
+  void set_width(int width) { bits = width; }
+
+  void load(const std::uint8_t* tile) {
+    const __m256i lanes = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bits));
+    __m256i words[FAIRWAY_MAX_BITS];
+    for (int i = 0; i < bits; ++i) {
+      words[i] = _mm256_i32gather_epi32(reinterpret_cast<const int*>(tile + 4 * i), lanes, 4);
+    }
+    for (int u = 0; u < bits; ++u) {
+      const __m256i first = words[u / 2], second = words[(u + bits) / 2];
+      planes[u + 1] = _mm256_blend_epi16(u % 2 == 0 ? _mm256_srli_epi32(first, 16) : first,
+                                         (u + bits) % 2 == 0 ? second : _mm256_slli_epi32(second, 16), 0xAA);
+    }
+    const __m256i last = planes[bits];
+    planes[0] = _mm256_alignr_epi8(last, _mm256_permute2x128_si256(last, last, 1), 14);
+  }
+
+  __m256i window(int p) const {
+    const int end = (p + 1) * bits, unit = (end - 1) / 16, shift = 16 * (unit + 1) - end;
+    return _mm256_or_si256(_mm256_srl_epi16(planes[unit + 1], _mm_cvtsi32_si128(shift)),
+                           _mm256_sll_epi16(planes[unit], _mm_cvtsi32_si128(16 - shift)));
+  }
+
+  template <int kQ>
+  void states(__m256i (&s)[2]) const {
+    constexpr int kP = 8 * (kQ % 4 / 2) + 2 * (kQ / 4) + kQ % 2;
+    s[0] = window(kP);
+    s[1] = window(kP + 4);
+  }
+};
+
 // The two 16-bit halves of s * multiplier mod 2^32, s < 2^16.
 template <std::uint32_t kMultiplier>
 __m256i product_low(__m256i states) {

@@ -72,7 +72,7 @@ extern const BandKernel kBandI8SingleAvxVnni, kBandI8QuadAvxVnni, kBandI8PanelAv
 extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx512, kBandI8WidePanelAvx512;
 
 // The same for up to four rows with one body for all widths, which learns the width at run time.
-extern const BandKernel kBandI8RuntimeAvx512;
+extern const BandKernel kBandI8RuntimeAvx2, kBandI8RuntimeAvx512;
 
 // The same with weights as one byte: less exact (0.76 % of a weight's deviation instead of 0.48 %), half the products.
 extern const BandKernel kBandBytesPanelAvxVnni, kBandBytesWidePanelAvxVnni;

@@ -55,6 +55,7 @@ const NamedKernel kKernels[] = {
     {"pairs wide panel avxvnni", &kBandI8WidePanelAvxVnni, kYmmVnni, kPairs, true},
     {"pairs single avx512", &kBandI8SingleAvx512, kZmm, kPairs},
     {"pairs quad avx512", &kBandI8QuadAvx512, kZmm, kPairs},
+    {"pairs of any width avx2", &kBandI8RuntimeAvx2, kCpuAvx2, kPairs},
     {"pairs of any width avx512", &kBandI8RuntimeAvx512, kZmm, kPairs},
     {"words panel avx2", &kBandWordsPanelAvx2, kCpuAvx2, kWords},
     {"words wide panel avx2", &kBandWordsWidePanelAvx2, kCpuAvx2, kWords, true},
