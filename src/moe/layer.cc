@@ -119,7 +119,8 @@ void dispatch(const float* x, int hidden, float* slots, KernelContext& context, 
     ++counters.grouped_calls;
     counters.expert_groups += end - begin;
     counters.count_kernel(row.info);
-    row.fn({x, hidden, hidden, std::span(scratch.expert_groups).subspan(begin, end - begin), slots}, context);
+    const std::span groups = std::span(scratch.expert_groups).subspan(begin, end - begin);
+    row.fn({x, hidden, hidden, groups, slots}, row.info.tile, context);
     begin = end;
   }
 }

@@ -76,7 +76,7 @@ TEST(Cli, KernelsListsEveryRowAndWhatIsMissing) {
   bool reference_runs = false;
   for (const nlohmann::json& row : json["rows"]) {
     expect_keys(row, {"id", "op", "family", "backend", "weights", "activations", "numerics", "codebooks", "bits",
-                      "m_min", "m_max", "source", "can_run"});
+                      "m_min", "m_max", "tile_m", "tile_n", "simdgroups", "source", "can_run"});
     EXPECT_TRUE(ids.insert(row["id"]).second) << row["id"];
     families.insert(row["family"]);
     EXPECT_TRUE(std::filesystem::exists(kSource + "/" + row["source"].get<std::string>())) << row["source"];

@@ -63,6 +63,30 @@ const char* numerics_name(Numerics numerics) {
   return "unknown";
 }
 
+const char* codes_name(WeightCodes codes) {
+  switch (codes) {
+    case WeightCodes::kExact:
+      return "exact";
+    case WeightCodes::kPairs:
+      return "pairs";
+    case WeightCodes::kBytes:
+      return "bytes";
+  }
+  return "unknown";
+}
+
+const char* use_name(RowUse use) {
+  switch (use) {
+    case RowUse::kByRows:
+      return "rows";
+    case RowUse::kByCall:
+      return "call";
+    case RowUse::kOnRequest:
+      return "request";
+  }
+  return "unknown";
+}
+
 const std::vector<const KernelRow*>& all_kernel_rows() {
   static const std::vector<const KernelRow*> all = collect();
   return all;
