@@ -70,7 +70,19 @@ inline bool can_run(const KernelRow& row, std::uint32_t features) {
 // Every row of every op, in registration order.
 const std::vector<const KernelRow*>& all_kernel_rows();
 
-// Family names of the project's documents, present or not. Those without a row are reported as missing.
+// Family names of the project's documents, present or not. Those without a row or an alias are reported as missing.
 std::span<const std::string_view> known_families();
+
+// A family name without rows of its own. Asking for it means asking for the target family.
+struct KernelAlias {
+  const char* name;
+  const char* target_family;
+  const char* reason;
+};
+std::span<const KernelAlias> kernel_aliases();
+const KernelAlias* find_alias(std::string_view name);  // nullptr if the name is none
+
+// Known families that are neither the family of a row nor an alias.
+std::vector<std::string_view> missing_families();
 
 }  // namespace fairway::kernels

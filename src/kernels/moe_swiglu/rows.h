@@ -9,13 +9,16 @@ namespace fairway::kernels {
 void moe_trellis_reference(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context);
 
 // Trellis experts, for every tier of kernels/trellis_band/tiers.inc. One row of x per decode; a few rows from
-// registers, more through panels; all rows through panels.
+// registers, more through panels; all rows through panels; each group in the way that suits its size, all groups of the
+// call in one list of tasks in the order of their bit tuples.
 template <const Tier& kTier>
 void moe_decode(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context);
 template <const Tier& kTier>
 void moe_few(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context);
 template <const Tier& kTier>
 void moe_panel(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context);
+template <const Tier& kTier>
+void moe_grouped(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context);
 
 void moe_dense_ref(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context);
 void moe_dense_avx2(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context);

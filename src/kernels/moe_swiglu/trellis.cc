@@ -1,5 +1,7 @@
 // The trellis rows of moe_swiglu: the driver over the band kernels of each instruction set.
+#include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "kernels/moe_swiglu/generic.h"
 #include "kernels/moe_swiglu/rows.h"
@@ -89,6 +91,18 @@ void run(const Tier& tier, Sharing sharing, const MoeSwigluArgs& args, const Til
   MoeDriver<TrellisPolicy>(args, tile, context, policy).run();
 }
 
+// The groups of a call by bit tuple, those of many rows first, so that the last tasks are short.
+MoeSwigluArgs sorted_by_tuple(const MoeSwigluArgs& args, KernelContext& context) {
+  auto* groups = context.workspace.alloc<ExpertGroup>(args.groups.size());
+  const std::span<ExpertGroup> sorted(groups, args.groups.size());
+  std::copy(args.groups.begin(), args.groups.end(), groups);
+  const auto key = [](const ExpertGroup& g) { return std::tuple(g.expert->bits(), -g.m, g.slot_begin); };
+  std::sort(sorted.begin(), sorted.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
+  MoeSwigluArgs result = args;
+  result.groups = sorted;
+  return result;
+}
+
 }  // namespace
 
 template <const Tier& kTier>
@@ -103,11 +117,17 @@ template <const Tier& kTier>
 void moe_panel(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
   run(kTier, Sharing::kPanel, args, tile, context);
 }
+template <const Tier& kTier>
+void moe_grouped(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  backend::Workspace::Scope scope(context.workspace);
+  run(kTier, Sharing::kBySize, sorted_by_tuple(args, context), tile, context);
+}
 
 #define FAIRWAY_TIER(name, single, few_rows, few, panel, wide)                              \
   template void moe_decode<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&); \
   template void moe_few<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);    \
-  template void moe_panel<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);
+  template void moe_panel<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);  \
+  template void moe_grouped<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);
 #include "kernels/trellis_band/tiers.inc"
 #undef FAIRWAY_TIER
 

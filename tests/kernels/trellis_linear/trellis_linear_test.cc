@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "backend/cpu/features.h"
 #include "codec/half.h"
@@ -99,7 +100,7 @@ TEST(TrellisLinear, EveryRowAgreesWithTheReference) {
       for (const int m : kRowCounts) {
         const std::vector<float> x = random_rows(random, m, s.in);
         const std::vector<float> expected = run(reference, weights, x, m, 2);
-        std::map<Activations, std::vector<float>> consistent;
+        std::map<std::tuple<Activations, WeightCodes, std::uint8_t>, std::vector<float>> consistent;
         for (const TrellisLinearRow* row : rows_of_this_machine()) {
           if (!reads(row->info, codebook)) continue;
           SCOPED_TRACE(testing::Message() << row->info.id << " bits " << bits << " " << codec::codebook_name(codebook)
@@ -107,7 +108,8 @@ TEST(TrellisLinear, EveryRowAgreesWithTheReference) {
           const std::vector<float> actual = run(*row, weights, x, m, 1 + m % 3);
           EXPECT_EQ(test::compare(expected, actual, s.out, bound_of(row->info, weights.matrix().in)), "");
           if (row->info.numerics != Numerics::kConsistent) continue;
-          const auto [first, inserted] = consistent.try_emplace(row->info.activations, actual);
+          const auto [first, inserted] =
+              consistent.try_emplace({row->info.activations, row->info.codes, row->info.codebooks}, actual);
           if (!inserted) {
             EXPECT_EQ(test::compare_exact(first->second, actual), "");
           }
