@@ -1,4 +1,4 @@
-// fairway kernels: every kernel row, whether it can run here, and the known families that have no row.
+// fairway kernels: every kernel row, whether it can run here, the aliases, and the known families that have neither.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -44,6 +44,8 @@ std::string bits_text(const KernelRow& row) {
 }
 
 std::string m_text(const KernelRow& row) {
+  if (row.use == kernels::RowUse::kByCall) return "mixed";
+  if (row.use == kernels::RowUse::kOnRequest) return "forced";
   if (row.m_max >= 1 << 30) return fmt::format("{}+", row.m_min);
   return row.m_min == row.m_max ? fmt::format("{}", row.m_min) : fmt::format("{}-{}", row.m_min, row.m_max);
 }
@@ -57,26 +59,19 @@ Json row_json(const KernelRow& row, std::uint32_t features) {
           {"weights", weights_name(row.weights)},
           {"activations", kernels::activations_name(row.activations)},
           {"numerics", kernels::numerics_name(row.numerics)},
+          {"codes", kernels::codes_name(row.codes)},
           {"codebooks", codebook_names(row)},
           {"bits", bits_text(row)},
+          {"use", kernels::use_name(row.use)},
           {"m_min", row.m_min},
           {"m_max", row.m_max},
-          {"tile_n", row.tile_n},
+          {"tile_m", row.tile.m},
+          {"tile_n", row.tile.n},
+          {"simdgroups", row.tile.workers},
           {"source", row.source},
           {"requires", backend::cpu_feature_names(row.requires_features)},
           {"can_run", kernels::can_run(row, features)},
           {"lacking", backend::cpu_feature_names(lacking)}};
-}
-
-std::vector<std::string_view> missing_families() {
-  std::vector<std::string_view> missing;
-  for (const std::string_view family : kernels::known_families()) {
-    const auto& rows = kernels::all_kernel_rows();
-    const bool present =
-        std::any_of(rows.begin(), rows.end(), [&](const KernelRow* row) { return row->family == family; });
-    if (!present) missing.push_back(family);
-  }
-  return missing;
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -85,13 +80,19 @@ std::string joined(const std::vector<std::string>& names) {
   return text.empty() ? "-" : text;
 }
 
+std::string tile_text(const kernels::Tile& tile) {
+  return tile == kernels::Tile{} ? "-" : fmt::format("{}x{}/{}", tile.m, tile.n, tile.workers);
+}
+
+constexpr const char* kLineFormat = "{:<{}} {:<14} {:<7} {:<4} {:<5} {:<10} {:<14} {:<5} {:<7} {:<9} {}\n";
+
 std::string row_line(const KernelRow& row, std::uint32_t features, std::size_t id_width) {
   const std::uint32_t lacking = row.requires_features & ~features;
   const std::string runs = lacking == 0 ? "yes" : "no: needs " + backend::cpu_feature_names(lacking);
-  return fmt::format("{:<{}} {:<14} {:<7} {:<4} {:<10} {:<14} {:<5} {:<7} {}\n", row.id, id_width, row.op,
-                     weights_name(row.weights), kernels::activations_name(row.activations),
+  return fmt::format(fmt::runtime(kLineFormat), row.id, id_width, row.op, weights_name(row.weights),
+                     kernels::activations_name(row.activations), kernels::codes_name(row.codes),
                      kernels::numerics_name(row.numerics), joined(codebook_names(row)), bits_text(row), m_text(row),
-                     runs);
+                     tile_text(row.tile), runs);
 }
 
 std::string table(std::uint32_t features) {
@@ -100,11 +101,15 @@ std::string table(std::uint32_t features) {
     id_width = std::max(id_width, std::string_view(row->id).size());
   std::string text =
       fmt::format("{}\nfeatures: {}\n\n", backend::cpu_info().name, backend::cpu_feature_names(features));
-  text += fmt::format("{:<{}} {:<14} {:<7} {:<4} {:<10} {:<14} {:<5} {:<7} {}\n", "id", id_width, "op", "weights",
-                      "act", "numerics", "codebooks", "bits", "tokens", "runs here");
+  text += fmt::format(fmt::runtime(kLineFormat), "id", id_width, "op", "weights", "act", "codes", "numerics",
+                      "codebooks", "bits", "tokens", "tile", "runs here");
   for (const KernelRow* row : kernels::all_kernel_rows()) text += row_line(*row, features, id_width);
+  text += "\naliases:\n";
+  for (const kernels::KernelAlias& alias : kernels::kernel_aliases()) {
+    text += fmt::format("  {} = {}: {}\n", alias.name, alias.target_family, alias.reason);
+  }
   text += "\nknown families without a row:";
-  const std::vector<std::string_view> missing = missing_families();
+  const std::vector<std::string_view> missing = kernels::missing_families();
   for (const std::string_view family : missing) text += fmt::format("\n  {}", family);
   return text + (missing.empty() ? " none\n" : "\n");
 }
@@ -117,7 +122,12 @@ int list_kernels(bool json) {
   }
   Json rows = Json::array();
   for (const KernelRow* row : kernels::all_kernel_rows()) rows.push_back(row_json(*row, features));
-  print_json({{"machine", machine_json()}, {"rows", rows}, {"missing", missing_families()}});
+  Json aliases = Json::array();
+  for (const kernels::KernelAlias& alias : kernels::kernel_aliases()) {
+    aliases.push_back({{"name", alias.name}, {"family", alias.target_family}, {"reason", alias.reason}});
+  }
+  print_json(
+      {{"machine", machine_json()}, {"rows", rows}, {"aliases", aliases}, {"missing", kernels::missing_families()}});
   return kExitOk;
 }
 

@@ -55,11 +55,12 @@ void add_threads_option(CLI::App& command, int& threads) {
 void add_kernel_options(CLI::App& command, KernelOptions& kernels) {
   command.add_option("--backend", kernels.backend, "Use rows of this backend only: cpu_ref, cpu_avx2 or cpu_avx512")
       ->type_name("NAME");
-  command.add_option("--activations", kernels.activations, "What matrix products read: auto, int8 or fp32")
+  command.add_option("--activations", kernels.activations, "What matrix products read: auto, int8, fp16 or fp32")
       ->capture_default_str()
       ->type_name("KIND");
   command
-      .add_option("--kernel", kernels.kernel, "Force this kernel row or family for the experts (see `fairway kernels`)")
+      .add_option("--kernel", kernels.kernel,
+                  "Force this kernel row, family or alias for the experts (see `fairway kernels`)")
       ->type_name("NAME");
 }
 

@@ -30,7 +30,7 @@ void apply_linear(const kernels::LinearWeights& weights, const float* x, std::in
   if (choice.fallback != select::Fallback::kNone) {
     ++exec.counters.fallbacks[static_cast<std::size_t>(choice.fallback)];
   }
-  choice.row->fn({&matrix, x, ldx, weights.in, y, ldy, weights.out, m}, exec.context);
+  choice.row->fn({&matrix, x, ldx, weights.in, y, ldy, weights.out, m}, choice.row->info.tile, exec.context);
 }
 
 void norm_rows(const float* x, std::int64_t ldx, const float* weight, float eps, int m, int n, float* y,

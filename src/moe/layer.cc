@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <tuple>
 
 #include "kernels/dense_linear/dense_linear.h"
 
@@ -52,11 +53,11 @@ std::uint8_t codebooks_of(const ExpertWeights& expert) {
 
 MoeScratch::Choice choose(const select::Policy& policy, const ExpertGroup& group) {
   if (!group.expert->is_trellis()) {
-    return {select::select_moe_dense(policy, group.m), select::Fallback::kNone, {}, group};
+    return {select::select_moe_dense(policy, group.m), select::Fallback::kNone, nullptr, {}, group};
   }
   const kernels::BitTuple bits = group.expert->bits();
   const auto choice = select::select_moe_swiglu(policy, {group.m, bits, codebooks_of(*group.expert)});
-  return {choice.row, choice.fallback, bits, group};
+  return {choice.row, choice.fallback, nullptr, bits, group};
 }
 
 // Fills scratch.choices with every expert that has tokens. Returns the number of slots.
@@ -94,6 +95,26 @@ void count_tuples(const std::vector<MoeScratch::Choice>& sorted_by_bits, Counter
   }
 }
 
+// Experts whose rows differ by the number of their tokens only go together to the row that takes groups of all sizes.
+void merge_sizes(const select::Policy& policy, std::vector<MoeScratch::Choice>& choices) {
+  const auto same_row = [&](const auto& choice) { return choice.row == choices.front().row; };
+  if (std::all_of(choices.begin(), choices.end(), same_row)) return;
+  for (MoeScratch::Choice& choice : choices) {
+    const ExpertWeights& expert = *choice.group.expert;
+    if (!expert.is_trellis()) continue;
+    choice.by_call = select::select_moe_by_call(policy, choice.row->info, codebooks_of(expert));
+  }
+  const auto before = [](const auto& a, const auto& b) {
+    return std::tuple(a.by_call, a.row) < std::tuple(b.by_call, b.row);
+  };
+  std::sort(choices.begin(), choices.end(), before);
+  for (std::size_t begin = 0, end; begin < choices.size(); begin = end) {
+    for (end = begin + 1; end < choices.size() && choices[end].by_call == choices[begin].by_call;) ++end;
+    if (choices[begin].by_call == nullptr || choices[begin].row == choices[end - 1].row) continue;
+    for (std::size_t i = begin; i < end; ++i) choices[i].row = choices[i].by_call;
+  }
+}
+
 // One kernel call per selected row, over all its experts in the order of their bit tuples.
 void dispatch(const float* x, int hidden, float* slots, KernelContext& context, MoeScratch& scratch,
               Counters& counters) {
@@ -119,7 +140,8 @@ void dispatch(const float* x, int hidden, float* slots, KernelContext& context, 
     ++counters.grouped_calls;
     counters.expert_groups += end - begin;
     counters.count_kernel(row.info);
-    row.fn({x, hidden, hidden, std::span(scratch.expert_groups).subspan(begin, end - begin), slots}, context);
+    const std::span groups = std::span(scratch.expert_groups).subspan(begin, end - begin);
+    row.fn({x, hidden, hidden, groups, slots}, row.info.tile, context);
     begin = end;
   }
 }
@@ -161,6 +183,7 @@ void moe_forward_routed(const MoeLayerWeights& layer, const float* x, int m, int
                         const select::Policy& policy, KernelContext& context, MoeScratch& scratch, Counters& counters) {
   if (m <= 0) return;
   const std::int64_t slot_count = form_groups(layer, m, policy, scratch);
+  merge_sizes(policy, scratch.choices);
 
   backend::Workspace::Scope scope(context.workspace);
   float* slots = context.workspace.alloc<float>(static_cast<std::size_t>(slot_count) * hidden);

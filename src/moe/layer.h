@@ -27,6 +27,7 @@ struct MoeScratch {
   struct Choice {
     const kernels::MoeSwigluRow* row;
     select::Fallback fallback;
+    const kernels::MoeSwigluRow* by_call;  // would serve this group together with others of any size, or null
     kernels::BitTuple bits;
     kernels::ExpertGroup group;
   };
@@ -40,8 +41,9 @@ struct MoeScratch {
 
 // y[M, hidden] += layer(x[M, hidden]). x and y must not overlap. The router must be dense. Every expert that has tokens
 // gets a row by its own number of tokens; experts that got the same row share one kernel call, whatever their widths.
-// Each row of y is summed in the order of the router's choice, then the always-on experts: the same bits for any number
-// of threads.
+// Where these rows differ, the experts for which there is a row for groups of all sizes (moe_trellis_swiglu_grouped of
+// the same backend, activations and codes) share one call of that row instead. Each row of y is summed in the order of
+// the router's choice, then the always-on experts: the same bits for any number of threads.
 void moe_forward(const MoeLayerWeights& layer, const float* x, int m, int hidden, float* y,
                  const select::Policy& policy, kernels::KernelContext& context, MoeScratch& scratch,
                  Counters& counters);

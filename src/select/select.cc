@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <bit>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "fairway/error.h"
@@ -37,49 +40,81 @@ std::string describe(const TrellisShape& shape) {
                      fmt::join(books, "+"));
 }
 
-std::string describe(const Policy& policy) {
-  const char* activations = policy.activations == ActivationMode::kAuto   ? "auto"
-                            : policy.activations == ActivationMode::kInt8 ? "int8"
-                                                                          : "fp32";
-  return fmt::format("backend {}, activations {}", policy.backend ? kernels::backend_name(*policy.backend) : "(any)",
-                     activations);
+const char* mode_name(ActivationMode mode) {
+  switch (mode) {
+    case ActivationMode::kAuto:
+      return "auto";
+    case ActivationMode::kInt8:
+      return kernels::activations_name(Activations::kInt8);
+    case ActivationMode::kFp16:
+      return kernels::activations_name(Activations::kFp16);
+    case ActivationMode::kFp32:
+      return kernels::activations_name(Activations::kFp32);
+  }
+  return "unknown";
 }
 
-// The row of the best backend among those that `accept` takes; nullptr if there is none.
+std::string describe(const Policy& policy) {
+  return fmt::format("backend {}, activations {}", policy.backend ? kernels::backend_name(*policy.backend) : "(any)",
+                     mode_name(policy.activations));
+}
+
+bool activations_allow(ActivationMode mode, Activations activations) {
+  switch (mode) {
+    case ActivationMode::kAuto:
+      return true;
+    case ActivationMode::kInt8:
+      return activations == Activations::kInt8;
+    case ActivationMode::kFp16:
+      return activations == Activations::kFp16;
+    case ActivationMode::kFp32:
+      return activations == Activations::kFp32;
+  }
+  return false;
+}
+
+// Preferred rows have the larger rank: a better backend, then more of what this CPU offers beyond it, then activations
+// that cost less.
+auto rank(const KernelRow& row) {
+  return std::tuple(row.backend, std::popcount(row.requires_features), row.activations);
+}
+
+// The row of the highest rank among those that `accept` takes, the first of equals; nullptr if there is none.
 template <class Row, class Accept>
 const Row* best_row(std::span<const Row> rows, const Accept& accept) {
   const Row* best = nullptr;
   for (const Row& row : rows) {
-    if (accept(row.info) && (best == nullptr || row.info.backend > best->info.backend)) best = &row;
+    if (accept(row.info) && (best == nullptr || rank(row.info) > rank(best->info))) best = &row;
   }
   return best;
 }
 
+bool meant_for_rows(const KernelRow& row, int m) {
+  return row.use == kernels::RowUse::kByRows && m >= row.m_min && m <= row.m_max;
+}
+
 template <class Row>
 Choice<Row> select_trellis(const Policy& policy, const TrellisShape& shape, std::span<const Row> rows, const char* op) {
-  const auto find = [&](Activations activations, bool any_codebook) {
-    return best_row(rows, [&](const KernelRow& row) {
-      return row.activations == activations && row.weights == WeightKind::kTrellis &&
-             machine_and_wish_allow(policy, row) && (any_codebook || serves_codes(row, shape)) &&
-             shape.m >= row.m_min && shape.m <= row.m_max;
-    });
-  };
-  if (policy.activations != ActivationMode::kFp32) {
-    if (const Row* row = find(Activations::kInt8, false)) return {row, Fallback::kNone};
-  }
-  const Row* row = policy.activations == ActivationMode::kInt8 ? nullptr : find(Activations::kFp32, false);
+  const Row* row = best_row(rows, [&](const KernelRow& info) {
+    return machine_and_wish_allow(policy, info) && activations_allow(policy.activations, info.activations) &&
+           serves_codes(info, shape) && meant_for_rows(info, shape.m);
+  });
   if (row == nullptr) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("{}: no kernel row serves {} under {}", op, describe(shape), describe(policy)));
   }
   if (row->info.backend == Backend::kCpuRef && !policy.backend) return {row, Fallback::kNoVectorRow};
-  const bool int8_exists = policy.activations == ActivationMode::kAuto && find(Activations::kInt8, true) != nullptr;
-  return {row, int8_exists ? Fallback::kNoInt8ForCodebook : Fallback::kNone};
-}
-
-bool activations_allow(ActivationMode mode, Activations activations) {
-  return mode == ActivationMode::kAuto ||
-         (mode == ActivationMode::kInt8 ? activations == Activations::kInt8 : activations == Activations::kFp32);
+  if (policy.activations != ActivationMode::kAuto || row->info.activations == Activations::kInt8) {
+    return {row, Fallback::kNone};
+  }
+  // int8 is what `auto` promises where the machine has it: say so if only this shape's codebook has none.
+  bool int8_here = false, int8_for_codebook = false;
+  for (const Row& other : rows) {
+    if (other.info.activations != Activations::kInt8 || !machine_and_wish_allow(policy, other.info)) continue;
+    int8_here = true;
+    int8_for_codebook = int8_for_codebook || (serves_codes(other.info, shape) && meant_for_rows(other.info, shape.m));
+  }
+  return {row, int8_here && !int8_for_codebook ? Fallback::kNoInt8ForCodebook : Fallback::kNone};
 }
 
 bool is_named(const KernelRow& row, std::string_view name) {
@@ -108,15 +143,25 @@ const Row* select_plain(const Policy& policy, std::span<const Row> rows, const c
   return row;
 }
 
+// A backend runs here if each of its ops has a row that does: they are used together. Rows that need more of the CPU
+// than the others are no hindrance.
+bool backend_runs(Backend backend, std::uint32_t features) {
+  const auto same_op = [](const KernelRow& a, const KernelRow& b) {
+    return std::string_view(a.op) == b.op && a.weights == b.weights;
+  };
+  const auto& rows = kernels::all_kernel_rows();
+  return std::all_of(rows.begin(), rows.end(), [&](const KernelRow* row) {
+    return row->backend != backend || std::any_of(rows.begin(), rows.end(), [&](const KernelRow* other) {
+             return other->backend == backend && same_op(*row, *other) && kernels::can_run(*other, features);
+           });
+  });
+}
+
 Backend parse_backend(const std::string& name, std::uint32_t features) {
   std::vector<std::string_view> usable;
   bool exists = false;
   for (const Backend backend : {Backend::kCpuRef, Backend::kCpuAvx2, Backend::kCpuAvx512}) {
-    // A backend runs here if every one of its rows does: its ops are used together.
-    bool runs = true;
-    for (const KernelRow* row : kernels::all_kernel_rows()) {
-      if (row->backend == backend && !kernels::can_run(*row, features)) runs = false;
-    }
+    const bool runs = backend_runs(backend, features);
     if (name == kernels::backend_name(backend)) {
       exists = true;
       if (runs) return backend;
@@ -132,12 +177,13 @@ Backend parse_backend(const std::string& name, std::uint32_t features) {
 
 ActivationMode parse_activations(const std::string& name) {
   if (name.empty() || name == "auto") return ActivationMode::kAuto;
-  if (name == "int8") return ActivationMode::kInt8;
-  if (name == "fp32") return ActivationMode::kFp32;
-  throw Error(ErrorKind::kUsage, fmt::format("activations '{}' do not exist; use auto, int8 or fp32", name));
+  for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kFp16, ActivationMode::kFp32}) {
+    if (name == mode_name(mode)) return mode;
+  }
+  throw Error(ErrorKind::kUsage, fmt::format("activations '{}' do not exist; use auto, int8, fp16 or fp32", name));
 }
 
-void check_forced_kernel(const Policy& policy) {
+void check_forced_kernel(const Policy& policy, const std::string& asked) {
   std::vector<std::string_view> usable;
   bool exists = false;
   for (const auto& row : kernels::moe_swiglu_rows()) {
@@ -149,9 +195,9 @@ void check_forced_kernel(const Policy& policy) {
     exists = true;
     if (here) return;
   }
-  bool known = false;
-  for (const std::string_view family : kernels::known_families()) known = known || family == policy.kernel;
-  throw Error(ErrorKind::kUsage, fmt::format("kernel '{}' {}; usable here: {}", policy.kernel,
+  const auto missing = kernels::missing_families();
+  const bool known = std::find(missing.begin(), missing.end(), asked) != missing.end();
+  throw Error(ErrorKind::kUsage, fmt::format("kernel '{}' {}; usable here: {}", asked,
                                              exists  ? "cannot run under " + describe(policy)
                                              : known ? "is a known family that no row implements yet"
                                                      : "does not exist",
@@ -165,8 +211,9 @@ Policy make_policy(const std::string& backend, const std::string& activations, c
   policy.features = backend::cpu_info().features;
   policy.activations = parse_activations(activations);
   if (!backend.empty()) policy.backend = parse_backend(backend, policy.features);
-  policy.kernel = kernel;
-  if (!kernel.empty()) check_forced_kernel(policy);
+  const kernels::KernelAlias* alias = kernels::find_alias(kernel);
+  policy.kernel = alias == nullptr ? kernel : alias->target_family;
+  if (!kernel.empty()) check_forced_kernel(policy, kernel);
   return policy;
 }
 
@@ -185,6 +232,14 @@ const char* fallback_name(Fallback reason) {
 Choice<kernels::MoeSwigluRow> select_moe_swiglu(const Policy& policy, const TrellisShape& shape) {
   if (!policy.kernel.empty()) return forced_moe_swiglu(policy, shape);
   return select_trellis(policy, shape, kernels::moe_swiglu_rows(), "moe_swiglu");
+}
+
+const kernels::MoeSwigluRow* select_moe_by_call(const Policy& policy, const KernelRow& like, std::uint8_t codebooks) {
+  if (!policy.kernel.empty()) return nullptr;
+  return best_row(kernels::moe_swiglu_rows(), [&](const KernelRow& row) {
+    return row.use == kernels::RowUse::kByCall && row.backend == like.backend && row.activations == like.activations &&
+           row.codes == like.codes && (codebooks & ~row.codebooks) == 0 && machine_and_wish_allow(policy, row);
+  });
 }
 
 Choice<kernels::TrellisLinearRow> select_trellis_linear(const Policy& policy, const TrellisShape& shape) {

@@ -16,7 +16,8 @@
 
 namespace fairway::select {
 
-enum class ActivationMode { kAuto, kInt8, kFp32 };  // kAuto: int8 where a row for the codebook exists, else fp32
+// kAuto: the best row, whatever its activations; of equal ones int8, then fp16, then fp32.
+enum class ActivationMode { kAuto, kInt8, kFp16, kFp32 };
 
 // What the user asked for. An explicit wish that cannot be honoured is an error, never a silent substitute.
 struct Policy {
@@ -27,7 +28,8 @@ struct Policy {
 };
 
 // Reads the machine's features and checks the wishes against them: an unknown kernel or backend name, or one that
-// cannot run here, is Error(kUsage) that lists what could be used. Empty strings mean "no wish".
+// cannot run here, is Error(kUsage) that lists what could be used. An alias of a family becomes that family. Empty
+// strings mean "no wish".
 Policy make_policy(const std::string& backend, const std::string& activations, const std::string& kernel);
 
 // What a matrix product needs from a row.
@@ -49,6 +51,10 @@ struct Choice {
 
 // Error(kUsage) if the policy forces something that cannot serve the shape; the message carries shape and row.
 Choice<kernels::MoeSwigluRow> select_moe_swiglu(const Policy& policy, const TrellisShape& shape);
+// The row that serves groups of all sizes in one call, of the backend, activations and codes of `like` and for all of
+// these codebooks; nullptr if there is none or a row is forced.
+const kernels::MoeSwigluRow* select_moe_by_call(const Policy& policy, const kernels::KernelRow& like,
+                                                std::uint8_t codebooks);
 Choice<kernels::TrellisLinearRow> select_trellis_linear(const Policy& policy, const TrellisShape& shape);
 const kernels::MoeSwigluRow* select_moe_dense(const Policy& policy, int m);
 const kernels::DenseLinearRow* select_dense_linear(const Policy& policy, int m);

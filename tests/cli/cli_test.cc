@@ -70,13 +70,13 @@ TEST(Cli, KernelsListsEveryRowAndWhatIsMissing) {
   const ProcessResult result = run_fairway({"kernels", "--json"});
   ASSERT_EQ(result.code, 0) << result.err;
   const nlohmann::json json = result.json();
-  expect_keys(json, {"machine", "rows", "missing"});
+  expect_keys(json, {"machine", "rows", "aliases", "missing"});
   expect_keys(json["machine"], {"cpu", "features", "cores", "l2_bytes", "l3_bytes", "memory_bytes"});
   std::set<std::string> ids, families;
   bool reference_runs = false;
   for (const nlohmann::json& row : json["rows"]) {
-    expect_keys(row, {"id", "op", "family", "backend", "weights", "activations", "numerics", "codebooks", "bits",
-                      "m_min", "m_max", "source", "can_run"});
+    expect_keys(row, {"id", "op", "family", "backend", "weights", "activations", "numerics", "codes", "codebooks",
+                      "bits", "use", "m_min", "m_max", "tile_m", "tile_n", "simdgroups", "source", "can_run"});
     EXPECT_TRUE(ids.insert(row["id"]).second) << row["id"];
     families.insert(row["family"]);
     EXPECT_TRUE(std::filesystem::exists(kSource + "/" + row["source"].get<std::string>())) << row["source"];
@@ -85,10 +85,19 @@ TEST(Cli, KernelsListsEveryRowAndWhatIsMissing) {
   }
   EXPECT_TRUE(reference_runs);
   for (const nlohmann::json& family : json["missing"]) EXPECT_FALSE(families.contains(family)) << family;
+  EXPECT_FALSE(json["aliases"].empty());
+  for (const nlohmann::json& alias : json["aliases"]) {
+    expect_keys(alias, {"name", "family", "reason"});
+    EXPECT_TRUE(families.contains(alias["family"])) << alias;
+    EXPECT_FALSE(families.contains(alias["name"])) << alias;
+  }
 
   const ProcessResult text = run_fairway({"kernels"});
   EXPECT_EQ(text.code, 0);
   for (const std::string& id : ids) EXPECT_TRUE(contains(text.out, id + " ")) << id;
+  for (const nlohmann::json& alias : json["aliases"]) {
+    EXPECT_TRUE(contains(text.out, alias["name"].get<std::string>() + " = ")) << alias;
+  }
 }
 
 }  // namespace

@@ -253,6 +253,72 @@ TEST(MoeLayer, CountersShowOneGroupedCallPerRow) {
   EXPECT_EQ(moe_calls, run.counters.grouped_calls);
 }
 
+std::string family_of_only_moe_row(const moe::Counters& counters) {
+  std::string family;
+  for (const auto& [row, calls] : counters.kernels) {
+    if (std::string(row->op) != "moe_swiglu") continue;
+    if (!family.empty()) return "several rows";
+    family = row->family;
+  }
+  return family;
+}
+
+// Experts with 1 to 40 tokens each: every one of them alone would get another row.
+TEST(MoeLayer, ExpertsOfDifferentSizesShareOneCall) {
+  const TestLayer layer({}, 24);
+  const MoeLayerWeights weights = layer.weights(true);
+  test::Random random(5);
+  const auto x = random.normals(40 * kHidden);
+  const std::vector<float> zero(x.size());
+  for (const std::string& name : test::backends_here()) {
+    SCOPED_TRACE(name);
+    const bool vector = name != "cpu_ref";
+    const LayerRun run = run_layer(weights, x, 40, zero, select::make_policy(name, "fp32", ""), 2);
+    EXPECT_EQ(run.counters.grouped_calls, 1u);
+    EXPECT_EQ(family_of_only_moe_row(run.counters), vector ? "moe_trellis_swiglu_grouped_fp32acc" : "mixed_bpw_kernel");
+    if (!vector) continue;
+    // The rows that the experts would get one by one give the same bits.
+    const auto forced = select::make_policy(name, "fp32", "moe_trellis_swiglu_prefill4_fp32acc");
+    const LayerRun other = run_layer(weights, x, 40, zero, forced, 2);
+    EXPECT_EQ(family_of_only_moe_row(other.counters), "moe_trellis_swiglu_prefill4_fp32acc");
+    EXPECT_EQ(test::compare_exact(run.y, other.y), "");
+  }
+}
+
+// Experts of one size keep the row that is meant for it.
+TEST(MoeLayer, ExpertsOfOneSizeKeepTheirRow) {
+  const TestLayer layer({.experts = 0, .always_on = 2}, 25);
+  const MoeLayerWeights weights = layer.weights(true);
+  const struct {
+    int m;
+    const char* family;
+  } cases[] = {{1, "moe_trellis_swiglu_decode_fp32acc"},
+               {3, "moe_trellis_swiglu_prefill4_fp32acc"},
+               {20, "moe_trellis_swiglu_fp32acc"},
+               {40, "moe_trellis_swiglu_large_batch_fp32acc"}};
+  for (const std::string& name : test::backends_here()) {
+    if (name == "cpu_ref") continue;
+    for (const auto& c : cases) {
+      const std::vector<float> x(static_cast<std::size_t>(c.m) * kHidden, 1.0f);
+      const LayerRun run =
+          run_layer(weights, x, c.m, std::vector<float>(x.size()), select::make_policy(name, "fp32", ""), 1);
+      EXPECT_EQ(family_of_only_moe_row(run.counters), c.family) << name << " m " << c.m;
+    }
+  }
+}
+
+// A dense expert, and codebooks without int8 rows, cannot join the others.
+TEST(MoeLayer, OnlyRowsOfOneKindAreMerged) {
+  const TestLayer layer({}, 26), mcg({.mixed_codebooks = true}, 27);
+  MoeLayerWeights weights = layer.weights(true);
+  weights.always_on = {layer.always_on[0]->dense(), mcg.always_on[0]->trellis()};
+  test::Random random(6);
+  const auto x = random.normals(12 * kHidden);
+  const LayerRun run = run_layer(weights, x, 12, std::vector<float>(x.size()), select::make_policy("", "", ""), 2);
+  const std::uint64_t kinds = select::make_policy("", "", "").features == 0 ? 2 : 3;
+  EXPECT_EQ(run.counters.grouped_calls, kinds);
+}
+
 TEST(MoeLayer, ReusedScratchGivesTheSameResultAndKeepsItsMemory) {
   const TestLayer layer({}, 23);
   const MoeLayerWeights weights = layer.weights(true);

@@ -51,9 +51,30 @@ TEST(SelectMoe, TokensPerExpertPickTheFamily) {
   const Policy policy = on(kAvx512Machine);
   EXPECT_EQ(moe_id(policy, shape(1)), "cpu_avx512/moe_trellis_swiglu_decode");
   EXPECT_EQ(moe_id(policy, shape(2)), "cpu_avx512/moe_trellis_swiglu_prefill4");
-  EXPECT_EQ(moe_id(policy, shape(4)), "cpu_avx512/moe_trellis_swiglu_prefill4");
-  EXPECT_EQ(moe_id(policy, shape(5)), "cpu_avx512/moe_trellis_swiglu");
-  EXPECT_EQ(moe_id(policy, shape(100000)), "cpu_avx512/moe_trellis_swiglu");
+  EXPECT_EQ(moe_id(policy, shape(16)), "cpu_avx512/moe_trellis_swiglu_prefill4");
+  EXPECT_EQ(moe_id(policy, shape(17)), "cpu_avx512/moe_trellis_swiglu");
+  EXPECT_EQ(moe_id(policy, shape(32)), "cpu_avx512/moe_trellis_swiglu");
+  EXPECT_EQ(moe_id(policy, shape(33)), "cpu_avx512/moe_trellis_swiglu_large_batch");
+  EXPECT_EQ(moe_id(policy, shape(100000)), "cpu_avx512/moe_trellis_swiglu_large_batch");
+}
+
+TEST(SelectMoe, CallsOfMixedSizesHaveARowOfTheSameKind) {
+  const auto by_call = [](const Policy& policy, int m, std::uint8_t codebooks) {
+    const auto choice = select_moe_swiglu(policy, shape(m, codebooks));
+    const auto* row = select_moe_by_call(policy, choice.row->info, codebooks);
+    return std::string(row == nullptr ? "none" : row->info.id);
+  };
+  const Policy policy = on(kAvx512Machine);
+  EXPECT_EQ(by_call(policy, 1, kMul1), "cpu_avx512/moe_trellis_swiglu_grouped");
+  EXPECT_EQ(by_call(policy, 40, kMul1), "cpu_avx512/moe_trellis_swiglu_grouped");
+  EXPECT_EQ(by_call(on(kAvx2Machine), 3, kMul1), "cpu_avx2/moe_trellis_swiglu_grouped");
+  EXPECT_EQ(by_call(on(kAvx2Machine), 3, kMul1 | kMcg), "cpu_avx2/moe_trellis_swiglu_grouped_fp32acc");
+  EXPECT_EQ(by_call(on(kAvx512Machine, ActivationMode::kFp32), 3, kMul1),
+            "cpu_avx512/moe_trellis_swiglu_grouped_fp32acc");
+  EXPECT_EQ(by_call(on(0), 3, kMul1), "none");
+  Policy forced = policy;
+  forced.kernel = "moe_trellis_swiglu_decode";
+  EXPECT_EQ(by_call(forced, 3, kMul1), "none");
 }
 
 TEST(SelectMoe, TheMachineDecidesTheBackend) {
@@ -118,9 +139,27 @@ TEST(Policy, WishesAreChecked) {
   EXPECT_NE(usage_error([] { make_policy("cpu_sse", "", ""); }).find("cpu_ref"), std::string::npos);
   EXPECT_NE(usage_error([] { make_policy("", "int4", ""); }).find("int4"), std::string::npos);
   EXPECT_NE(usage_error([] { make_policy("", "", "no_such_kernel"); }).find("does not exist"), std::string::npos);
-  EXPECT_NE(usage_error([] { make_policy("", "", "moe_trellis_swiglu_grouped"); }).find("no row implements"),
-            std::string::npos);
+  EXPECT_EQ(make_policy("", "fp16", "").activations, ActivationMode::kFp16);
   EXPECT_EQ(make_policy("", "", "mixed_bpw_kernel").kernel, "mixed_bpw_kernel");
+}
+
+// No row of this machine reads fp32 codebooks with fp16 activations: that is said, not replaced.
+TEST(Policy, Fp16ActivationsAreNeverReplaced) {
+  const std::string message =
+      usage_error([] { select_moe_swiglu(on(kAvx512Machine, ActivationMode::kFp16), shape(1)); });
+  EXPECT_NE(message.find("fp16"), std::string::npos) << message;
+}
+
+TEST(Policy, AnAliasBecomesItsFamily) {
+  for (const kernels::KernelAlias& alias : kernels::kernel_aliases()) {
+    if (backend::cpu_info().features == 0) {
+      usage_error([&] { make_policy("", "", alias.name); });  // the families behind the aliases are vector code
+      continue;
+    }
+    EXPECT_EQ(make_policy("", "", alias.name).kernel, alias.target_family);
+  }
+  const std::string message = usage_error([] { make_policy("cpu_ref", "", "moe_trellis_swiglu_decode_6_2_3"); });
+  EXPECT_NE(message.find("'moe_trellis_swiglu_decode_6_2_3' cannot run"), std::string::npos) << message;
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // All kernel rows together, the family names the project knows, and the names of the rows' properties.
 #include "kernels/common/registry.h"
 
+#include <algorithm>
+
 #include "kernels/attention_gqa/attention_gqa.h"
 #include "kernels/attention_mla/attention_mla.h"
 #include "kernels/dense_linear/dense_linear.h"
@@ -63,6 +65,30 @@ const char* numerics_name(Numerics numerics) {
   return "unknown";
 }
 
+const char* codes_name(WeightCodes codes) {
+  switch (codes) {
+    case WeightCodes::kExact:
+      return "exact";
+    case WeightCodes::kPairs:
+      return "pairs";
+    case WeightCodes::kBytes:
+      return "bytes";
+  }
+  return "unknown";
+}
+
+const char* use_name(RowUse use) {
+  switch (use) {
+    case RowUse::kByRows:
+      return "rows";
+    case RowUse::kByCall:
+      return "call";
+    case RowUse::kOnRequest:
+      return "request";
+  }
+  return "unknown";
+}
+
 const std::vector<const KernelRow*>& all_kernel_rows() {
   static const std::vector<const KernelRow*> all = collect();
   return all;
@@ -82,10 +108,38 @@ std::span<const std::string_view> known_families() {
       "moe_trellis_swiglu_fp32acc",
       "moe_trellis_swiglu_large_batch_fp32acc",
       "moe_trellis_swiglu_grouped",
+      "moe_trellis_swiglu_grouped_fp32acc",
       "fast_2bit_kernel",
       "mixed_bpw_kernel",
   };
   return kNames;
+}
+
+std::span<const KernelAlias> kernel_aliases() {
+  static constexpr KernelAlias kAliases[] = {
+#define FAIRWAY_ALIAS(name, target_family, reason) {name, target_family, reason},
+#include "kernels/common/aliases.inc"
+#undef FAIRWAY_ALIAS
+  };
+  return kAliases;
+}
+
+const KernelAlias* find_alias(std::string_view name) {
+  for (const KernelAlias& alias : kernel_aliases()) {
+    if (name == alias.name) return &alias;
+  }
+  return nullptr;
+}
+
+std::vector<std::string_view> missing_families() {
+  std::vector<std::string_view> missing;
+  for (const std::string_view family : known_families()) {
+    const auto& rows = all_kernel_rows();
+    const bool present =
+        std::any_of(rows.begin(), rows.end(), [&](const KernelRow* row) { return row->family == family; });
+    if (!present && find_alias(family) == nullptr) missing.push_back(family);
+  }
+  return missing;
 }
 
 }  // namespace fairway::kernels

@@ -39,11 +39,12 @@ constexpr KernelRow describe(const char* id, const char* family, const char* sou
           .weights = WeightKind::kDense,
           .activations = Activations::kFp32,
           .numerics = Numerics::kBounded,
+          .codes = WeightCodes::kExact,
           .codebooks = 0,
           .bits = {},
+          .use = RowUse::kByRows,
           .m_min = 1,
-          .m_max = INT_MAX,
-          .tile_n = kSlab};
+          .m_max = INT_MAX};
 }
 
 constexpr DenseLinearRow kRows[] = {

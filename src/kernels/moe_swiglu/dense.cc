@@ -24,32 +24,30 @@ struct DensePolicy {
     std::copy_n(x, e.gate.in, reinterpret_cast<float*>(gate_row));
   }
 
-  // Outputs 128 * band .. of one matrix as y[m][128].
-  void matrix_band(const LinearWeights& weights, int band, const std::uint8_t* rows, std::int64_t stride, int m,
-                   float* y) const {
-    DenseMatrix part = weights.dense();
-    const std::int64_t begin = std::int64_t{band} * kBandWidth;
-    part.data += begin * part.in * dense_type_bytes(part.type);
-    if (part.bias != nullptr) part.bias += begin;
-    part.out = static_cast<int>(std::min<std::int64_t>(kBandWidth, part.out - begin));
-    const std::int64_t ldx = stride / static_cast<std::int64_t>(sizeof(float));
-    dot(part, 0, part.out, reinterpret_cast<const float*>(rows), ldx, m, y, kBandWidth);
+  // The outputs of one part of a band in y[m][128].
+  void matrix_part(const LinearWeights& weights, const BandPart& part, const PreparedRows& rows, float* y) const {
+    DenseMatrix matrix = weights.dense();
+    const int column = part.first_tile * codec::kTileDim;
+    const std::int64_t begin = std::int64_t{part.band} * kBandWidth + column;
+    if (begin >= matrix.out) return;
+    matrix.data += begin * matrix.in * dense_type_bytes(matrix.type);
+    if (matrix.bias != nullptr) matrix.bias += begin;
+    matrix.out = static_cast<int>(std::min<std::int64_t>(part.tiles * codec::kTileDim, matrix.out - begin));
+    const std::int64_t ldx = rows.stride / static_cast<std::int64_t>(sizeof(float));
+    dot(matrix, 0, matrix.out, reinterpret_cast<const float*>(rows.data), ldx, rows.count, y + column, kBandWidth);
   }
-  void gate_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
-                 std::uint8_t*) const {
-    matrix_band(e.gate, band, rows, stride, m, y);
+  void gate_part(const ExpertPart& at, const PreparedRows& rows, float* y, std::uint8_t*) const {
+    matrix_part(at.expert->gate, at.part, rows, y);
   }
-  void up_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
-               std::uint8_t*) const {
-    matrix_band(e.up, band, rows, stride, m, y);
+  void up_part(const ExpertPart& at, const ExpertPart&, const PreparedRows& rows, float* y, std::uint8_t*) const {
+    matrix_part(at.expert->up, at.part, rows, y);
   }
-  void down_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
-                 std::uint8_t*) const {
-    matrix_band(e.down, band, rows, stride, m, y);
+  void down_part(const ExpertPart& at, const ExpertPart&, const PreparedRows& rows, float* y, std::uint8_t*) const {
+    matrix_part(at.expert->down, at.part, rows, y);
   }
 
-  void store_hidden(const ExpertWeights& e, int band, const float* gate, const float* up, int m, std::uint8_t* rows,
-                    std::int64_t stride) const {
+  void finish_hidden(const ExpertWeights& e, int band, const float* gate, const float* up, int m, std::uint8_t* rows,
+                     std::int64_t stride) const {
     const int begin = band * kBandWidth;
     const int count = std::min(kBandWidth, e.down.in - begin);
     alignas(64) float product[kBandWidth];
@@ -58,22 +56,24 @@ struct DensePolicy {
       std::copy_n(product, count, reinterpret_cast<float*>(rows + r * stride) + begin);
     }
   }
+  void finish_output(const ExpertWeights&, int, int, const float*) const {}
 };
 
-void run(const MoeSwigluArgs& args, KernelContext& context, const DensePolicy& policy) {
-  MoeDriver<DensePolicy>(args, context, policy).run();
+void run(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context, const DensePolicy& policy) {
+  check_tile(tile, "moe_swiglu, dense experts");
+  MoeDriver<DensePolicy>(args, tile, context, policy).run();
 }
 
 }  // namespace
 
-void moe_dense_ref(const MoeSwigluArgs& args, KernelContext& context) {
-  run(args, context, {dense_dot_ref, kBlockOpsRef});
+void moe_dense_ref(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  run(args, tile, context, {dense_dot_ref, kBlockOpsRef});
 }
-void moe_dense_avx2(const MoeSwigluArgs& args, KernelContext& context) {
-  run(args, context, {dense_dot_avx2, kBlockOpsAvx2});
+void moe_dense_avx2(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  run(args, tile, context, {dense_dot_avx2, kBlockOpsAvx2});
 }
-void moe_dense_avx512(const MoeSwigluArgs& args, KernelContext& context) {
-  run(args, context, {dense_dot_avx512, kBlockOpsAvx512});
+void moe_dense_avx512(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  run(args, tile, context, {dense_dot_avx512, kBlockOpsAvx512});
 }
 
 }  // namespace fairway::kernels

@@ -1,35 +1,43 @@
 // The driver of moe_swiglu: gather and prepare the rows of every group, then gate and up with SwiGLU, then down, each
-// phase as one flat list of tasks over all groups.
+// phase as one flat list of tasks over all groups. A task is a band of 128 outputs for a block of rows, or one half of
+// it (Tile::workers = 2): whoever ends second finishes the band.
 //
 // What differs between coded and dense experts is the Policy:
 //   std::size_t gate_row_bytes(e), up_row_bytes(e) (0: the up projection reads the gate's rows), hidden_row_bytes(e)
 //   void prepare(e, x, hidden, gate_row, up_row)      one row of x in the form gate and up read
 //   int intermediate_bands(e)                         128-wide bands of the input of down
-//   void gate_band(e, band, rows, stride, m, y, scratch), up_band(...), down_band(...)      y[m][128]
-//   void store_hidden(e, band, gate, up, m, rows, stride)      silu(gate) * up in the form down reads
+//   void gate_part(at, rows, y, scratch), up_part(at, next, rows, y, scratch), down_part(at, next, rows, y, scratch)
+//                                                     the columns of a part in y[m][128]
+//   void finish_hidden(e, band, gate, up, m, rows, stride)      silu(gate) * up in the form down reads
+//   void finish_output(e, band, m, y)
 //   std::size_t scratch_bytes()
-// with e an ExpertWeights and rows arrays of prepared rows `stride` bytes apart.
+// with e an ExpertWeights, at and next ExpertParts, and rows arrays of prepared rows.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/moe_swiglu/moe_swiglu.h"
 #include "kernels/trellis_band/driver.h"
 
 namespace fairway::kernels {
 
-// Rows of one task at most: bounds the buffers of a worker, and the next rows pay for one more decode of the band.
-constexpr int kMoeRowBlock = 256;
-constexpr int kMoeSmallRowBlock = 64;  // if larger blocks would leave workers idle
+constexpr int kMoeSmallRowBlock = 64;  // most rows of a task if larger blocks would leave workers idle
 // Rows of all groups that are in flight at a time: bounds the prepared copies (fp32: about 22 KiB a row for a hidden
-// size of 2048 and an expert of 1536).
+// size of 2048 and an expert of 1536) and the outputs of shared bands (as much again).
 constexpr std::int64_t kMoeRowsInFlight = 1024;
+
+// What a task computes of the matrices of an expert.
+struct ExpertPart {
+  const ExpertWeights* expert;  // null: nothing
+  BandPart part;
+};
 
 template <class Policy>
 class MoeDriver {
  public:
-  MoeDriver(const MoeSwigluArgs& args, KernelContext& context, const Policy& policy)
-      : args_(args), context_(context), policy_(policy) {}
+  MoeDriver(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context, const Policy& policy)
+      : args_(args), tile_(tile), context_(context), policy_(policy) {}
 
   void run() {
     const int block = row_block();
@@ -37,16 +45,16 @@ class MoeDriver {
     int begin = 0;  // first row of `group` that is not done
     while (group < args_.groups.size()) {
       backend::Workspace::Scope scope(context_.workspace);
-      // Every group gives at most one segment more than its rows fill.
-      const std::size_t most = static_cast<std::size_t>(kMoeRowsInFlight / block) + args_.groups.size() - group + 1;
+      // Blocks of a group are of even size, so at least half full, but for groups of few rows.
+      const std::size_t most = static_cast<std::size_t>(2 * kMoeRowsInFlight / block) + args_.groups.size() - group + 1;
       segments_ = context_.workspace.template alloc<Segment>(most);
       segment_count_ = 0;
       rows_ = 0;
       while (group < args_.groups.size() && rows_ < kMoeRowsInFlight && segment_count_ < most) {
         const ExpertGroup& g = args_.groups[group];
-        const int m = std::min(block, g.m - begin);
-        if (m > 0) add_segment(g, begin, m);
-        begin += m;
+        const int left = g.m - begin;
+        const int blocks = (left + block - 1) / block;
+        if (left > 0) begin += add_segment(g, begin, (left + blocks - 1) / blocks);
         if (begin >= g.m) {
           ++group;
           begin = 0;
@@ -69,8 +77,15 @@ class MoeDriver {
   struct Task {
     std::int32_t segment, band;
   };
-  struct WorkerBuffers {
-    float *first, *second;  // [block][128]
+  // One band of one segment that workers share.
+  struct SharedBand {
+    float* y;            // [2][m][128]
+    std::uint32_t done;  // parts
+  };
+
+  // Outputs of a band while it is computed: of gate and up, or of down in the first.
+  struct Outputs {
+    float *first, *second;  // [m][128]
     std::uint8_t* scratch;
   };
 
@@ -80,10 +95,10 @@ class MoeDriver {
     for (const ExpertGroup& g : args_.groups) {
       if (g.m <= 0) continue;
       largest = std::max(largest, g.m);
-      tasks += std::int64_t{(g.m + kMoeRowBlock - 1) / kMoeRowBlock} * policy_.intermediate_bands(*g.expert);
+      tasks += (std::int64_t{g.m} + tile_.m - 1) / tile_.m * policy_.intermediate_bands(*g.expert);
     }
     const bool few = tasks < 4 * context_.pool.size();
-    return std::min(largest, few ? kMoeSmallRowBlock : kMoeRowBlock);
+    return std::min({largest, tile_.m, few ? kMoeSmallRowBlock : tile_.m});
   }
 
   std::uint8_t* alloc_rows(int m, std::int64_t stride) {
@@ -93,7 +108,7 @@ class MoeDriver {
     return (static_cast<std::int64_t>(bytes) + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
   }
 
-  void add_segment(const ExpertGroup& g, int begin, int m) {
+  int add_segment(const ExpertGroup& g, int begin, int m) {
     Segment& s = segments_[segment_count_++];
     s.expert = g.expert;
     s.rows = g.rows + begin;
@@ -107,22 +122,21 @@ class MoeDriver {
     s.gate_rows = alloc_rows(m, s.gate_stride);
     s.up_rows = s.up_stride == 0 ? s.gate_rows : alloc_rows(m, s.up_stride);
     s.hidden_rows = alloc_rows(m, s.hidden_stride);
+    return m;
   }
 
   void run_segments(std::int64_t block) {
     const int workers = context_.pool.size();
-    buffers_ = context_.workspace.template alloc<WorkerBuffers>(static_cast<std::size_t>(workers));
+    const auto floats = static_cast<std::size_t>(block * kBandWidth);
+    outputs_ = context_.workspace.template alloc<Outputs>(static_cast<std::size_t>(workers));
     for (int w = 0; w < workers; ++w) {
-      const auto floats = static_cast<std::size_t>(block * kBandWidth);
-      buffers_[w].first = context_.workspace.template alloc<float>(floats);
-      buffers_[w].second = context_.workspace.template alloc<float>(floats);
-      buffers_[w].scratch = context_.workspace.template alloc<std::uint8_t>(policy_.scratch_bytes());
+      outputs_[w].first = context_.workspace.template alloc<float>(floats);
+      outputs_[w].second = context_.workspace.template alloc<float>(floats);
+      outputs_[w].scratch = context_.workspace.template alloc<std::uint8_t>(policy_.scratch_bytes());
     }
     prepare_rows();
-    for_each_band([this](const Segment& s) { return policy_.intermediate_bands(*s.expert); },
-                  [this](const Segment& s, int band, const WorkerBuffers& b) { hidden_band(s, band, b); });
-    for_each_band([this](const Segment&) { return band_count(args_.hidden); },
-                  [this](const Segment& s, int band, const WorkerBuffers& b) { output_band(s, band, b); });
+    for_each_band([this](const Segment& s) { return policy_.intermediate_bands(*s.expert); }, HiddenPhase{*this});
+    for_each_band([this](const Segment&) { return band_count(args_.hidden); }, OutputPhase{*this});
   }
 
   void prepare_rows() {
@@ -139,8 +153,11 @@ class MoeDriver {
     });
   }
 
-  template <class BandsOf, class Body>
-  void for_each_band(const BandsOf& bands_of, const Body& body) {
+  // phase.compute(segment, part, next, outputs) for every part of every band, phase.finish(segment, band, outputs) once
+  // all parts of the band are computed.
+  template <class BandsOf, class Phase>
+  void for_each_band(const BandsOf& bands_of, const Phase& phase) {
+    backend::Workspace::Scope scope(context_.workspace);
     std::int64_t count = 0;
     for (std::size_t i = 0; i < segment_count_; ++i) count += bands_of(segments_[i]);
     auto* tasks = context_.workspace.template alloc<Task>(static_cast<std::size_t>(count));
@@ -148,34 +165,81 @@ class MoeDriver {
     for (std::size_t i = 0; i < segment_count_; ++i) {
       for (int band = 0; band < bands_of(segments_[i]); ++band) *next++ = {static_cast<std::int32_t>(i), band};
     }
-    context_.pool.parallel_for(count, [&](std::int64_t task, int worker) {
-      body(segments_[tasks[task].segment], tasks[task].band, buffers_[worker]);
+    const std::int64_t parts = tile_.workers;
+    SharedBand* shared = parts > 1 ? share_bands(tasks, count) : nullptr;
+    context_.pool.parallel_for(count * parts, [&](std::int64_t task, int worker) {
+      const Task& t = tasks[task / parts];
+      const Segment& s = segments_[t.segment];
+      Outputs out = outputs_[worker];
+      if (shared != nullptr) {
+        out.first = shared[task / parts].y;
+        out.second = out.first + s.m * kBandWidth;
+      }
+      const std::int64_t following = task + context_.pool.size();  // tasks are taken in order
+      phase.compute(s, part_at(tasks, count, task), part_at(tasks, count, following), out);
+      if (shared == nullptr || ends_band(shared[task / parts])) phase.finish(s, t.band, out);
     });
   }
 
-  void hidden_band(const Segment& s, int band, const WorkerBuffers& b) {
-    policy_.gate_band(*s.expert, band, s.gate_rows, s.gate_stride, s.m, b.first, b.scratch);
-    const bool shared = s.up_stride == 0;
-    policy_.up_band(*s.expert, band, s.up_rows, shared ? s.gate_stride : s.up_stride, s.m, b.second, b.scratch);
-    policy_.store_hidden(*s.expert, band, b.first, b.second, s.m, s.hidden_rows, s.hidden_stride);
+  ExpertPart part_at(const Task* tasks, std::int64_t count, std::int64_t task) const {
+    const int parts = tile_.workers;
+    if (task / parts >= count) return {nullptr, {}};
+    const Task& t = tasks[task / parts];
+    return {segments_[t.segment].expert, part_of_band(t.band, static_cast<int>(task % parts), parts)};
   }
 
-  void output_band(const Segment& s, int band, const WorkerBuffers& b) {
-    policy_.down_band(*s.expert, band, s.hidden_rows, s.hidden_stride, s.m, b.first, b.scratch);
-    const int begin = band * kBandWidth;
-    const int count = std::min(kBandWidth, args_.hidden - begin);
-    for (int r = 0; r < s.m; ++r) {
-      std::copy_n(b.first + r * kBandWidth, count, args_.y + (s.slot_begin + r) * args_.hidden + begin);
+  SharedBand* share_bands(const Task* tasks, std::int64_t count) {
+    auto* shared = context_.workspace.template alloc<SharedBand>(static_cast<std::size_t>(count));
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto floats = static_cast<std::size_t>(2 * segments_[tasks[i].segment].m * kBandWidth);
+      shared[i] = {context_.workspace.template alloc<float>(floats), 0};
     }
+    return shared;
   }
+  // Counts one part of the band as computed; true for its last one, which then sees what the others wrote.
+  bool ends_band(SharedBand& band) const {
+    const std::atomic_ref done(band.done);
+    return done.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<std::uint32_t>(tile_.workers);
+  }
+
+  struct HiddenPhase {
+    const MoeDriver& driver;
+
+    void compute(const Segment& s, const ExpertPart& at, const ExpertPart& next, const Outputs& out) const {
+      driver.policy_.gate_part(at, {s.gate_rows, s.gate_stride, s.m}, out.first, out.scratch);
+      const std::int64_t stride = s.up_stride == 0 ? s.gate_stride : s.up_stride;
+      driver.policy_.up_part(at, next, {s.up_rows, stride, s.m}, out.second, out.scratch);
+    }
+    void finish(const Segment& s, int band, const Outputs& out) const {
+      driver.policy_.finish_hidden(*s.expert, band, out.first, out.second, s.m, s.hidden_rows, s.hidden_stride);
+    }
+  };
+
+  struct OutputPhase {
+    const MoeDriver& driver;
+
+    void compute(const Segment& s, const ExpertPart& at, const ExpertPart& next, const Outputs& out) const {
+      driver.policy_.down_part(at, next, {s.hidden_rows, s.hidden_stride, s.m}, out.first, out.scratch);
+    }
+    void finish(const Segment& s, int band, const Outputs& out) const {
+      driver.policy_.finish_output(*s.expert, band, s.m, out.first);
+      const MoeSwigluArgs& args = driver.args_;
+      const int begin = band * kBandWidth;
+      const int count = std::min(kBandWidth, args.hidden - begin);
+      for (int r = 0; r < s.m; ++r) {
+        std::copy_n(out.first + r * kBandWidth, count, args.y + (s.slot_begin + r) * args.hidden + begin);
+      }
+    }
+  };
 
   const MoeSwigluArgs& args_;
+  const Tile& tile_;
   KernelContext& context_;
   const Policy& policy_;
   Segment* segments_ = nullptr;
   std::size_t segment_count_ = 0;
   std::int64_t rows_ = 0;
-  WorkerBuffers* buffers_ = nullptr;
+  Outputs* outputs_ = nullptr;
 };
 
 }  // namespace fairway::kernels

@@ -42,7 +42,8 @@ struct MoeSwigluArgs {
   float* y;
 };
 
-using MoeSwigluFn = void (*)(const MoeSwigluArgs& args, KernelContext& context);
+// tile: the row's own or another legal one; Error(kUsage) if it is neither.
+using MoeSwigluFn = void (*)(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context);
 
 struct MoeSwigluRow {
   KernelRow info;

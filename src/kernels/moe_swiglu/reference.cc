@@ -54,7 +54,8 @@ void run_group(const MoeSwigluArgs& args, const ExpertGroup& group, KernelContex
 
 }  // namespace
 
-void moe_trellis_reference(const MoeSwigluArgs& args, KernelContext& context) {
+void moe_trellis_reference(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  check_no_tile(tile, "moe_swiglu reference");
   for (const ExpertGroup& group : args.groups) {
     if (group.m > 0) run_group(args, group, context);
   }

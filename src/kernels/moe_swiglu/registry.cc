@@ -7,13 +7,10 @@ namespace fairway::kernels {
 std::span<const MoeSwigluRow> moe_swiglu_rows() {
   using backend::kCpuBaseline;
   using enum Backend;
-  using enum WeightKind;
-  using enum Activations;
-  using enum Numerics;
-#define FAIRWAY_KERNEL(backend, family, source, features, weights, activations, numerics, codebooks, m_min, m_max, \
-                       tile_n, fn)                                                                                 \
-  {{FAIRWAY_BACKEND_##backend "/" family, "moe_swiglu", family, source, backend, features, weights, activations,   \
-    numerics, codebooks, BitTuple{}, m_min, m_max, tile_n},                                                        \
+  using enum RowUse;
+#define FAIRWAY_KERNEL(backend, family, suffix, features, format, use, m_min, m_max, tile, fn, source)            \
+  {{FAIRWAY_BACKEND_##backend "/" family suffix, "moe_swiglu", family, source, backend, features, format.weights, \
+    format.activations, format.numerics, format.codes, format.codebooks, BitTuple{}, use, m_min, m_max, tile},    \
    fn},
   static const MoeSwigluRow kRows[] = {
 #include "kernels/moe_swiglu/kernels.inc"

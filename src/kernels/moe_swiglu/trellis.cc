@@ -1,5 +1,7 @@
 // The trellis rows of moe_swiglu: the driver over the band kernels of each instruction set.
+#include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "kernels/moe_swiglu/generic.h"
 #include "kernels/moe_swiglu/rows.h"
@@ -14,84 +16,119 @@ bool same_input(const TrellisMatrix& a, const TrellisMatrix& b) {
 }
 
 struct TrellisPolicy {
-  const BandKernel& kernel;
-  int workers;  // who take the bands in turn
+  const Tier& tier;
+  Sharing sharing;
+  const Tile& tile;
 
-  std::size_t scratch_bytes() const { return kernel.scratch_bytes; }
-  std::size_t gate_row_bytes(const ExpertWeights& e) const { return kernel.row_bytes(e.gate.trellis().in); }
+  const BandKernel& any_kernel() const { return *tier.single; }  // where all kernels of the tier agree
+
+  std::size_t scratch_bytes() const { return kernels::scratch_bytes(tier); }
+  std::size_t gate_row_bytes(const ExpertWeights& e) const { return any_kernel().row_bytes(e.gate.trellis().in); }
   std::size_t up_row_bytes(const ExpertWeights& e) const {
-    return same_input(e.gate.trellis(), e.up.trellis()) ? 0 : kernel.row_bytes(e.up.trellis().in);
+    return same_input(e.gate.trellis(), e.up.trellis()) ? 0 : any_kernel().row_bytes(e.up.trellis().in);
   }
-  std::size_t hidden_row_bytes(const ExpertWeights& e) const { return kernel.row_bytes(e.down.trellis().in); }
+  std::size_t hidden_row_bytes(const ExpertWeights& e) const { return any_kernel().row_bytes(e.down.trellis().in); }
   int intermediate_bands(const ExpertWeights& e) const { return band_count(e.down.trellis().in); }
 
   void prepare(const ExpertWeights& e, const float* x, int hidden, std::uint8_t* gate_row, std::uint8_t* up_row) const {
-    prepare_row(kernel, e.gate.trellis(), x, hidden, gate_row);
-    if (up_row != nullptr) prepare_row(kernel, e.up.trellis(), x, hidden, up_row);
+    prepare_row(any_kernel(), e.gate.trellis(), x, hidden, gate_row);
+    if (up_row != nullptr) prepare_row(any_kernel(), e.up.trellis(), x, hidden, up_row);
   }
-  // Bands beyond the outputs of gate and up exist only if down is padded further; store_hidden writes zeros there.
-  void gate_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
-                 std::uint8_t* scratch) const {
-    if (band < band_count(e.gate.out)) {
-      compute_band(kernel, {e.gate.trellis(), band, e.up.trellis(), band}, rows, stride, m, y, scratch);
-    }
+
+  // Bands beyond the outputs of the matrix exist only if down is padded further; finish_hidden writes zeros there.
+  void part(const LinearWeights& weights, const BandPart& at, const TrellisMatrix* next, const BandPart& next_at,
+            const PreparedRows& rows, float* y, std::uint8_t* scratch) const {
+    if (at.band >= band_count(weights.out)) return;
+    const SharedDecode decode = share_decode(tier, sharing, rows.count, tile.n);
+    multiply_part(decode, {weights.trellis(), at, next, next_at}, rows, y, scratch);
   }
-  void up_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
+  void gate_part(const ExpertPart& at, const PreparedRows& rows, float* y, std::uint8_t* scratch) const {
+    part(at.expert->gate, at.part, &at.expert->up.trellis(), at.part, rows, y, scratch);
+  }
+  void up_part(const ExpertPart& at, const ExpertPart& next, const PreparedRows& rows, float* y,
                std::uint8_t* scratch) const {
-    if (band < band_count(e.up.out)) {
-      compute_band(kernel, {e.up.trellis(), band, e.gate.trellis(), band + workers}, rows, stride, m, y, scratch);
-    }
+    const TrellisMatrix* after = next.expert == nullptr ? nullptr : &next.expert->gate.trellis();
+    part(at.expert->up, at.part, after, next.part, rows, y, scratch);
   }
-  void down_band(const ExpertWeights& e, int band, const std::uint8_t* rows, std::int64_t stride, int m, float* y,
+  void down_part(const ExpertPart& at, const ExpertPart& next, const PreparedRows& rows, float* y,
                  std::uint8_t* scratch) const {
-    compute_band(kernel, {e.down.trellis(), band, e.down.trellis(), band + workers}, rows, stride, m, y, scratch);
+    const TrellisMatrix* after = next.expert == nullptr ? nullptr : &next.expert->down.trellis();
+    part(at.expert->down, at.part, after, next.part, rows, y, scratch);
   }
+
   // Columns of the padding may hold noise in the stored matrix: they count as zero.
-  void store_hidden(const ExpertWeights& e, int band, const float* gate, const float* up, int m, std::uint8_t* rows,
-                    std::int64_t stride) const {
+  void finish_hidden(const ExpertWeights& e, int band, float* gate, float* up, int m, std::uint8_t* rows,
+                     std::int64_t stride) const {
     const TrellisMatrix& down = e.down.trellis();
     const int begin = band * kBandWidth;
     const int count = std::clamp(e.gate.out - begin, 0, kBandWidth);
+    if (count > 0) {
+      finish_band(any_kernel(), e.gate.trellis(), band, m, gate);
+      finish_band(any_kernel(), e.up.trellis(), band, m, up);
+    }
     alignas(64) float product[kBandWidth];
     alignas(64) float block[kBandWidth];
     for (int r = 0; r < m; ++r) {
-      if (count > 0) kernel.ops->swiglu(gate + r * kBandWidth, up + r * kBandWidth, count, product);
-      kernel.ops->transform_input(product, count, down.suh + begin, block);
-      kernel.store_block(block, rows + r * stride, down.in, band);
+      if (count > 0) any_kernel().ops->swiglu(gate + r * kBandWidth, up + r * kBandWidth, count, product);
+      any_kernel().ops->transform_input(product, count, down.suh + begin, block);
+      any_kernel().store_block(block, rows + r * stride, down.in, band);
     }
+  }
+  void finish_output(const ExpertWeights& e, int band, int m, float* y) const {
+    finish_band(any_kernel(), e.down.trellis(), band, m, y);
   }
 };
 
-template <const BandKernel& kKernel>
-void run(const MoeSwigluArgs& args, KernelContext& context, const char* id) {
+void run(const Tier& tier, Sharing sharing, const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  check_tile(tile, "moe_swiglu");
   for (const ExpertGroup& g : args.groups) {
     if (g.m <= 0) continue;
-    check_domain(kKernel, g.expert->gate.trellis(), id);
-    check_domain(kKernel, g.expert->up.trellis(), id);
-    check_domain(kKernel, g.expert->down.trellis(), id);
+    for (const LinearWeights* weights : {&g.expert->gate, &g.expert->up, &g.expert->down}) {
+      check_domain(tier, weights->trellis(), "moe_swiglu");
+    }
   }
-  const TrellisPolicy policy{kKernel, context.pool.size()};
-  MoeDriver<TrellisPolicy>(args, context, policy).run();
+  const TrellisPolicy policy{tier, sharing, tile};
+  MoeDriver<TrellisPolicy>(args, tile, context, policy).run();
+}
+
+// The groups of a call by bit tuple, those of many rows first, so that the last tasks are short.
+MoeSwigluArgs sorted_by_tuple(const MoeSwigluArgs& args, KernelContext& context) {
+  auto* groups = context.workspace.alloc<ExpertGroup>(args.groups.size());
+  const std::span<ExpertGroup> sorted(groups, args.groups.size());
+  std::copy(args.groups.begin(), args.groups.end(), groups);
+  const auto key = [](const ExpertGroup& g) { return std::tuple(g.expert->bits(), -g.m, g.slot_begin); };
+  std::sort(sorted.begin(), sorted.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
+  MoeSwigluArgs result = args;
+  result.groups = sorted;
+  return result;
 }
 
 }  // namespace
 
-#define FAIRWAY_MOE_BODY(name, kernel, id)                       \
-  void name(const MoeSwigluArgs& args, KernelContext& context) { \
-    run<kernel>(args, context, id);                              \
-  }
-FAIRWAY_MOE_BODY(moe_decode_int8_avx2, kBandI8SingleAvx2, "cpu_avx2/moe_trellis_swiglu_decode")
-FAIRWAY_MOE_BODY(moe_prefill4_int8_avx2, kBandI8QuadAvx2, "cpu_avx2/moe_trellis_swiglu_prefill4")
-FAIRWAY_MOE_BODY(moe_panel_int8_avx2, kBandI8PanelAvx2, "cpu_avx2/moe_trellis_swiglu")
-FAIRWAY_MOE_BODY(moe_decode_fp32acc_avx2, kBandF32SingleAvx2, "cpu_avx2/moe_trellis_swiglu_decode_fp32acc")
-FAIRWAY_MOE_BODY(moe_prefill4_fp32acc_avx2, kBandF32QuadAvx2, "cpu_avx2/moe_trellis_swiglu_prefill4_fp32acc")
-FAIRWAY_MOE_BODY(moe_panel_fp32acc_avx2, kBandF32PanelAvx2, "cpu_avx2/moe_trellis_swiglu_fp32acc")
-FAIRWAY_MOE_BODY(moe_decode_int8_avx512, kBandI8SingleAvx512, "cpu_avx512/moe_trellis_swiglu_decode")
-FAIRWAY_MOE_BODY(moe_prefill4_int8_avx512, kBandI8QuadAvx512, "cpu_avx512/moe_trellis_swiglu_prefill4")
-FAIRWAY_MOE_BODY(moe_panel_int8_avx512, kBandI8PanelAvx512, "cpu_avx512/moe_trellis_swiglu")
-FAIRWAY_MOE_BODY(moe_decode_fp32acc_avx512, kBandF32SingleAvx512, "cpu_avx512/moe_trellis_swiglu_decode_fp32acc")
-FAIRWAY_MOE_BODY(moe_prefill4_fp32acc_avx512, kBandF32QuadAvx512, "cpu_avx512/moe_trellis_swiglu_prefill4_fp32acc")
-FAIRWAY_MOE_BODY(moe_panel_fp32acc_avx512, kBandF32PanelAvx512, "cpu_avx512/moe_trellis_swiglu_fp32acc")
-#undef FAIRWAY_MOE_BODY
+template <const Tier& kTier>
+void moe_decode(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  run(kTier, Sharing::kNone, args, tile, context);
+}
+template <const Tier& kTier>
+void moe_few(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  run(kTier, Sharing::kFew, args, tile, context);
+}
+template <const Tier& kTier>
+void moe_panel(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  run(kTier, Sharing::kPanel, args, tile, context);
+}
+template <const Tier& kTier>
+void moe_grouped(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context) {
+  backend::Workspace::Scope scope(context.workspace);
+  run(kTier, Sharing::kBySize, sorted_by_tuple(args, context), tile, context);
+}
+
+#define FAIRWAY_TIER(name, single, few_rows, few, panel, wide)                              \
+  template void moe_decode<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&); \
+  template void moe_few<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);    \
+  template void moe_panel<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);  \
+  template void moe_grouped<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);
+#include "kernels/trellis_band/tiers.inc"
+#undef FAIRWAY_TIER
 
 }  // namespace fairway::kernels

@@ -8,6 +8,7 @@
 #include "codec/packing.h"
 #include "fairway/error.h"
 #include "kernels/common/matrix.h"
+#include "kernels/trellis_band/tier.h"
 #include "kernels/trellis_band/trellis_band.h"
 
 namespace fairway::kernels {
@@ -23,29 +24,43 @@ inline int band_count(int out) {
   return (out + kBandWidth - 1) / kBandWidth;
 }
 
-inline const std::uint8_t* band_words(const TrellisMatrix& matrix, int band) {
-  return matrix.words + band * kBandTiles * codec::tile_bytes(matrix.bits);
+// A band of a matrix, or the half of one that a task computes alone.
+struct BandPart {
+  int band;
+  int first_tile;  // 0 or kHalfBandTiles
+  int tiles;       // kBandTiles or kHalfBandTiles
+};
+
+// Part `index` of the `parts` (1 or 2) that a band is cut into.
+constexpr BandPart part_of_band(int band, int index, int parts) {
+  const int tiles = kBandTiles / parts;
+  return {band, index * tiles, tiles};
 }
 
-// A band and the one that the same thread will probably read after it.
+inline const std::uint8_t* part_words(const TrellisMatrix& matrix, const BandPart& part) {
+  return matrix.words + (std::int64_t{part.band} * kBandTiles + part.first_tile) * codec::tile_bytes(matrix.bits);
+}
+
+// A part and the one that the same thread will probably read after it.
 struct BandOrder {
   const TrellisMatrix& matrix;
-  int band;
-  const TrellisMatrix& next_matrix;
-  int next_band;  // may lie beyond the matrix: there is none then
+  BandPart part;
+  const TrellisMatrix* next_matrix;  // null: none
+  BandPart next_part;                // may lie beyond its matrix: there is none then
 };
 
 inline Band band_of(const BandOrder& order) {
   const TrellisMatrix& matrix = order.matrix;
-  const TrellisMatrix& next = order.next_matrix;
-  const bool alike = next.bits == matrix.bits && next.in == matrix.in && next.out == matrix.out;
-  return {band_words(matrix, order.band),
+  const TrellisMatrix* next = order.next_matrix;
+  const bool alike = next != nullptr && next->bits == matrix.bits && next->in == matrix.in && next->out == matrix.out &&
+                     order.next_part.tiles == order.part.tiles && order.next_part.band < band_count(next->out);
+  return {part_words(matrix, order.part),
           matrix.out / codec::kTileDim * codec::tile_bytes(matrix.bits),
           matrix.in,
           matrix.bits,
-          kBandTiles,
+          order.part.tiles,
           matrix.codebook,
-          alike && order.next_band < band_count(next.out) ? band_words(next, order.next_band) : nullptr};
+          alike ? part_words(*next, order.next_part) : nullptr};
 }
 
 // row = prepared form of (x * suh) H, with x[0..count) extended by zeros to matrix.in.
@@ -60,26 +75,45 @@ inline void prepare_row(const BandKernel& kernel, const TrellisMatrix& matrix, c
   }
 }
 
-// y[m][128] = outputs of one band, scaled and biased, from prepared rows.
-inline void compute_band(const BandKernel& kernel, const BandOrder& order, const std::uint8_t* rows,
-                         std::int64_t row_stride, int m, float* y, std::uint8_t* scratch) {
-  kernel.dot(band_of(order), rows, row_stride, m, y, scratch);
-  const TrellisMatrix& matrix = order.matrix;
-  const int begin = order.band * kBandWidth;
+// Prepared rows, `stride` bytes apart.
+struct PreparedRows {
+  const std::uint8_t* data;
+  std::int64_t stride;
+  int count;  // >= 1
+};
+
+// The columns of the part in y[count][128] = rows times its inner weights, neither transformed nor scaled.
+inline void multiply_part(const SharedDecode& decode, const BandOrder& order, const PreparedRows& rows, float* y,
+                          std::uint8_t* scratch) {
+  const BandPart& part = order.part;
+  if (decode.by_halves && part.tiles == kBandTiles) {
+    const BandPart left{part.band, 0, kHalfBandTiles}, right{part.band, kHalfBandTiles, kHalfBandTiles};
+    const BandPart after{order.next_part.band, 0, kHalfBandTiles};
+    multiply_part(decode, {order.matrix, left, &order.matrix, right}, rows, y, scratch);
+    multiply_part(decode, {order.matrix, right, order.next_matrix, after}, rows, y, scratch);
+    return;
+  }
+  decode.kernel->dot(band_of(order), rows.data, rows.stride, rows.count, y + part.first_tile * codec::kTileDim,
+                     scratch);
+}
+
+// The last step of a whole band: y[m][128] transformed, scaled and biased.
+inline void finish_band(const BandKernel& kernel, const TrellisMatrix& matrix, int band, int m, float* y) {
+  const int begin = band * kBandWidth;
   kernel.ops->transform_output(y, m, matrix.svh + begin, matrix.bias == nullptr ? nullptr : matrix.bias + begin);
 }
 
 // A kernel must not be handed a matrix outside its domain; widths and sizes were checked when the matrix was loaded.
-inline void check_domain(const BandKernel& kernel, const TrellisMatrix& matrix, const char* row_id) {
+inline void check_domain(const Tier& tier, const TrellisMatrix& matrix, const char* op) {
   if (matrix.bits < FAIRWAY_MIN_BITS || matrix.bits > FAIRWAY_MAX_BITS || matrix.in % kBandWidth != 0 ||
       matrix.out % kBandWidth != 0) {
     throw Error(ErrorKind::kUsage,
-                fmt::format("{}: matrix of {} bits, {} x {}, expected 1 to 8 bits and multiples of {}", row_id,
-                            matrix.bits, matrix.in, matrix.out, kBandWidth));
+                fmt::format("{} ({}): matrix of {} bits, {} x {}, expected 1 to 8 bits and multiples of {}", op,
+                            tier.name, matrix.bits, matrix.in, matrix.out, kBandWidth));
   }
-  if (!(kernel.codebooks >> static_cast<int>(matrix.codebook) & 1)) {
-    throw Error(ErrorKind::kUsage, fmt::format("{}: matrix with codebook {}, which this kernel does not read", row_id,
-                                               codec::codebook_name(matrix.codebook)));
+  if (!(tier.single->codebooks >> static_cast<int>(matrix.codebook) & 1)) {
+    throw Error(ErrorKind::kUsage, fmt::format("{} ({}): matrix with codebook {}, which this body does not read", op,
+                                               tier.name, codec::codebook_name(matrix.codebook)));
   }
 }
 

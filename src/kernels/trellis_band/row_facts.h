@@ -9,9 +9,29 @@ namespace fairway::kernels {
 
 constexpr int kAnyRows = std::numeric_limits<int>::max();
 constexpr std::uint8_t kMul1Only = codebook_bit(codec::Codebook::kMul1);
+
 constexpr std::uint32_t kAvx2Features = backend::kCpuAvx2;
 constexpr std::uint32_t kAvx512Features =
     backend::kCpuAvx2 | backend::kCpuAvx512 | backend::kCpuAvx512Vnni | backend::kCpuAvx512Vbmi;
+
+// What a body reads and what its numbers mean; rows of one format and codebook give the same bits if they are
+// consistent.
+struct RowFormat {
+  WeightKind weights;
+  Activations activations;
+  Numerics numerics;
+  WeightCodes codes;
+  std::uint8_t codebooks;
+};
+constexpr RowFormat kFormatReference{WeightKind::kTrellis, Activations::kFp32, Numerics::kBounded, WeightCodes::kExact,
+                                     kAllCodebooks};
+constexpr RowFormat kFormatF32{WeightKind::kTrellis, Activations::kFp32, Numerics::kConsistent, WeightCodes::kExact,
+                               kAllCodebooks};
+constexpr RowFormat kFormatI8Pairs{WeightKind::kTrellis, Activations::kInt8, Numerics::kConsistent, WeightCodes::kPairs,
+                                   kMul1Only};
+constexpr RowFormat kFormatDense{WeightKind::kDense, Activations::kFp32, Numerics::kBounded, WeightCodes::kExact, 0};
+
+constexpr Tile kNoTile{};
 
 // Backend names as string literals, for ids built from literals.
 #define FAIRWAY_BACKEND_kCpuRef "cpu_ref"

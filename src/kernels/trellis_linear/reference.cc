@@ -8,7 +8,8 @@
 
 namespace fairway::kernels {
 
-void trellis_linear_reference(const TrellisLinearArgs& args, KernelContext& context) {
+void trellis_linear_reference(const TrellisLinearArgs& args, const Tile& tile, KernelContext& context) {
+  check_no_tile(tile, "trellis_linear reference");
   if (args.m <= 0) return;
   const TrellisMatrix& matrix = *args.matrix;
   backend::Workspace::Scope scope(context.workspace);

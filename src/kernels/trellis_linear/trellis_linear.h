@@ -23,7 +23,8 @@ struct TrellisLinearArgs {
   int m;
 };
 
-using TrellisLinearFn = void (*)(const TrellisLinearArgs& args, KernelContext& context);
+// tile: the row's own or another legal one; Error(kUsage) if it is neither.
+using TrellisLinearFn = void (*)(const TrellisLinearArgs& args, const Tile& tile, KernelContext& context);
 
 struct TrellisLinearRow {
   KernelRow info;

@@ -2,6 +2,7 @@
 #include "kernels/common/registry.h"
 
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -29,37 +30,79 @@ TEST(Registry, IdsAreUniqueAndMadeOfBackendAndFamily) {
   EXPECT_TRUE(ids.contains("cpu_ref/mixed_bpw_kernel"));
 }
 
-TEST(Registry, NoTwoRowsShareABody) {
-  std::set<MoeSwigluFn> moe;
-  for (const MoeSwigluRow& row : moe_swiglu_rows()) EXPECT_TRUE(moe.insert(row.fn).second) << row.info.id;
-  std::set<TrellisLinearFn> linear;
-  for (const TrellisLinearRow& row : trellis_linear_rows()) EXPECT_TRUE(linear.insert(row.fn).second) << row.info.id;
+// A name stands for a kernel: rows over one body differ at least in their tile.
+template <class Rows>
+void expect_own_bodies(const Rows& rows) {
+  for (const auto& a : rows) {
+    for (const auto& b : rows) {
+      EXPECT_TRUE(&a == &b || a.fn != b.fn || a.info.tile != b.info.tile) << a.info.id << " and " << b.info.id;
+    }
+  }
+}
+
+TEST(Registry, NoTwoRowsShareABodyAndItsTile) {
+  expect_own_bodies(moe_swiglu_rows());
+  expect_own_bodies(trellis_linear_rows());
+}
+
+TEST(Registry, TilesAreLegalOrAbsent) {
+  for (const KernelRow* row : all_kernel_rows()) {
+    EXPECT_TRUE(row->tile == Tile{} || is_legal_tile(row->tile)) << row->id;
+  }
 }
 
 TEST(Registry, KnownFamiliesAreUniqueAndCoverTheTrellisRows) {
   const auto names = known_families();
   const std::set<std::string_view> known(names.begin(), names.end());
   EXPECT_EQ(known.size(), names.size());
-  EXPECT_EQ(known.size(), 14u);
+  EXPECT_EQ(known.size(), 15u);
   for (const MoeSwigluRow& row : moe_swiglu_rows()) {
     if (row.info.weights == WeightKind::kTrellis) {
       EXPECT_TRUE(known.contains(row.info.family)) << row.info.family;
     }
   }
+  EXPECT_THAT(missing_families(), testing::IsEmpty());
 }
 
-// Every number of rows from 1 up has a row meant for it, on every backend and activation format.
+TEST(Registry, AliasesLeadToFamiliesAndSayWhy) {
+  std::set<std::string_view> families;
+  for (const MoeSwigluRow& row : moe_swiglu_rows()) families.insert(row.info.family);
+  std::set<std::string_view> names;
+  for (const KernelAlias& alias : kernel_aliases()) {
+    EXPECT_TRUE(names.insert(alias.name).second) << alias.name;
+    EXPECT_FALSE(families.contains(alias.name)) << alias.name << " has rows of its own";
+    EXPECT_TRUE(families.contains(alias.target_family)) << alias.target_family;
+    EXPECT_GT(std::string_view(alias.reason).size(), 40u) << alias.name;
+    EXPECT_EQ(find_alias(alias.name), &alias);
+  }
+  EXPECT_EQ(find_alias("moe_trellis_swiglu_decode"), nullptr);
+  EXPECT_EQ(find_alias(""), nullptr);
+}
+
+// Of the rows that selection takes by itself every number of rows from 1 up has one meant for it, on every backend and
+// for both kinds of activations that all of them have; and calls of mixed sizes have one.
 TEST(Registry, RowCountsAreCoveredWithoutGaps) {
+  const auto plain = [](const KernelRow& row, Backend backend, Activations activations) {
+    return row.weights == WeightKind::kTrellis && row.activations == activations && row.backend == backend &&
+           (row.codebooks & codebook_bit(codec::Codebook::kMul1)) != 0 &&
+           std::string(row.id) == fmt::format("{}/{}", backend_name(backend), row.family);  // no suffix
+  };
   for (const Activations activations : {Activations::kFp32, Activations::kInt8}) {
     for (const Backend backend : {Backend::kCpuAvx2, Backend::kCpuAvx512}) {
-      for (const int m : {1, 2, 3, 4, 5, 6, 16, 17, 1000000}) {
+      SCOPED_TRACE(fmt::format("{} {}", activations_name(activations), backend_name(backend)));
+      for (const int m : {1, 2, 4, 5, 16, 17, 32, 33, 256, 1000000}) {
         int meant = 0;
         for (const MoeSwigluRow& row : moe_swiglu_rows()) {
-          meant += row.info.weights == WeightKind::kTrellis && row.info.activations == activations &&
-                   row.info.backend == backend && row.info.m_min <= m && m <= row.info.m_max;
+          meant += plain(row.info, backend, activations) && row.info.use == RowUse::kByRows && row.info.m_min <= m &&
+                   m <= row.info.m_max;
         }
-        EXPECT_EQ(meant, 1) << activations_name(activations) << " " << backend_name(backend) << " " << m;
+        EXPECT_EQ(meant, 1) << m;
       }
+      int by_call = 0;
+      for (const MoeSwigluRow& row : moe_swiglu_rows()) {
+        by_call += plain(row.info, backend, activations) && row.info.use == RowUse::kByCall;
+      }
+      EXPECT_EQ(by_call, 1);
     }
   }
 }

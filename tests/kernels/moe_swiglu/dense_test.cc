@@ -84,7 +84,7 @@ TEST(MoeSwigluDense, EveryRowAgreesWithTheDefinition) {
           backend::Workspace workspace;
           KernelContext context{pool, workspace};
           std::vector<float> y = test::poison(expected.size());
-          row.fn({x.data(), hidden + 2, hidden, groups, y.data()}, context);
+          row.fn({x.data(), hidden + 2, hidden, groups, y.data()}, row.info.tile, context);
           // Three products of length k with errors of 2^-24 each and random signs, see the trellis rows.
           const double bound = 4 * (4 * std::sqrt(200.0) + 16) * std::ldexp(1.0, -24);
           EXPECT_EQ(test::compare(expected, y, hidden, {.row_relative = bound}), "") << row.info.id << " " << hidden;

@@ -6,67 +6,16 @@
 
 #include <cmath>
 #include <map>
+#include <tuple>
 
-#include "backend/cpu/features.h"
 #include "common/compare.h"
 #include "fairway/error.h"
-#include "kernels/trellis_band/trellis_fixture.h"
+#include "kernels/moe_swiglu/expert_problem.h"
 
 namespace fairway::kernels {
 namespace {
 
-constexpr int kRowCounts[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33};
-
-std::vector<const MoeSwigluRow*> trellis_rows() {
-  std::vector<const MoeSwigluRow*> rows;
-  for (const MoeSwigluRow& row : moe_swiglu_rows()) {
-    if (row.info.weights == WeightKind::kTrellis && can_run(row.info, backend::cpu_info().features))
-      rows.push_back(&row);
-  }
-  return rows;
-}
-
-struct Expert {
-  test::RandomTrellis gate, up, down;
-  ExpertWeights weights;
-
-  Expert(std::mt19937& random, int hidden, int intermediate, BitTuple bits, codec::Codebook codebook, bool bias)
-      : gate(random, hidden, intermediate, bits.gate, codebook, bias),
-        up(random, hidden, intermediate, bits.up, codebook, bias),
-        down(random, intermediate, hidden, bits.down, codebook, bias),
-        weights{gate.linear(), up.linear(), down.linear()} {}
-};
-
-// A layer with random experts and a random assignment of rows of x to groups.
-struct Problem {
-  int hidden;
-  std::vector<std::unique_ptr<Expert>> experts;
-  std::vector<std::vector<std::int32_t>> rows;
-  std::vector<ExpertGroup> groups;
-  std::vector<float> x;
-  int x_rows;
-  std::int64_t slots = 0;
-
-  Problem(std::mt19937& random, int hidden_size, int row_count) : hidden(hidden_size), x_rows(row_count) {
-    x = test::random_normal(random, static_cast<std::size_t>(x_rows * (hidden + 7)));
-  }
-  void add_group(std::mt19937& random, int intermediate, BitTuple bits, codec::Codebook codebook, int m) {
-    experts.push_back(std::make_unique<Expert>(random, hidden, intermediate, bits, codebook, experts.size() % 2 == 1));
-    std::vector<std::int32_t> chosen;
-    for (int i = 0; i < m; ++i) chosen.push_back(static_cast<std::int32_t>(random() % static_cast<unsigned>(x_rows)));
-    rows.push_back(std::move(chosen));
-    groups.push_back({&experts.back()->weights, rows.back().data(), m, slots});
-    slots += m;
-  }
-  std::vector<float> run(const MoeSwigluRow& row, int threads) const {
-    backend::ThreadPool pool(threads);
-    backend::Workspace workspace;
-    KernelContext context{pool, workspace};
-    std::vector<float> y = test::poison(static_cast<std::size_t>(slots * hidden));
-    row.fn({x.data(), hidden + 7, hidden, groups, y.data()}, context);
-    return y;
-  }
-};
+constexpr int kRowCounts[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 32, 33};
 
 // As for trellis_linear, where one matrix stays below 1.41 % with int8 activations. Errors of gate and up add to that
 // of down: sqrt(3) times; silu passes up to 1.1 times the error of a gate, and small gates have larger relative errors.
@@ -75,20 +24,26 @@ test::Bound bound_of(const KernelRow& row, int k) {
   return {.row_relative = 4 * (4 * std::sqrt(static_cast<double>(k)) + 16) * std::ldexp(1.0, -24)};
 }
 
-void check_all_rows(const Problem& problem, std::uint8_t codebooks, int k) {
+// Consistent rows with the same of these give the same bits.
+using Format = std::tuple<Activations, WeightCodes, std::uint8_t>;
+Format format_of(const KernelRow& row) {
+  return {row.activations, row.codes, row.codebooks};
+}
+
+void check_all_rows(const ExpertProblem& problem, std::uint8_t codebooks, int k) {
   const MoeSwigluRow& reference = moe_swiglu_rows().front();
   ASSERT_STREQ(reference.info.id, "cpu_ref/mixed_bpw_kernel");
   const std::vector<float> expected = problem.run(reference, 2);
-  std::map<Activations, std::vector<float>> consistent;
+  std::map<Format, std::vector<float>> consistent;
   int threads = 1;
-  for (const MoeSwigluRow* row : trellis_rows()) {
+  for (const MoeSwigluRow* row : trellis_moe_rows()) {
     if ((codebooks & ~row->info.codebooks) != 0) continue;
     SCOPED_TRACE(row->info.id);
     const std::vector<float> actual = problem.run(*row, threads);
     threads = threads % 3 + 1;
     EXPECT_EQ(test::compare(expected, actual, problem.hidden, bound_of(row->info, k)), "");
     if (row->info.numerics != Numerics::kConsistent) continue;
-    const auto [first, inserted] = consistent.try_emplace(row->info.activations, actual);
+    const auto [first, inserted] = consistent.try_emplace(format_of(row->info), actual);
     if (!inserted) {
       EXPECT_EQ(test::compare_exact(first->second, actual), "");
     }
@@ -106,7 +61,7 @@ TEST(MoeSwiglu, EveryWidthAndCodebook) {
   for (const codec::Codebook codebook : {codec::Codebook::k3inst, codec::Codebook::kMcg, codec::Codebook::kMul1}) {
     for (std::uint8_t bits = FAIRWAY_MIN_BITS; bits <= FAIRWAY_MAX_BITS; ++bits) {
       SCOPED_TRACE(testing::Message() << codec::codebook_name(codebook) << " bits " << int{bits});
-      Problem problem(random, 128, 3);
+      ExpertProblem problem(random, 128, 3);
       problem.add_group(random, 128, {bits, bits, bits}, codebook, 3);
       check_all_rows(problem, codebook_bit(codebook), 128);
     }
@@ -119,7 +74,7 @@ TEST(MoeSwiglu, GroupsOfAllSizesWithTheirOwnWidthsAndIntermediateSizes) {
   std::mt19937 random(seed);
   for (const int hidden : {128, 200, 257}) {
     SCOPED_TRACE(testing::Message() << "hidden " << hidden);
-    Problem problem(random, hidden, 40);
+    ExpertProblem problem(random, hidden, 40);
     const int intermediates[] = {128, 96, 250, 384};
     for (const int m : kRowCounts) {
       const BitTuple bits{width(random), width(random), width(random)};
@@ -135,7 +90,7 @@ TEST(MoeSwiglu, OneGroupOfEachSizeAlone) {
   std::mt19937 random(seed);
   for (const int m : kRowCounts) {
     SCOPED_TRACE(testing::Message() << "m " << m);
-    Problem problem(random, 130, 9);
+    ExpertProblem problem(random, 130, 9);
     problem.add_group(random, 140, {3, 2, 4}, codec::Codebook::kMul1, m);
     check_all_rows(problem, codebook_bit(codec::Codebook::kMul1), 256);
   }
@@ -146,7 +101,7 @@ TEST(MoeSwiglu, LargeGroupsAreCutWithoutChangingTheResult) {
   const unsigned seed = 34;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
-  Problem problem(random, 128, 64);
+  ExpertProblem problem(random, 128, 64);
   problem.add_group(random, 128, {2, 3, 2}, codec::Codebook::kMul1, 700);
   problem.add_group(random, 128, {4, 4, 4}, codec::Codebook::kMul1, 0);
   problem.add_group(random, 100, {4, 1, 2}, codec::Codebook::kMul1, 517);
@@ -157,7 +112,7 @@ TEST(MoeSwiglu, LargeGroupsAreCutWithoutChangingTheResult) {
 // If gate and up have equal input scales the prepared rows are shared; the result must not change.
 TEST(MoeSwiglu, SharedInputScales) {
   std::mt19937 random(35);
-  Problem problem(random, 256, 4);
+  ExpertProblem problem(random, 256, 4);
   problem.add_group(random, 128, {3, 3, 3}, codec::Codebook::kMul1, 4);
   auto& weights = problem.experts[0]->weights;
   std::get<TrellisMatrix>(weights.up.matrix).suh = weights.gate.trellis().suh;
@@ -167,7 +122,7 @@ TEST(MoeSwiglu, SharedInputScales) {
 // The down projection may be stored with more padding than gate and up; the extra inputs count as zero.
 TEST(MoeSwiglu, DownMayBePaddedFurther) {
   std::mt19937 random(36);
-  Problem problem(random, 128, 4);
+  ExpertProblem problem(random, 128, 4);
   problem.add_group(random, 100, {3, 2, 3}, codec::Codebook::kMul1, 3);
   const test::RandomTrellis wide_down(random, 300, 128, 3, codec::Codebook::kMul1, false);
   problem.experts[0]->weights.down = wide_down.linear();
@@ -179,11 +134,11 @@ TEST(MoeSwiglu, ThreadsDoNotMatter) {
   const unsigned seed = 37;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
-  Problem problem(random, 384, 20);
+  ExpertProblem problem(random, 384, 20);
   for (const int m : {1, 6, 19}) {
     problem.add_group(random, 256, {width(random), width(random), width(random)}, codec::Codebook::kMul1, m);
   }
-  for (const MoeSwigluRow* row : trellis_rows()) {
+  for (const MoeSwigluRow* row : trellis_moe_rows()) {
     const std::vector<float> one = problem.run(*row, 1);
     EXPECT_EQ(test::compare_exact(one, problem.run(*row, 2)), "") << row->info.id;
     EXPECT_EQ(test::compare_exact(one, problem.run(*row, 3)), "") << row->info.id;
@@ -192,27 +147,27 @@ TEST(MoeSwiglu, ThreadsDoNotMatter) {
 
 TEST(MoeSwiglu, WarmWorkspaceDoesNotGrow) {
   std::mt19937 random(38);
-  Problem problem(random, 128, 20);
+  ExpertProblem problem(random, 128, 20);
   problem.add_group(random, 128, {3, 3, 3}, codec::Codebook::kMul1, 20);
   problem.add_group(random, 256, {2, 3, 4}, codec::Codebook::kMul1, 5);
-  for (const MoeSwigluRow* row : trellis_rows()) {
+  for (const MoeSwigluRow* row : trellis_moe_rows()) {
     backend::ThreadPool pool(2);
     backend::Workspace workspace;
     KernelContext context{pool, workspace};
     std::vector<float> y(static_cast<std::size_t>(problem.slots * problem.hidden));
     const MoeSwigluArgs args{problem.x.data(), problem.hidden + 7, problem.hidden, problem.groups, y.data()};
-    row->fn(args, context);
+    row->fn(args, row->info.tile, context);
     const std::size_t reserved = workspace.reserved_bytes();
-    row->fn(args, context);
+    row->fn(args, row->info.tile, context);
     EXPECT_EQ(workspace.reserved_bytes(), reserved) << row->info.id;
   }
 }
 
 TEST(MoeSwiglu, RowsRefuseCodebooksTheyDoNotRead) {
   std::mt19937 random(39);
-  Problem problem(random, 128, 1);
+  ExpertProblem problem(random, 128, 1);
   problem.add_group(random, 128, {3, 3, 3}, codec::Codebook::kMcg, 1);
-  for (const MoeSwigluRow* row : trellis_rows()) {
+  for (const MoeSwigluRow* row : trellis_moe_rows()) {
     if (row->info.codebooks & codebook_bit(codec::Codebook::kMcg)) continue;
     EXPECT_THROW(problem.run(*row, 1), Error) << row->info.id;
   }

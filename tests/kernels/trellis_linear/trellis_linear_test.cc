@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "backend/cpu/features.h"
 #include "codec/half.h"
@@ -35,7 +36,7 @@ bool reads(const KernelRow& row, codec::Codebook codebook) {
 
 // y[m][out + 3] with poison in the gap.
 std::vector<float> run(const TrellisLinearRow& row, const test::RandomTrellis& weights, const std::vector<float>& x,
-                       int m, int threads) {
+                       int m, int threads, const Tile& tile) {
   backend::ThreadPool pool(threads);
   backend::Workspace workspace;
   KernelContext context{pool, workspace};
@@ -43,7 +44,7 @@ std::vector<float> run(const TrellisLinearRow& row, const test::RandomTrellis& w
   std::vector<float> y = test::poison(static_cast<std::size_t>(m * ldy));
   row.fn(
       {&weights.matrix(), x.data(), weights.in_exact() + 5, weights.in_exact(), y.data(), ldy, weights.out_exact(), m},
-      context);
+      tile, context);
   std::vector<float> packed;
   for (std::size_t r = 0; r < static_cast<std::size_t>(m); ++r) {
     const auto line = std::span(y).subspan(r * static_cast<std::size_t>(ldy), static_cast<std::size_t>(ldy));
@@ -51,6 +52,11 @@ std::vector<float> run(const TrellisLinearRow& row, const test::RandomTrellis& w
     packed.insert(packed.end(), line.begin(), line.begin() + weights.out_exact());
   }
   return packed;
+}
+
+std::vector<float> run(const TrellisLinearRow& row, const test::RandomTrellis& weights, const std::vector<float>& x,
+                       int m, int threads) {
+  return run(row, weights, x, m, threads, row.info.tile);
 }
 
 // Columns of x beyond the exact size are NaN: they must not be read as values.
@@ -94,7 +100,7 @@ TEST(TrellisLinear, EveryRowAgreesWithTheReference) {
       for (const int m : kRowCounts) {
         const std::vector<float> x = random_rows(random, m, s.in);
         const std::vector<float> expected = run(reference, weights, x, m, 2);
-        std::map<Activations, std::vector<float>> consistent;
+        std::map<std::tuple<Activations, WeightCodes, std::uint8_t>, std::vector<float>> consistent;
         for (const TrellisLinearRow* row : rows_of_this_machine()) {
           if (!reads(row->info, codebook)) continue;
           SCOPED_TRACE(testing::Message() << row->info.id << " bits " << bits << " " << codec::codebook_name(codebook)
@@ -102,7 +108,8 @@ TEST(TrellisLinear, EveryRowAgreesWithTheReference) {
           const std::vector<float> actual = run(*row, weights, x, m, 1 + m % 3);
           EXPECT_EQ(test::compare(expected, actual, s.out, bound_of(row->info, weights.matrix().in)), "");
           if (row->info.numerics != Numerics::kConsistent) continue;
-          const auto [first, inserted] = consistent.try_emplace(row->info.activations, actual);
+          const auto [first, inserted] =
+              consistent.try_emplace({row->info.activations, row->info.codes, row->info.codebooks}, actual);
           if (!inserted) {
             EXPECT_EQ(test::compare_exact(first->second, actual), "");
           }
@@ -130,6 +137,30 @@ TEST(TrellisLinear, RowsDoNotInfluenceEachOtherAndThreadsDoNotMatter) {
   }
 }
 
+TEST(TrellisLinear, EveryLegalTileGivesTheSameBits) {
+  const unsigned seed = 13;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const test::RandomTrellis weights(random, 300, 330, 3, codec::Codebook::kMul1, true);
+  for (const int m : {1, 5, 71}) {
+    const std::vector<float> x = random_rows(random, m, 300);
+    for (const TrellisLinearRow* row : rows_of_this_machine()) {
+      if (row->info.tile == Tile{}) {
+        EXPECT_THROW(run(*row, weights, x, m, 1, {16, 64, 1}), Error) << row->info.id;
+        continue;
+      }
+      const std::vector<float> expected = run(*row, weights, x, m, 1);
+      for (const int tile_m : {1, 7, 64}) {
+        for (const Tile tile : {Tile{tile_m, 64, 1}, Tile{tile_m, 128, 1}, Tile{tile_m, 64, 2}}) {
+          EXPECT_EQ(test::compare_exact(expected, run(*row, weights, x, m, 1 + tile_m % 3, tile)), "")
+              << row->info.id << " m " << m << ", tile " << tile.m << " " << tile.n << " " << tile.workers;
+        }
+      }
+      EXPECT_THROW(run(*row, weights, x, m, 1, {16, 128, 2}), Error) << row->info.id;
+    }
+  }
+}
+
 TEST(TrellisLinear, SharedVectors) {
   const test::Vectors vectors = test::load_vectors();
   const auto widen = [](const std::vector<std::uint16_t>& halves) {
@@ -153,7 +184,7 @@ TEST(TrellisLinear, SharedVectors) {
         backend::Workspace workspace;
         KernelContext context{pool, workspace};
         std::vector<float> y = test::poison(m * out);
-        row->fn({&matrix, x.data(), in, in, y.data(), out, out, m}, context);
+        row->fn({&matrix, x.data(), in, in, y.data(), out, out, m}, row->info.tile, context);
         EXPECT_EQ(test::compare(expected, y, out, bound_of(row->info, in)), "") << row->info.id << " " << prefix;
       }
     }
