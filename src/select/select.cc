@@ -104,10 +104,11 @@ Choice<Row> select_trellis(const Policy& policy, const TrellisShape& shape, std:
                 fmt::format("{}: no kernel row serves {} under {}", op, describe(shape), describe(policy)));
   }
   if (row->info.backend == Backend::kCpuRef && !policy.backend) return {row, Fallback::kNoVectorRow};
-  if (policy.activations != ActivationMode::kAuto || row->info.activations == Activations::kInt8) {
+  if (policy.activations != ActivationMode::kAuto || row->info.activations != Activations::kFp32) {
     return {row, Fallback::kNone};
   }
-  // int8 is what `auto` promises where the machine has it: say so if only this shape's codebook has none.
+  // `auto` means cheaper activations than fp32 where the machine has them: say so if only this shape's codebook has
+  // not.
   bool int8_here = false, int8_for_codebook = false;
   for (const Row& other : rows) {
     if (other.info.activations != Activations::kInt8 || !machine_and_wish_allow(policy, other.info)) continue;

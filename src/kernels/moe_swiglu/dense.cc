@@ -13,14 +13,18 @@ struct DensePolicy {
   DenseDotFn dot;
   const BlockOps& ops;
 
+  struct Decode {};
+  Decode decode(const ExpertGroup&) const { return {}; }
+
   static std::size_t float_bytes(int count) { return static_cast<std::size_t>(count) * sizeof(float); }
   std::size_t scratch_bytes() const { return 0; }
-  std::size_t gate_row_bytes(const ExpertWeights& e) const { return float_bytes(e.gate.in); }
-  std::size_t up_row_bytes(const ExpertWeights&) const { return 0; }
-  std::size_t hidden_row_bytes(const ExpertWeights& e) const { return float_bytes(e.down.in); }
+  std::size_t gate_row_bytes(const Decode&, const ExpertWeights& e) const { return float_bytes(e.gate.in); }
+  std::size_t up_row_bytes(const Decode&, const ExpertWeights&) const { return 0; }
+  std::size_t hidden_row_bytes(const Decode&, const ExpertWeights& e) const { return float_bytes(e.down.in); }
   int intermediate_bands(const ExpertWeights& e) const { return band_count(e.down.in); }
 
-  void prepare(const ExpertWeights& e, const float* x, int, std::uint8_t* gate_row, std::uint8_t*) const {
+  void prepare(const Decode&, const ExpertWeights& e, const float* x, int, std::uint8_t* gate_row,
+               std::uint8_t*) const {
     std::copy_n(x, e.gate.in, reinterpret_cast<float*>(gate_row));
   }
 
@@ -36,18 +40,20 @@ struct DensePolicy {
     const std::int64_t ldx = rows.stride / static_cast<std::int64_t>(sizeof(float));
     dot(matrix, 0, matrix.out, reinterpret_cast<const float*>(rows.data), ldx, rows.count, y + column, kBandWidth);
   }
-  void gate_part(const ExpertPart& at, const PreparedRows& rows, float* y, std::uint8_t*) const {
+  void gate_part(const Decode&, const ExpertPart& at, const PreparedRows& rows, float* y, std::uint8_t*) const {
     matrix_part(at.expert->gate, at.part, rows, y);
   }
-  void up_part(const ExpertPart& at, const ExpertPart&, const PreparedRows& rows, float* y, std::uint8_t*) const {
+  void up_part(const Decode&, const ExpertPart& at, const ExpertPart&, const PreparedRows& rows, float* y,
+               std::uint8_t*) const {
     matrix_part(at.expert->up, at.part, rows, y);
   }
-  void down_part(const ExpertPart& at, const ExpertPart&, const PreparedRows& rows, float* y, std::uint8_t*) const {
+  void down_part(const Decode&, const ExpertPart& at, const ExpertPart&, const PreparedRows& rows, float* y,
+                 std::uint8_t*) const {
     matrix_part(at.expert->down, at.part, rows, y);
   }
 
-  void finish_hidden(const ExpertWeights& e, int band, const float* gate, const float* up, int m, std::uint8_t* rows,
-                     std::int64_t stride) const {
+  void finish_hidden(const Decode&, const ExpertWeights& e, int band, const float* gate, const float* up, int m,
+                     std::uint8_t* rows, std::int64_t stride) const {
     const int begin = band * kBandWidth;
     const int count = std::min(kBandWidth, e.down.in - begin);
     alignas(64) float product[kBandWidth];
@@ -56,7 +62,7 @@ struct DensePolicy {
       std::copy_n(product, count, reinterpret_cast<float*>(rows + r * stride) + begin);
     }
   }
-  void finish_output(const ExpertWeights&, int, int, const float*) const {}
+  void finish_output(const Decode&, const ExpertWeights&, int, int, const float*) const {}
 };
 
 void run(const MoeSwigluArgs& args, const Tile& tile, KernelContext& context, const DensePolicy& policy) {

@@ -3,15 +3,17 @@
 // it (Tile::workers = 2): whoever ends second finishes the band.
 //
 // What differs between coded and dense experts is the Policy:
-//   std::size_t gate_row_bytes(e), up_row_bytes(e) (0: the up projection reads the gate's rows), hidden_row_bytes(e)
-//   void prepare(e, x, hidden, gate_row, up_row)      one row of x in the form gate and up read
+//   Decode decode(group)                              how the rows of a group are multiplied, a value
+//   std::size_t gate_row_bytes(d, e), up_row_bytes(d, e) (0: the up projection reads the gate's rows),
+//       hidden_row_bytes(d, e)
+//   void prepare(d, e, x, hidden, gate_row, up_row)   one row of x in the form gate and up read
 //   int intermediate_bands(e)                         128-wide bands of the input of down
-//   void gate_part(at, rows, y, scratch), up_part(at, next, rows, y, scratch), down_part(at, next, rows, y, scratch)
+//   void gate_part(d, at, rows, y, scratch), up_part(d, at, next, rows, y, scratch), down_part(...)
 //                                                     the columns of a part in y[m][128]
-//   void finish_hidden(e, band, gate, up, m, rows, stride)      silu(gate) * up in the form down reads
-//   void finish_output(e, band, m, y)
+//   void finish_hidden(d, e, band, gate, up, m, rows, stride)   silu(gate) * up in the form down reads
+//   void finish_output(d, e, band, m, y)
 //   std::size_t scratch_bytes()
-// with e an ExpertWeights, at and next ExpertParts, and rows arrays of prepared rows.
+// with d the Decode of the group, e an ExpertWeights, at and next ExpertParts, and rows arrays of prepared rows.
 #pragma once
 
 #include <algorithm>
@@ -68,6 +70,7 @@ class MoeDriver {
   // Consecutive rows of one group.
   struct Segment {
     const ExpertWeights* expert;
+    typename Policy::Decode decode;
     const std::int32_t* rows;
     int m;
     std::int64_t slot_begin, row_begin;
@@ -111,14 +114,15 @@ class MoeDriver {
   int add_segment(const ExpertGroup& g, int begin, int m) {
     Segment& s = segments_[segment_count_++];
     s.expert = g.expert;
+    s.decode = policy_.decode(g);
     s.rows = g.rows + begin;
     s.m = m;
     s.slot_begin = g.slot_begin + begin;
     s.row_begin = rows_;
     rows_ += m;
-    s.gate_stride = aligned(policy_.gate_row_bytes(*g.expert));
-    s.up_stride = aligned(policy_.up_row_bytes(*g.expert));
-    s.hidden_stride = aligned(policy_.hidden_row_bytes(*g.expert));
+    s.gate_stride = aligned(policy_.gate_row_bytes(s.decode, *g.expert));
+    s.up_stride = aligned(policy_.up_row_bytes(s.decode, *g.expert));
+    s.hidden_stride = aligned(policy_.hidden_row_bytes(s.decode, *g.expert));
     s.gate_rows = alloc_rows(m, s.gate_stride);
     s.up_rows = s.up_stride == 0 ? s.gate_rows : alloc_rows(m, s.up_stride);
     s.hidden_rows = alloc_rows(m, s.hidden_stride);
@@ -148,8 +152,8 @@ class MoeDriver {
       const Segment& s = segments_[owner[row]];
       const std::int64_t r = row - s.row_begin;
       std::uint8_t* up_row = s.up_stride == 0 ? nullptr : s.up_rows + r * s.up_stride;
-      policy_.prepare(*s.expert, args_.x + s.rows[r] * args_.ldx, args_.hidden, s.gate_rows + r * s.gate_stride,
-                      up_row);
+      policy_.prepare(s.decode, *s.expert, args_.x + s.rows[r] * args_.ldx, args_.hidden,
+                      s.gate_rows + r * s.gate_stride, up_row);
     });
   }
 
@@ -206,12 +210,13 @@ class MoeDriver {
     const MoeDriver& driver;
 
     void compute(const Segment& s, const ExpertPart& at, const ExpertPart& next, const Outputs& out) const {
-      driver.policy_.gate_part(at, {s.gate_rows, s.gate_stride, s.m}, out.first, out.scratch);
+      driver.policy_.gate_part(s.decode, at, {s.gate_rows, s.gate_stride, s.m}, out.first, out.scratch);
       const std::int64_t stride = s.up_stride == 0 ? s.gate_stride : s.up_stride;
-      driver.policy_.up_part(at, next, {s.up_rows, stride, s.m}, out.second, out.scratch);
+      driver.policy_.up_part(s.decode, at, next, {s.up_rows, stride, s.m}, out.second, out.scratch);
     }
     void finish(const Segment& s, int band, const Outputs& out) const {
-      driver.policy_.finish_hidden(*s.expert, band, out.first, out.second, s.m, s.hidden_rows, s.hidden_stride);
+      driver.policy_.finish_hidden(s.decode, *s.expert, band, out.first, out.second, s.m, s.hidden_rows,
+                                   s.hidden_stride);
     }
   };
 
@@ -219,10 +224,10 @@ class MoeDriver {
     const MoeDriver& driver;
 
     void compute(const Segment& s, const ExpertPart& at, const ExpertPart& next, const Outputs& out) const {
-      driver.policy_.down_part(at, next, {s.hidden_rows, s.hidden_stride, s.m}, out.first, out.scratch);
+      driver.policy_.down_part(s.decode, at, next, {s.hidden_rows, s.hidden_stride, s.m}, out.first, out.scratch);
     }
     void finish(const Segment& s, int band, const Outputs& out) const {
-      driver.policy_.finish_output(*s.expert, band, s.m, out.first);
+      driver.policy_.finish_output(s.decode, *s.expert, band, s.m, out.first);
       const MoeSwigluArgs& args = driver.args_;
       const int begin = band * kBandWidth;
       const int count = std::min(kBandWidth, args.hidden - begin);

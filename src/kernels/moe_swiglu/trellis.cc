@@ -20,62 +20,68 @@ struct TrellisPolicy {
   Sharing sharing;
   const Tile& tile;
 
-  const BandKernel& any_kernel() const { return *tier.single; }  // where all kernels of the tier agree
+  using Decode = SharedDecode;
+  Decode decode(const ExpertGroup& group) const { return share_decode(tier, sharing, group.m, tile.n, group.routed); }
 
   std::size_t scratch_bytes() const { return kernels::scratch_bytes(tier); }
-  std::size_t gate_row_bytes(const ExpertWeights& e) const { return any_kernel().row_bytes(e.gate.trellis().in); }
-  std::size_t up_row_bytes(const ExpertWeights& e) const {
-    return same_input(e.gate.trellis(), e.up.trellis()) ? 0 : any_kernel().row_bytes(e.up.trellis().in);
+  std::size_t gate_row_bytes(const Decode& d, const ExpertWeights& e) const {
+    return d.kernel->row_bytes(e.gate.trellis().in);
   }
-  std::size_t hidden_row_bytes(const ExpertWeights& e) const { return any_kernel().row_bytes(e.down.trellis().in); }
+  std::size_t up_row_bytes(const Decode& d, const ExpertWeights& e) const {
+    return same_input(e.gate.trellis(), e.up.trellis()) ? 0 : d.kernel->row_bytes(e.up.trellis().in);
+  }
+  std::size_t hidden_row_bytes(const Decode& d, const ExpertWeights& e) const {
+    return d.kernel->row_bytes(e.down.trellis().in);
+  }
   int intermediate_bands(const ExpertWeights& e) const { return band_count(e.down.trellis().in); }
 
-  void prepare(const ExpertWeights& e, const float* x, int hidden, std::uint8_t* gate_row, std::uint8_t* up_row) const {
-    prepare_row(any_kernel(), e.gate.trellis(), x, hidden, gate_row);
-    if (up_row != nullptr) prepare_row(any_kernel(), e.up.trellis(), x, hidden, up_row);
+  void prepare(const Decode& d, const ExpertWeights& e, const float* x, int hidden, std::uint8_t* gate_row,
+               std::uint8_t* up_row) const {
+    prepare_row(*d.kernel, e.gate.trellis(), x, hidden, gate_row);
+    if (up_row != nullptr) prepare_row(*d.kernel, e.up.trellis(), x, hidden, up_row);
   }
 
   // Bands beyond the outputs of the matrix exist only if down is padded further; finish_hidden writes zeros there.
-  void part(const LinearWeights& weights, const BandPart& at, const TrellisMatrix* next, const BandPart& next_at,
-            const PreparedRows& rows, float* y, std::uint8_t* scratch) const {
+  void part(const Decode& d, const LinearWeights& weights, const BandPart& at, const TrellisMatrix* next,
+            const BandPart& next_at, const PreparedRows& rows, float* y, std::uint8_t* scratch) const {
     if (at.band >= band_count(weights.out)) return;
-    const SharedDecode decode = share_decode(tier, sharing, rows.count, tile.n);
-    multiply_part(decode, {weights.trellis(), at, next, next_at}, rows, y, scratch);
+    multiply_part(d, {weights.trellis(), at, next, next_at}, rows, y, scratch);
   }
-  void gate_part(const ExpertPart& at, const PreparedRows& rows, float* y, std::uint8_t* scratch) const {
-    part(at.expert->gate, at.part, &at.expert->up.trellis(), at.part, rows, y, scratch);
+  void gate_part(const Decode& d, const ExpertPart& at, const PreparedRows& rows, float* y,
+                 std::uint8_t* scratch) const {
+    part(d, at.expert->gate, at.part, &at.expert->up.trellis(), at.part, rows, y, scratch);
   }
-  void up_part(const ExpertPart& at, const ExpertPart& next, const PreparedRows& rows, float* y,
+  void up_part(const Decode& d, const ExpertPart& at, const ExpertPart& next, const PreparedRows& rows, float* y,
                std::uint8_t* scratch) const {
     const TrellisMatrix* after = next.expert == nullptr ? nullptr : &next.expert->gate.trellis();
-    part(at.expert->up, at.part, after, next.part, rows, y, scratch);
+    part(d, at.expert->up, at.part, after, next.part, rows, y, scratch);
   }
-  void down_part(const ExpertPart& at, const ExpertPart& next, const PreparedRows& rows, float* y,
+  void down_part(const Decode& d, const ExpertPart& at, const ExpertPart& next, const PreparedRows& rows, float* y,
                  std::uint8_t* scratch) const {
     const TrellisMatrix* after = next.expert == nullptr ? nullptr : &next.expert->down.trellis();
-    part(at.expert->down, at.part, after, next.part, rows, y, scratch);
+    part(d, at.expert->down, at.part, after, next.part, rows, y, scratch);
   }
 
   // Columns of the padding may hold noise in the stored matrix: they count as zero.
-  void finish_hidden(const ExpertWeights& e, int band, float* gate, float* up, int m, std::uint8_t* rows,
-                     std::int64_t stride) const {
+  void finish_hidden(const Decode& d, const ExpertWeights& e, int band, float* gate, float* up, int m,
+                     std::uint8_t* rows, std::int64_t stride) const {
     const TrellisMatrix& down = e.down.trellis();
     const int begin = band * kBandWidth;
     const int count = std::clamp(e.gate.out - begin, 0, kBandWidth);
     if (count > 0) {
-      finish_band(any_kernel(), e.gate.trellis(), band, m, gate);
-      finish_band(any_kernel(), e.up.trellis(), band, m, up);
+      finish_band(*d.kernel, e.gate.trellis(), band, m, gate);
+      finish_band(*d.kernel, e.up.trellis(), band, m, up);
     }
     alignas(64) float product[kBandWidth];
     alignas(64) float block[kBandWidth];
     for (int r = 0; r < m; ++r) {
-      if (count > 0) any_kernel().ops->swiglu(gate + r * kBandWidth, up + r * kBandWidth, count, product);
-      any_kernel().ops->transform_input(product, count, down.suh + begin, block);
-      any_kernel().store_block(block, rows + r * stride, down.in, band);
+      if (count > 0) d.kernel->ops->swiglu(gate + r * kBandWidth, up + r * kBandWidth, count, product);
+      d.kernel->ops->transform_input(product, count, down.suh + begin, block);
+      d.kernel->store_block(block, rows + r * stride, down.in, band);
     }
   }
-  void finish_output(const ExpertWeights& e, int band, int m, float* y) const {
-    finish_band(any_kernel(), e.down.trellis(), band, m, y);
+  void finish_output(const Decode& d, const ExpertWeights& e, int band, int m, float* y) const {
+    finish_band(*d.kernel, e.down.trellis(), band, m, y);
   }
 };
 
@@ -123,7 +129,7 @@ void moe_grouped(const MoeSwigluArgs& args, const Tile& tile, KernelContext& con
   run(kTier, Sharing::kBySize, sorted_by_tuple(args, context), tile, context);
 }
 
-#define FAIRWAY_TIER(name, single, few_rows, few, panel, wide)                              \
+#define FAIRWAY_TIER(name, single, few_rows, few, panel, wide, coarse_panel, coarse_wide)   \
   template void moe_decode<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&); \
   template void moe_few<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);    \
   template void moe_panel<kTier##name>(const MoeSwigluArgs&, const Tile&, KernelContext&);  \

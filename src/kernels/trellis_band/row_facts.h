@@ -10,9 +10,14 @@ namespace fairway::kernels {
 constexpr int kAnyRows = std::numeric_limits<int>::max();
 constexpr std::uint8_t kMul1Only = codebook_bit(codec::Codebook::kMul1);
 
+constexpr std::uint8_t kHalfPairBooks = codebook_bit(codec::Codebook::k3inst) | codebook_bit(codec::Codebook::kMcg);
+
 constexpr std::uint32_t kAvx2Features = backend::kCpuAvx2;
+constexpr std::uint32_t kAvxVnniFeatures = backend::kCpuAvx2 | backend::kCpuAvxVnni;
 constexpr std::uint32_t kAvx512Features =
     backend::kCpuAvx2 | backend::kCpuAvx512 | backend::kCpuAvx512Vnni | backend::kCpuAvx512Vbmi;
+
+constexpr std::uint32_t kAvx512Fp16Features = kAvx512Features | backend::kCpuAvx512Fp16;
 
 // What a body reads and what its numbers mean; rows of one format and codebook give the same bits if they are
 // consistent.
@@ -27,8 +32,18 @@ constexpr RowFormat kFormatReference{WeightKind::kTrellis, Activations::kFp32, N
                                      kAllCodebooks};
 constexpr RowFormat kFormatF32{WeightKind::kTrellis, Activations::kFp32, Numerics::kConsistent, WeightCodes::kExact,
                                kAllCodebooks};
+// One or a few rows: two bytes per weight, added up. More rows: bytes, or words where they must be more exact.
 constexpr RowFormat kFormatI8Pairs{WeightKind::kTrellis, Activations::kInt8, Numerics::kConsistent, WeightCodes::kPairs,
                                    kMul1Only};
+constexpr RowFormat kFormatI8Words{WeightKind::kTrellis, Activations::kInt8, Numerics::kBounded, WeightCodes::kPairs,
+                                   kMul1Only};
+constexpr RowFormat kFormatI8Bytes{WeightKind::kTrellis, Activations::kInt8, Numerics::kBounded, WeightCodes::kBytes,
+                                   kMul1Only};
+// One or a few rows: half-precision sums, each instruction set its own order. More rows: as above.
+constexpr RowFormat kFormatF16{WeightKind::kTrellis, Activations::kFp16, Numerics::kBounded, WeightCodes::kExact,
+                               kHalfPairBooks};
+constexpr RowFormat kFormatF16Bytes{WeightKind::kTrellis, Activations::kFp16, Numerics::kBounded, WeightCodes::kBytes,
+                                    kHalfPairBooks};
 constexpr RowFormat kFormatDense{WeightKind::kDense, Activations::kFp32, Numerics::kBounded, WeightCodes::kExact, 0};
 
 constexpr Tile kNoTile{};

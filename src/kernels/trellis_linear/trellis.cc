@@ -13,13 +13,13 @@ constexpr int kLinearSmallRowBlock = 64;  // most rows of a task if larger block
 class LinearDriver {
  public:
   LinearDriver(const Tier& tier, const TrellisLinearArgs& args, const Tile& tile, KernelContext& context)
-      : tier_(tier),
+      : decode_(share_decode(tier, Sharing::kBySize, args.m, tile.n, false)),
         args_(args),
         matrix_(*args.matrix),
         tile_(tile),
         context_(context),
         bands_(band_count(args.out_exact)),
-        stride_(aligned_row_bytes(*tier.single, args.matrix->in)) {
+        stride_(aligned_row_bytes(*decode_.kernel, args.matrix->in)) {
     const int most = std::min(args.m, tile.m);
     const int blocks = (args.m + most - 1) / most;
     const bool few = blocks * bands_ < 4 * context.pool.size();
@@ -34,7 +34,7 @@ class LinearDriver {
     const std::int64_t workers = context_.pool.size(), parts = tile_.workers;
     auto* rows = context_.workspace.alloc<std::uint8_t>(static_cast<std::size_t>(args_.m * stride_));
     context_.pool.parallel_for(args_.m, [&](std::int64_t r, int) {
-      prepare_row(*tier_.single, matrix_, args_.x + r * args_.ldx, args_.in_exact, rows + r * stride_);
+      prepare_row(*decode_.kernel, matrix_, args_.x + r * args_.ldx, args_.in_exact, rows + r * stride_);
     });
     // A band that is shared has outputs of its own, any other those of its worker.
     const std::int64_t units = std::int64_t{bands_} * row_blocks_;
@@ -42,7 +42,7 @@ class LinearDriver {
     auto* outputs = context_.workspace.alloc<float>(static_cast<std::size_t>((parts > 1 ? units : workers) * floats));
     auto* done = context_.workspace.alloc<std::uint32_t>(static_cast<std::size_t>(units));
     std::fill_n(done, units, 0);
-    const std::size_t scratch_size = scratch_bytes(tier_);
+    const std::size_t scratch_size = decode_.kernel->scratch_bytes;
     auto* scratch = context_.workspace.alloc<std::uint8_t>(static_cast<std::size_t>(workers) * scratch_size);
     context_.pool.parallel_for(units * parts, [&](std::int64_t task, int worker) {
       const std::int64_t unit = task / parts;
@@ -67,14 +67,13 @@ class LinearDriver {
   }
 
   void multiply(std::int64_t task, const PreparedRows& rows, float* y, std::uint8_t* scratch) const {
-    const SharedDecode decode = share_decode(tier_, Sharing::kBySize, rows.count, tile_.n);
     const std::int64_t following = task + context_.pool.size();  // tasks are taken in order
-    multiply_part(decode, {matrix_, part_of(task), &matrix_, part_of(following)}, rows, y, scratch);
+    multiply_part(decode_, {matrix_, part_of(task), &matrix_, part_of(following)}, rows, y, scratch);
   }
 
   void finish(std::int64_t unit, int m, float* y) const {
     const int band = static_cast<int>(unit / row_blocks_);
-    finish_band(*tier_.single, matrix_, band, m, y);
+    finish_band(*decode_.kernel, matrix_, band, m, y);
     const int begin = band * kBandWidth;
     const int count = std::min(kBandWidth, args_.out_exact - begin);
     for (int r = 0; r < m; ++r) {
@@ -82,7 +81,7 @@ class LinearDriver {
     }
   }
 
-  const Tier& tier_;
+  SharedDecode decode_;
   const TrellisLinearArgs& args_;
   const TrellisMatrix& matrix_;
   const Tile& tile_;
@@ -101,7 +100,7 @@ void trellis_linear(const TrellisLinearArgs& args, const Tile& tile, KernelConte
   LinearDriver(kTier, args, tile, context).run();
 }
 
-#define FAIRWAY_TIER(name, single, few_rows, few, panel, wide) \
+#define FAIRWAY_TIER(name, single, few_rows, few, panel, wide, coarse_panel, coarse_wide) \
   template void trellis_linear<kTier##name>(const TrellisLinearArgs&, const Tile&, KernelContext&);
 #include "kernels/trellis_band/tiers.inc"
 #undef FAIRWAY_TIER
