@@ -71,7 +71,7 @@ std::int64_t form_groups(const MoeLayerWeights& layer, int m, const select::Poli
     for (int e = 0; e < experts; ++e) {
       const int tokens = offsets[e + 1] - offsets[e];
       if (tokens == 0) continue;
-      const ExpertGroup group{&layer.experts[e], scratch.groups.rows.data() + offsets[e], tokens, offsets[e], true};
+      const ExpertGroup group{&layer.experts[e], scratch.groups.rows.data() + offsets[e], tokens, offsets[e]};
       scratch.choices.push_back(choose(policy, group));
     }
     slots = static_cast<std::int64_t>(m) * layer.route.top_k;

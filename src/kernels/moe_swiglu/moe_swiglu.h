@@ -31,9 +31,6 @@ struct ExpertGroup {
   const std::int32_t* rows;  // [m]
   int m;                     // >= 0
   std::int64_t slot_begin;
-  // The router weights its result: above a few rows a body may read its weights as one byte each. What every token
-  // passes at full weight, shared experts and dense layers, is read more exactly.
-  bool routed = false;
 };
 
 // x: [*, hidden], row stride ldx; y: [slots, hidden], dense rows. Groups may differ in widths, intermediate size and m.

@@ -20,46 +20,52 @@ struct TrellisPolicy {
   Sharing sharing;
   const Tile& tile;
 
-  using Decode = SharedDecode;
-  Decode decode(const ExpertGroup& group) const { return share_decode(tier, sharing, group.m, tile.n, group.routed); }
+  // Gate and up may be read coarsely: down averages their errors over the intermediate size. Those of down would reach
+  // every later layer: on the bundled model they move the log-probabilities of a text twice as far as both others.
+  struct Decode {
+    SharedDecode in, down;  // of gate and up, and of down
+  };
+  Decode decode(const ExpertGroup& group) const {
+    return {share_decode(tier, sharing, group.m, tile.n, true), share_decode(tier, sharing, group.m, tile.n, false)};
+  }
 
   std::size_t scratch_bytes() const { return kernels::scratch_bytes(tier); }
   std::size_t gate_row_bytes(const Decode& d, const ExpertWeights& e) const {
-    return d.kernel->row_bytes(e.gate.trellis().in);
+    return d.in.kernel->row_bytes(e.gate.trellis().in);
   }
   std::size_t up_row_bytes(const Decode& d, const ExpertWeights& e) const {
-    return same_input(e.gate.trellis(), e.up.trellis()) ? 0 : d.kernel->row_bytes(e.up.trellis().in);
+    return same_input(e.gate.trellis(), e.up.trellis()) ? 0 : d.in.kernel->row_bytes(e.up.trellis().in);
   }
   std::size_t hidden_row_bytes(const Decode& d, const ExpertWeights& e) const {
-    return d.kernel->row_bytes(e.down.trellis().in);
+    return d.down.kernel->row_bytes(e.down.trellis().in);
   }
   int intermediate_bands(const ExpertWeights& e) const { return band_count(e.down.trellis().in); }
 
   void prepare(const Decode& d, const ExpertWeights& e, const float* x, int hidden, std::uint8_t* gate_row,
                std::uint8_t* up_row) const {
-    prepare_row(*d.kernel, e.gate.trellis(), x, hidden, gate_row);
-    if (up_row != nullptr) prepare_row(*d.kernel, e.up.trellis(), x, hidden, up_row);
+    prepare_row(*d.in.kernel, e.gate.trellis(), x, hidden, gate_row);
+    if (up_row != nullptr) prepare_row(*d.in.kernel, e.up.trellis(), x, hidden, up_row);
   }
 
   // Bands beyond the outputs of the matrix exist only if down is padded further; finish_hidden writes zeros there.
-  void part(const Decode& d, const LinearWeights& weights, const BandPart& at, const TrellisMatrix* next,
+  void part(const SharedDecode& decode_as, const LinearWeights& weights, const BandPart& at, const TrellisMatrix* next,
             const BandPart& next_at, const PreparedRows& rows, float* y, std::uint8_t* scratch) const {
     if (at.band >= band_count(weights.out)) return;
-    multiply_part(d, {weights.trellis(), at, next, next_at}, rows, y, scratch);
+    multiply_part(decode_as, {weights.trellis(), at, next, next_at}, rows, y, scratch);
   }
   void gate_part(const Decode& d, const ExpertPart& at, const PreparedRows& rows, float* y,
                  std::uint8_t* scratch) const {
-    part(d, at.expert->gate, at.part, &at.expert->up.trellis(), at.part, rows, y, scratch);
+    part(d.in, at.expert->gate, at.part, &at.expert->up.trellis(), at.part, rows, y, scratch);
   }
   void up_part(const Decode& d, const ExpertPart& at, const ExpertPart& next, const PreparedRows& rows, float* y,
                std::uint8_t* scratch) const {
     const TrellisMatrix* after = next.expert == nullptr ? nullptr : &next.expert->gate.trellis();
-    part(d, at.expert->up, at.part, after, next.part, rows, y, scratch);
+    part(d.in, at.expert->up, at.part, after, next.part, rows, y, scratch);
   }
   void down_part(const Decode& d, const ExpertPart& at, const ExpertPart& next, const PreparedRows& rows, float* y,
                  std::uint8_t* scratch) const {
     const TrellisMatrix* after = next.expert == nullptr ? nullptr : &next.expert->down.trellis();
-    part(d, at.expert->down, at.part, after, next.part, rows, y, scratch);
+    part(d.down, at.expert->down, at.part, after, next.part, rows, y, scratch);
   }
 
   // Columns of the padding may hold noise in the stored matrix: they count as zero.
@@ -69,19 +75,19 @@ struct TrellisPolicy {
     const int begin = band * kBandWidth;
     const int count = std::clamp(e.gate.out - begin, 0, kBandWidth);
     if (count > 0) {
-      finish_band(*d.kernel, e.gate.trellis(), band, m, gate);
-      finish_band(*d.kernel, e.up.trellis(), band, m, up);
+      finish_band(*d.in.kernel, e.gate.trellis(), band, m, gate);
+      finish_band(*d.in.kernel, e.up.trellis(), band, m, up);
     }
     alignas(64) float product[kBandWidth];
     alignas(64) float block[kBandWidth];
     for (int r = 0; r < m; ++r) {
-      if (count > 0) d.kernel->ops->swiglu(gate + r * kBandWidth, up + r * kBandWidth, count, product);
-      d.kernel->ops->transform_input(product, count, down.suh + begin, block);
-      d.kernel->store_block(block, rows + r * stride, down.in, band);
+      if (count > 0) d.down.kernel->ops->swiglu(gate + r * kBandWidth, up + r * kBandWidth, count, product);
+      d.down.kernel->ops->transform_input(product, count, down.suh + begin, block);
+      d.down.kernel->store_block(block, rows + r * stride, down.in, band);
     }
   }
   void finish_output(const Decode& d, const ExpertWeights& e, int band, int m, float* y) const {
-    finish_band(*d.kernel, e.down.trellis(), band, m, y);
+    finish_band(*d.down.kernel, e.down.trellis(), band, m, y);
   }
 };
 

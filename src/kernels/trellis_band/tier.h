@@ -16,7 +16,7 @@ struct Tier {
   const BandKernel* few;
   const BandKernel* panel;         // any number, through decoded panels of 64 columns
   const BandKernel* wide;          // of 128 columns; where it is `panel` itself, half bands make its 64
-  const BandKernel* coarse_panel;  // the same with weights read less exactly, for experts that the router weights
+  const BandKernel* coarse_panel;  // the same with weights read less exactly
   const BandKernel* coarse_wide;
 };
 
