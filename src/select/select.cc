@@ -104,10 +104,11 @@ Choice<Row> select_trellis(const Policy& policy, const TrellisShape& shape, std:
                 fmt::format("{}: no kernel row serves {} under {}", op, describe(shape), describe(policy)));
   }
   if (row->info.backend == Backend::kCpuRef && !policy.backend) return {row, Fallback::kNoVectorRow};
-  if (policy.activations != ActivationMode::kAuto || row->info.activations == Activations::kInt8) {
+  if (policy.activations != ActivationMode::kAuto || row->info.activations != Activations::kFp32) {
     return {row, Fallback::kNone};
   }
-  // int8 is what `auto` promises where the machine has it: say so if only this shape's codebook has none.
+  // `auto` means cheaper activations than fp32 where the machine has them: say so if only this shape's codebook has
+  // not.
   bool int8_here = false, int8_for_codebook = false;
   for (const Row& other : rows) {
     if (other.info.activations != Activations::kInt8 || !machine_and_wish_allow(policy, other.info)) continue;
@@ -141,20 +142,6 @@ const Row* select_plain(const Policy& policy, std::span<const Row> rows, const c
     throw Error(ErrorKind::kUsage, fmt::format("{}: no kernel row under {}", op, describe(policy)));
   }
   return row;
-}
-
-// A backend runs here if each of its ops has a row that does: they are used together. Rows that need more of the CPU
-// than the others are no hindrance.
-bool backend_runs(Backend backend, std::uint32_t features) {
-  const auto same_op = [](const KernelRow& a, const KernelRow& b) {
-    return std::string_view(a.op) == b.op && a.weights == b.weights;
-  };
-  const auto& rows = kernels::all_kernel_rows();
-  return std::all_of(rows.begin(), rows.end(), [&](const KernelRow* row) {
-    return row->backend != backend || std::any_of(rows.begin(), rows.end(), [&](const KernelRow* other) {
-             return other->backend == backend && same_op(*row, *other) && kernels::can_run(*other, features);
-           });
-  });
 }
 
 Backend parse_backend(const std::string& name, std::uint32_t features) {
@@ -205,6 +192,18 @@ void check_forced_kernel(const Policy& policy, const std::string& asked) {
 }
 
 }  // namespace
+
+bool backend_runs(Backend backend, std::uint32_t features) {
+  const auto same_op = [](const KernelRow& a, const KernelRow& b) {
+    return std::string_view(a.op) == b.op && a.weights == b.weights;
+  };
+  const auto& rows = kernels::all_kernel_rows();
+  return std::all_of(rows.begin(), rows.end(), [&](const KernelRow* row) {
+    return row->backend != backend || std::any_of(rows.begin(), rows.end(), [&](const KernelRow* other) {
+             return other->backend == backend && same_op(*row, *other) && kernels::can_run(*other, features);
+           });
+  });
+}
 
 Policy make_policy(const std::string& backend, const std::string& activations, const std::string& kernel) {
   Policy policy;

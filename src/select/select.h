@@ -32,6 +32,10 @@ struct Policy {
 // strings mean "no wish".
 Policy make_policy(const std::string& backend, const std::string& activations, const std::string& kernel);
 
+// True if each op of the backend has a row that runs with these features: a backend's ops are used together. Rows that
+// need more of the CPU than their neighbours are no hindrance.
+bool backend_runs(kernels::Backend backend, std::uint32_t features);
+
 // What a matrix product needs from a row.
 struct TrellisShape {
   int m;  // rows of x for one matrix (for a group: tokens of the expert)

@@ -9,10 +9,12 @@ namespace fairway::kernels {
 
 constexpr int kAnyRows = std::numeric_limits<int>::max();
 constexpr std::uint8_t kMul1Only = codebook_bit(codec::Codebook::kMul1);
+constexpr std::uint8_t kHalfPairBooks = codebook_bit(codec::Codebook::k3inst) | codebook_bit(codec::Codebook::kMcg);
 
 constexpr std::uint32_t kAvx2Features = backend::kCpuAvx2;
 constexpr std::uint32_t kAvx512Features =
     backend::kCpuAvx2 | backend::kCpuAvx512 | backend::kCpuAvx512Vnni | backend::kCpuAvx512Vbmi;
+constexpr std::uint32_t kAvx512Fp16Features = kAvx512Features | backend::kCpuAvx512Fp16;
 
 // What a body reads and what its numbers mean; rows of one format and codebook give the same bits if they are
 // consistent.
@@ -29,6 +31,13 @@ constexpr RowFormat kFormatF32{WeightKind::kTrellis, Activations::kFp32, Numeric
                                kAllCodebooks};
 constexpr RowFormat kFormatI8Pairs{WeightKind::kTrellis, Activations::kInt8, Numerics::kConsistent, WeightCodes::kPairs,
                                    kMul1Only};
+constexpr RowFormat kFormatI8Bytes{WeightKind::kTrellis, Activations::kInt8, Numerics::kConsistent, WeightCodes::kBytes,
+                                   kMul1Only};
+// Sums in half precision depend on their order, and one row alone is summed in another order than several.
+constexpr RowFormat kFormatF16{WeightKind::kTrellis, Activations::kFp16, Numerics::kBounded, WeightCodes::kExact,
+                               kHalfPairBooks};
+constexpr RowFormat kFormatF16Bytes{WeightKind::kTrellis, Activations::kInt8, Numerics::kConsistent,
+                                    WeightCodes::kBytes, kHalfPairBooks};
 constexpr RowFormat kFormatDense{WeightKind::kDense, Activations::kFp32, Numerics::kBounded, WeightCodes::kExact, 0};
 
 constexpr Tile kNoTile{};

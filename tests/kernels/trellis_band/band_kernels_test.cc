@@ -112,7 +112,7 @@ struct Rows {
 // y[m][128] of tiles first_tile .. first_tile + tiles of a band; columns that the kernel must not write stay poison.
 std::vector<float> product(const BandKernel& kernel, const TrellisMatrix& matrix, int band, int first_tile, int tiles,
                            Rows& rows) {
-  Band part = band_of({matrix, band, matrix, band + 1});
+  Band part = band_of({matrix, part_of_band(band, 0, 1), &matrix, part_of_band(band + 1, 0, 1)});
   part.words += first_tile * codec::tile_bytes(matrix.bits);
   part.tiles = tiles;
   std::vector<float> y = test::poison(static_cast<std::size_t>(rows.m * kBandWidth));
