@@ -69,6 +69,7 @@ TEST(SelectMoe, CallsOfMixedSizesHaveARowOfTheSameKind) {
   EXPECT_EQ(by_call(policy, 1, kMul1), "cpu_avx512/moe_trellis_swiglu_grouped");
   EXPECT_EQ(by_call(policy, 40, kMul1), "cpu_avx512/moe_trellis_swiglu_grouped");
   EXPECT_EQ(by_call(on(kAvx2Machine), 3, kMul1), "cpu_avx2/moe_trellis_swiglu_grouped");
+  EXPECT_EQ(by_call(on(kAvx2Machine | backend::kCpuAvxVnni), 3, kMul1), "cpu_avx2/moe_trellis_swiglu_grouped/vnni");
   EXPECT_EQ(by_call(on(kAvx2Machine), 3, kMul1 | kMcg), "cpu_avx2/moe_trellis_swiglu_grouped_fp32acc");
   EXPECT_EQ(by_call(on(kAvx512Machine, ActivationMode::kFp32), 3, kMul1),
             "cpu_avx512/moe_trellis_swiglu_grouped_fp32acc");
@@ -108,6 +109,8 @@ TEST(SelectMoe, RowsForMoreOfTheCpuArePreferred) {
   EXPECT_EQ(moe_id(on(kFp16Machine, ActivationMode::kFp32), shape(1, kMcg)),
             "cpu_avx512/moe_trellis_swiglu_decode_fp32acc");
   EXPECT_STREQ(select_trellis_linear(on(kFp16Machine), shape(1, kMcg)).row->info.id, "cpu_avx512/trellis_linear/fp16");
+  EXPECT_EQ(moe_id(on(kAvx2Machine | backend::kCpuAvxVnni), shape(3)), "cpu_avx2/moe_trellis_swiglu_prefill4/vnni");
+  EXPECT_EQ(moe_id(on(kAvx512Machine | backend::kCpuAvxVnni), shape(3)), "cpu_avx512/moe_trellis_swiglu_prefill4");
   Policy avx2 = on(kFp16Machine);
   avx2.backend = kernels::Backend::kCpuAvx2;
   EXPECT_EQ(moe_id(avx2, shape(1, kMcg)), "cpu_avx2/moe_trellis_swiglu_decode_fp32acc");

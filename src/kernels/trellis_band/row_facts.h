@@ -12,6 +12,7 @@ constexpr std::uint8_t kMul1Only = codebook_bit(codec::Codebook::kMul1);
 constexpr std::uint8_t kHalfPairBooks = codebook_bit(codec::Codebook::k3inst) | codebook_bit(codec::Codebook::kMcg);
 
 constexpr std::uint32_t kAvx2Features = backend::kCpuAvx2;
+constexpr std::uint32_t kAvxVnniFeatures = backend::kCpuAvx2 | backend::kCpuAvxVnni;
 constexpr std::uint32_t kAvx512Features =
     backend::kCpuAvx2 | backend::kCpuAvx512 | backend::kCpuAvx512Vnni | backend::kCpuAvx512Vbmi;
 constexpr std::uint32_t kAvx512Fp16Features = kAvx512Features | backend::kCpuAvx512Fp16;
