@@ -32,6 +32,10 @@ struct Policy {
 // strings mean "no wish".
 Policy make_policy(const std::string& backend, const std::string& activations, const std::string& kernel);
 
+// True if each op of the backend has a row that runs with these features: a backend's ops are used together. Rows that
+// need more of the CPU than their neighbours are no hindrance.
+bool backend_runs(kernels::Backend backend, std::uint32_t features);
+
 // What a matrix product needs from a row.
 struct TrellisShape {
   int m;  // rows of x for one matrix (for a group: tokens of the expert)
@@ -51,8 +55,8 @@ struct Choice {
 
 // Error(kUsage) if the policy forces something that cannot serve the shape; the message carries shape and row.
 Choice<kernels::MoeSwigluRow> select_moe_swiglu(const Policy& policy, const TrellisShape& shape);
-// The row that serves groups of all sizes in one call, of the backend, activations and codes of `like` and for all of
-// these codebooks; nullptr if there is none or a row is forced.
+// The row that serves groups of all sizes in one call, of the backend, CPU features and activations of `like`, for all
+// of these codebooks; nullptr if there is none or a row is forced.
 const kernels::MoeSwigluRow* select_moe_by_call(const Policy& policy, const kernels::KernelRow& like,
                                                 std::uint8_t codebooks);
 Choice<kernels::TrellisLinearRow> select_trellis_linear(const Policy& policy, const TrellisShape& shape);

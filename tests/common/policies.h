@@ -11,10 +11,10 @@ namespace fairway::test {
 
 // Names of the backends whose features this machine has, the reference first.
 inline std::vector<std::string> backends_here() {
-  std::vector<std::string> names{"cpu_ref"};
-  const std::uint32_t features = backend::cpu_info().features;
-  if (features & backend::kCpuAvx2) names.push_back("cpu_avx2");
-  if (features & backend::kCpuAvx512) names.push_back("cpu_avx512");
+  std::vector<std::string> names;
+  for (const auto backend : {kernels::Backend::kCpuRef, kernels::Backend::kCpuAvx2, kernels::Backend::kCpuAvx512}) {
+    if (select::backend_runs(backend, backend::cpu_info().features)) names.emplace_back(kernels::backend_name(backend));
+  }
   return names;
 }
 

@@ -17,6 +17,7 @@ using kernels::codebook_bit;
 constexpr std::uint32_t kAvx2Machine = backend::kCpuAvx2;
 constexpr std::uint32_t kAvx512Machine =
     backend::kCpuAvx2 | backend::kCpuAvx512 | backend::kCpuAvx512Vnni | backend::kCpuAvx512Vbmi;
+constexpr std::uint32_t kFp16Machine = kAvx512Machine | backend::kCpuAvx512Fp16;
 constexpr std::uint32_t kNoVbmiMachine = backend::kCpuAvx2 | backend::kCpuAvx512;
 constexpr std::uint8_t kMul1 = codebook_bit(codec::Codebook::kMul1);
 constexpr std::uint8_t kMcg = codebook_bit(codec::Codebook::kMcg);
@@ -68,6 +69,7 @@ TEST(SelectMoe, CallsOfMixedSizesHaveARowOfTheSameKind) {
   EXPECT_EQ(by_call(policy, 1, kMul1), "cpu_avx512/moe_trellis_swiglu_grouped");
   EXPECT_EQ(by_call(policy, 40, kMul1), "cpu_avx512/moe_trellis_swiglu_grouped");
   EXPECT_EQ(by_call(on(kAvx2Machine), 3, kMul1), "cpu_avx2/moe_trellis_swiglu_grouped");
+  EXPECT_EQ(by_call(on(kAvx2Machine | backend::kCpuAvxVnni), 3, kMul1), "cpu_avx2/moe_trellis_swiglu_grouped/vnni");
   EXPECT_EQ(by_call(on(kAvx2Machine), 3, kMul1 | kMcg), "cpu_avx2/moe_trellis_swiglu_grouped_fp32acc");
   EXPECT_EQ(by_call(on(kAvx512Machine, ActivationMode::kFp32), 3, kMul1),
             "cpu_avx512/moe_trellis_swiglu_grouped_fp32acc");
@@ -93,6 +95,38 @@ TEST(SelectMoe, ACodebookWithoutInt8FallsBackAndSaysSo) {
       usage_error([] { select_moe_swiglu(on(kAvx512Machine, ActivationMode::kInt8), shape(3, kMcg)); });
   EXPECT_NE(message.find("mcg"), std::string::npos) << message;
   EXPECT_NE(message.find("int8"), std::string::npos) << message;
+}
+
+// Within a backend the row that needs more of the CPU wins; a better backend wins over both.
+TEST(SelectMoe, RowsForMoreOfTheCpuArePreferred) {
+  const auto choice = select_moe_swiglu(on(kFp16Machine), shape(1, kMcg));
+  EXPECT_STREQ(choice.row->info.id, "cpu_avx512/moe_trellis_swiglu_decode/fp16");
+  EXPECT_EQ(choice.fallback, Fallback::kNone);
+  EXPECT_EQ(moe_id(on(kFp16Machine), shape(50, kMcg)), "cpu_avx512/moe_trellis_swiglu_large_batch/fp16");
+  EXPECT_EQ(moe_id(on(kFp16Machine), shape(1, kMul1)), "cpu_avx512/moe_trellis_swiglu_decode");
+  EXPECT_EQ(moe_id(on(kFp16Machine, ActivationMode::kFp16), shape(1, kMcg)),
+            "cpu_avx512/moe_trellis_swiglu_decode/fp16");
+  EXPECT_EQ(moe_id(on(kFp16Machine, ActivationMode::kFp32), shape(1, kMcg)),
+            "cpu_avx512/moe_trellis_swiglu_decode_fp32acc");
+  EXPECT_STREQ(select_trellis_linear(on(kFp16Machine), shape(1, kMcg)).row->info.id, "cpu_avx512/trellis_linear/fp16");
+  EXPECT_EQ(moe_id(on(kAvx2Machine | backend::kCpuAvxVnni), shape(3)), "cpu_avx2/moe_trellis_swiglu_prefill4/vnni");
+  EXPECT_EQ(moe_id(on(kAvx512Machine | backend::kCpuAvxVnni), shape(3)), "cpu_avx512/moe_trellis_swiglu_prefill4");
+  Policy avx2 = on(kFp16Machine);
+  avx2.backend = kernels::Backend::kCpuAvx2;
+  EXPECT_EQ(moe_id(avx2, shape(1, kMcg)), "cpu_avx2/moe_trellis_swiglu_decode_fp32acc");
+}
+
+// Rows on request serve whoever names them, and nobody else.
+TEST(SelectMoe, RowsOnRequestAreNeverChosenByThemselves) {
+  Policy policy = on(kFp16Machine);
+  for (const std::uint8_t codebooks : {kMul1, kMcg}) {
+    for (const int m : {0, 1, 7, 20, 500}) {
+      EXPECT_NE(select_moe_swiglu(policy, shape(m, codebooks)).row->info.use, kernels::RowUse::kOnRequest) << m;
+    }
+  }
+  policy.kernel = "mixed_bpw_kernel";
+  EXPECT_EQ(moe_id(policy, shape(1)), "cpu_avx512/mixed_bpw_kernel");
+  EXPECT_EQ(moe_id(policy, shape(1, kMcg)), "cpu_ref/mixed_bpw_kernel");
 }
 
 TEST(SelectMoe, Fp32OnRequestIsNoFallback) {
@@ -143,11 +177,20 @@ TEST(Policy, WishesAreChecked) {
   EXPECT_EQ(make_policy("", "", "mixed_bpw_kernel").kernel, "mixed_bpw_kernel");
 }
 
-// No row of this machine reads fp32 codebooks with fp16 activations: that is said, not replaced.
+// No row reads mul1 with fp16 activations: that is said, not replaced.
 TEST(Policy, Fp16ActivationsAreNeverReplaced) {
   const std::string message =
       usage_error([] { select_moe_swiglu(on(kAvx512Machine, ActivationMode::kFp16), shape(1)); });
   EXPECT_NE(message.find("fp16"), std::string::npos) << message;
+}
+
+TEST(Policy, ABackendRunsIfEachOfItsOpsHasARowThatDoes) {
+  using kernels::Backend;
+  EXPECT_TRUE(backend_runs(Backend::kCpuRef, 0));
+  EXPECT_FALSE(backend_runs(Backend::kCpuAvx2, 0));
+  EXPECT_TRUE(backend_runs(Backend::kCpuAvx2, kAvx2Machine));
+  EXPECT_FALSE(backend_runs(Backend::kCpuAvx512, kNoVbmiMachine));  // dense rows would run, trellis rows would not
+  EXPECT_TRUE(backend_runs(Backend::kCpuAvx512, kAvx512Machine));   // without the fp16 rows
 }
 
 TEST(Policy, AnAliasBecomesItsFamily) {

@@ -1,4 +1,5 @@
-// Tile parameters of the trellis and expert bodies: what a tuner may turn. They change speed and never a result.
+// Tile parameters of the trellis and expert bodies: what a tuner may turn. They change speed, and no result of a
+// row whose numerics are consistent.
 #pragma once
 
 namespace fairway::kernels {

@@ -1,13 +1,15 @@
-// Random expert layers for the tests of the trellis rows of moe_swiglu.
+// Random expert layers for the tests of the trellis rows of moe_swiglu, and the bounds of these rows.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <random>
 #include <vector>
 
 #include "backend/cpu/features.h"
+#include "common/compare.h"
 #include "kernels/moe_swiglu/moe_swiglu.h"
 #include "kernels/trellis_band/trellis_fixture.h"
 
@@ -21,6 +23,14 @@ inline std::vector<const MoeSwigluRow*> trellis_moe_rows() {
       rows.push_back(&row);
   }
   return rows;
+}
+
+// Errors of gate and up add to that of down: sqrt(3) times; silu passes up to 1.1 times the error of a gate, and small
+// gates have larger relative errors.
+inline test::Bound bound_of(const KernelRow& row, int k) {
+  if (row.activations != Activations::kFp32)
+    return {.row_relative = 1.1 * std::sqrt(3.0) * test::product_error(row, k)};
+  return {.row_relative = 4 * (4 * std::sqrt(static_cast<double>(k)) + 16) * std::ldexp(1.0, -24)};
 }
 
 struct Expert {

@@ -17,13 +17,6 @@ namespace {
 
 constexpr int kRowCounts[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 32, 33};
 
-// As for trellis_linear, where one matrix stays below 1.41 % with int8 activations. Errors of gate and up add to that
-// of down: sqrt(3) times; silu passes up to 1.1 times the error of a gate, and small gates have larger relative errors.
-test::Bound bound_of(const KernelRow& row, int k) {
-  if (row.activations == Activations::kInt8) return {.row_relative = 1.1 * std::sqrt(3.0) * 0.0141};
-  return {.row_relative = 4 * (4 * std::sqrt(static_cast<double>(k)) + 16) * std::ldexp(1.0, -24)};
-}
-
 // Consistent rows with the same of these give the same bits.
 using Format = std::tuple<Activations, WeightCodes, std::uint8_t>;
 Format format_of(const KernelRow& row) {
@@ -72,15 +65,19 @@ TEST(MoeSwiglu, GroupsOfAllSizesWithTheirOwnWidthsAndIntermediateSizes) {
   const unsigned seed = 815;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
-  for (const int hidden : {128, 200, 257}) {
-    SCOPED_TRACE(testing::Message() << "hidden " << hidden);
+  const std::pair<int, codec::Codebook> cases[] = {{128, codec::Codebook::kMul1},
+                                                   {200, codec::Codebook::kMul1},
+                                                   {257, codec::Codebook::kMul1},
+                                                   {200, codec::Codebook::kMcg}};
+  for (const auto& [hidden, codebook] : cases) {
+    SCOPED_TRACE(testing::Message() << "hidden " << hidden << " " << codec::codebook_name(codebook));
     ExpertProblem problem(random, hidden, 40);
     const int intermediates[] = {128, 96, 250, 384};
     for (const int m : kRowCounts) {
       const BitTuple bits{width(random), width(random), width(random)};
-      problem.add_group(random, intermediates[random() % 4], bits, codec::Codebook::kMul1, m);
+      problem.add_group(random, intermediates[random() % 4], bits, codebook, m);
     }
-    check_all_rows(problem, codebook_bit(codec::Codebook::kMul1), 384);
+    check_all_rows(problem, codebook_bit(codebook), 384);
   }
 }
 
@@ -133,12 +130,13 @@ TEST(MoeSwiglu, DownMayBePaddedFurther) {
 TEST(MoeSwiglu, ThreadsDoNotMatter) {
   const unsigned seed = 37;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  ExpertProblem problem(random, 384, 20);
-  for (const int m : {1, 6, 19}) {
-    problem.add_group(random, 256, {width(random), width(random), width(random)}, codec::Codebook::kMul1, m);
-  }
   for (const MoeSwigluRow* row : trellis_moe_rows()) {
+    std::mt19937 random(seed);
+    ExpertProblem problem(random, 384, 20);
+    for (const int m : {1, 6, 19}) {
+      const BitTuple bits{width(random), width(random), width(random)};
+      problem.add_group(random, 256, bits, test::codebook_of(row->info), m);
+    }
     const std::vector<float> one = problem.run(*row, 1);
     EXPECT_EQ(test::compare_exact(one, problem.run(*row, 2)), "") << row->info.id;
     EXPECT_EQ(test::compare_exact(one, problem.run(*row, 3)), "") << row->info.id;
@@ -146,11 +144,11 @@ TEST(MoeSwiglu, ThreadsDoNotMatter) {
 }
 
 TEST(MoeSwiglu, WarmWorkspaceDoesNotGrow) {
-  std::mt19937 random(38);
-  ExpertProblem problem(random, 128, 20);
-  problem.add_group(random, 128, {3, 3, 3}, codec::Codebook::kMul1, 20);
-  problem.add_group(random, 256, {2, 3, 4}, codec::Codebook::kMul1, 5);
   for (const MoeSwigluRow* row : trellis_moe_rows()) {
+    std::mt19937 random(38);
+    ExpertProblem problem(random, 128, 20);
+    problem.add_group(random, 128, {3, 3, 3}, test::codebook_of(row->info), 20);
+    problem.add_group(random, 256, {2, 3, 4}, test::codebook_of(row->info), 5);
     backend::ThreadPool pool(2);
     backend::Workspace workspace;
     KernelContext context{pool, workspace};
@@ -165,11 +163,13 @@ TEST(MoeSwiglu, WarmWorkspaceDoesNotGrow) {
 
 TEST(MoeSwiglu, RowsRefuseCodebooksTheyDoNotRead) {
   std::mt19937 random(39);
-  ExpertProblem problem(random, 128, 1);
-  problem.add_group(random, 128, {3, 3, 3}, codec::Codebook::kMcg, 1);
-  for (const MoeSwigluRow* row : trellis_moe_rows()) {
-    if (row->info.codebooks & codebook_bit(codec::Codebook::kMcg)) continue;
-    EXPECT_THROW(problem.run(*row, 1), Error) << row->info.id;
+  for (const codec::Codebook codebook : {codec::Codebook::k3inst, codec::Codebook::kMcg, codec::Codebook::kMul1}) {
+    ExpertProblem problem(random, 128, 1);
+    problem.add_group(random, 128, {3, 3, 3}, codebook, 1);
+    for (const MoeSwigluRow* row : trellis_moe_rows()) {
+      if (row->info.codebooks & codebook_bit(codebook)) continue;
+      EXPECT_THROW(problem.run(*row, 1), Error) << row->info.id;
+    }
   }
 }
 

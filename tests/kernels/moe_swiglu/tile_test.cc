@@ -25,23 +25,33 @@ std::string name_of(const Tile& tile) {
   return "m " + std::to_string(tile.m) + " n " + std::to_string(tile.n) + " workers " + std::to_string(tile.workers);
 }
 
+// Same bits for consistent rows; others stay within their bound, so within twice of it of each other.
+void expect_same(const KernelRow& row, const std::vector<float>& expected, const std::vector<float>& actual,
+                 int hidden) {
+  if (row.numerics == Numerics::kConsistent) {
+    EXPECT_EQ(test::compare_exact(expected, actual), "");
+  } else {
+    EXPECT_EQ(test::compare(expected, actual, hidden, {.row_relative = 2 * bound_of(row, 256).row_relative}), "");
+  }
+}
+
 TEST(MoeSwigluTile, EveryLegalTileGivesTheSameBits) {
   const unsigned seed = 51;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  ExpertProblem problem(random, 200, 30);
-  for (const int m : {1, 3, 0, 8, 71}) {
-    const auto bits = static_cast<std::uint8_t>(1 + random() % 8);
-    problem.add_group(random, 250, {bits, 3, 2}, codec::Codebook::kMul1, m);
-  }
   int threads = 1;
   for (const MoeSwigluRow* row : trellis_moe_rows()) {
     if (row->info.tile == Tile{}) continue;
+    std::mt19937 random(seed);
+    ExpertProblem problem(random, 200, 30);
+    for (const int m : {1, 3, 0, 8, 71}) {
+      const auto bits = static_cast<std::uint8_t>(1 + random() % 8);
+      problem.add_group(random, 250, {bits, 3, 2}, test::codebook_of(row->info), m);
+    }
     const std::vector<float> expected = problem.run(*row, 2);
     for (const Tile& tile : legal_tiles()) {
       threads = threads % 3 + 1;
-      EXPECT_EQ(test::compare_exact(expected, problem.run(*row, threads, tile)), "")
-          << row->info.id << " " << name_of(tile) << " threads " << threads;
+      SCOPED_TRACE(testing::Message() << row->info.id << " " << name_of(tile) << " threads " << threads);
+      expect_same(row->info, expected, problem.run(*row, threads, tile), problem.hidden);
     }
   }
 }
@@ -50,27 +60,28 @@ TEST(MoeSwigluTile, EveryLegalTileGivesTheSameBits) {
 TEST(MoeSwigluTile, SharedBandsAreFinishedOnce) {
   const unsigned seed = 52;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  ExpertProblem problem(random, 128, 2);
-  for (int expert = 0; expert < 2; ++expert) problem.add_group(random, 100, {2, 3, 4}, codec::Codebook::kMul1, 2);
-  const test::RandomTrellis wide_down(random, 300, 128, 3, codec::Codebook::kMul1, false);
-  problem.experts[1]->weights.down = wide_down.linear();
-  problem.experts[1]->weights.down.in = 100;
   for (const MoeSwigluRow* row : trellis_moe_rows()) {
     if (row->info.tile == Tile{}) continue;
+    SCOPED_TRACE(row->info.id);
+    std::mt19937 random(seed);
+    const codec::Codebook codebook = test::codebook_of(row->info);
+    ExpertProblem problem(random, 128, 2);
+    for (int expert = 0; expert < 2; ++expert) problem.add_group(random, 100, {2, 3, 4}, codebook, 2);
+    const test::RandomTrellis wide_down(random, 300, 128, 3, codebook, false);
+    problem.experts[1]->weights.down = wide_down.linear();
+    problem.experts[1]->weights.down.in = 100;
     const std::vector<float> expected = problem.run(*row, 1);
     for (int repeat = 0; repeat < 20; ++repeat) {
-      EXPECT_EQ(test::compare_exact(expected, problem.run(*row, 4, {16, 64, 2})), "") << row->info.id;
+      expect_same(row->info, expected, problem.run(*row, 4, {16, 64, 2}), problem.hidden);
     }
   }
 }
 
 TEST(MoeSwigluTile, IllegalTilesAreRefused) {
-  std::mt19937 random(53);
-  ExpertProblem problem(random, 128, 1);
-  problem.add_group(random, 128, {3, 3, 3}, codec::Codebook::kMul1, 1);
   for (const MoeSwigluRow* row : trellis_moe_rows()) {
-    EXPECT_TRUE(row->info.tile == Tile{} || is_legal_tile(row->info.tile)) << row->info.id;
+    std::mt19937 random(53);
+    ExpertProblem problem(random, 128, 1);
+    problem.add_group(random, 128, {3, 3, 3}, test::codebook_of(row->info), 1);
     if (row->info.tile == Tile{}) {
       EXPECT_THROW(problem.run(*row, 1, {16, 64, 1}), Error) << row->info.id;
       continue;

@@ -16,6 +16,7 @@
 
 #include "codec/packing.h"
 #include "kernels/common/matrix.h"
+#include "kernels/common/registry.h"
 
 namespace fairway::test {
 
@@ -96,6 +97,31 @@ inline std::vector<float> random_normal(std::mt19937& random, std::size_t count)
 
 inline std::vector<float> poison(std::size_t count) {
   return std::vector<float>(count, std::numeric_limits<float>::quiet_NaN());
+}
+
+// Any of those that the row reads, mul1 if it is among them.
+inline codec::Codebook codebook_of(const kernels::KernelRow& row) {
+  return row.codebooks & kernels::codebook_bit(codec::Codebook::kMul1) ? codec::Codebook::kMul1 : codec::Codebook::kMcg;
+}
+
+// What one product of k inputs with Gaussian rows may be wrong by, relative to the norm of a row of results.
+//
+// Exact values with fp32 activations: k products of relative error 2^-24 each and the same for the partial sums, in the
+// worst case of random signs a few times sqrt(k); the transforms keep norms. fp16: products and sums of a block in half
+// precision, see trellis_band/f16_avx512fp16.cc. int8: a block's step is amax / 127, and amax of 128 Gaussian values
+// stays below 4.5 deviations, so the rounding error stays below 4.5 / 127 / sqrt(12) = 1.02 % of the norm; the error of
+// the codes (trellis_band/mul1_codes.h, f16_avx512fp16.cc) adds in quadrature; norms of 128 values move by a quarter
+// (four times 1 / sqrt(2 * 128)).
+constexpr double kPairsError = 0.7072 / 147.82, kBytesError = 1.1181 / 147.82;
+inline double product_error(const kernels::KernelRow& row, int k) {
+  using kernels::Activations;
+  using kernels::WeightCodes;
+  if (row.activations == Activations::kFp32) return (4 * std::sqrt(static_cast<double>(k)) + 8) * std::ldexp(1.0, -24);
+  if (row.activations == Activations::kFp16 && row.codes == WeightCodes::kExact) return 0.0025;
+  // Codes of one byte come with scales for 64 inputs, and the norms of such short pieces scatter more.
+  const bool bytes = row.codes == WeightCodes::kBytes;
+  const double codes = bytes ? kBytesError : row.codes == WeightCodes::kPairs ? kPairsError : 0;
+  return (bytes ? 1.5 : 1.25) * std::hypot(4.5 / 127 / std::sqrt(12.0), codes);
 }
 
 // Pieces of y that a kernel must not have written are still the poison.
