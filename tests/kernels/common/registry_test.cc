@@ -5,9 +5,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <filesystem>
 #include <set>
 #include <string>
+#include <tuple>
 
 #include "kernels/moe_swiglu/moe_swiglu.h"
 #include "kernels/trellis_linear/trellis_linear.h"
@@ -105,6 +107,28 @@ TEST(Registry, RowCountsAreCoveredWithoutGaps) {
       EXPECT_EQ(by_call, 1);
     }
   }
+}
+
+// Selection prefers better backends, then rows that need more of the CPU, then cheaper activations. Of rows that are
+// equal in all of these the first would always win.
+template <class Rows>
+void expect_no_overlaps(const Rows& rows) {
+  const auto rank = [](const KernelRow& row) {
+    return std::tuple(row.backend, std::popcount(row.requires_features), row.activations);
+  };
+  for (const auto& a : rows) {
+    for (const auto& b : rows) {
+      if (&a >= &b || a.info.use != RowUse::kByRows || b.info.use != RowUse::kByRows) continue;
+      const bool alike = rank(a.info) == rank(b.info) && (a.info.codebooks & b.info.codebooks) != 0;
+      const bool meet = a.info.m_min <= b.info.m_max && b.info.m_min <= a.info.m_max;
+      EXPECT_FALSE(alike && meet) << a.info.id << " and " << b.info.id;
+    }
+  }
+}
+
+TEST(Registry, NoRowIsShadowedByAnother) {
+  expect_no_overlaps(moe_swiglu_rows());
+  expect_no_overlaps(trellis_linear_rows());
 }
 
 }  // namespace
