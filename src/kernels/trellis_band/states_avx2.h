@@ -37,7 +37,7 @@ struct States {
     }
   }
 
-  void load(const std::uint8_t* tile) {
+  [[gnu::always_inline]] void load(const std::uint8_t* tile) {
     __m256i words[kBits];
     LaneWords<Simd, kBits>::load(tile, words);
     unrolled<kBits>([&](auto u) FAIRWAY_INLINE_LAMBDA { planes[u + 1] = plane<u>(words); });
@@ -48,7 +48,7 @@ struct States {
 
   // Windows that end with symbols kP and kP + 16 of each column lane, kP < 16.
   template <int kP>
-  __m256i window() const {
+  [[gnu::always_inline]] __m256i window() const {
     constexpr int kEnd = (kP + 1) * kBits;
     constexpr int kU = (kEnd - 1) / 16;
     constexpr int kShift = 16 * (kU + 1) - kEnd;
@@ -65,7 +65,7 @@ struct States {
 
   // Tile rows 8 * (kQ / 4) + kQ % 4 and 4 further.
   template <int kQ>
-  void states(__m256i (&s)[2]) const {
+  [[gnu::always_inline]] void states(__m256i (&s)[2]) const {
     constexpr int kP = 8 * (kQ % 4 / 2) + 2 * (kQ / 4) + kQ % 2;
     s[0] = window<kP>();
     s[1] = window<kP + 4>();

@@ -28,7 +28,8 @@ constexpr std::uint32_t kZmmFp16 = kZmm | kCpuAvx512Fp16;
 
 // Errors of one product, relative to its row's norm. With the largest of 128 normal values near 2.75 deviations, int8
 // activations cost 2.75 / 127 / sqrt(12) = 0.63 %; mul1_codes.h and f16_avx512fp16.cc say what the codes cost.
-constexpr double kFp32 = 2e-6, kFp16 = 0.0025, kWords = 0.0005, kPairs = 0.0141, kBytes = 0.0175;
+constexpr double kFp32 = 2e-6, kFp16 = 0.0025, kWords = 0.0005, kPairWordsError = 0.0007, kPairs = 0.0141,
+                 kBytes = 0.0175;
 
 struct NamedKernel {
   const char* name;
@@ -67,6 +68,22 @@ const NamedKernel kKernels[] = {
     {"bytes wide panel avxvnni", &kBandBytesWidePanelAvxVnni, kYmmVnni, kBytes, true},
     {"bytes panel avx512", &kBandBytesPanelAvx512, kZmm, kBytes},
     {"bytes wide panel avx512", &kBandBytesWidePanelAvx512, kZmm, kBytes, true},
+    {"i16 single avx2", &kBandI16SingleAvx2, kCpuAvx2, kPairWordsError},
+    {"i16 quad avx2", &kBandI16QuadAvx2, kCpuAvx2, kPairWordsError},
+    {"i16 panel avx2", &kBandI16PanelAvx2, kCpuAvx2, kPairWordsError},
+    {"i16 wide panel avx2", &kBandI16WidePanelAvx2, kCpuAvx2, kPairWordsError, true},
+    {"i16 single avxvnni", &kBandI16SingleAvxVnni, kYmmVnni, kPairWordsError},
+    {"i16 quad avxvnni", &kBandI16QuadAvxVnni, kYmmVnni, kPairWordsError},
+    {"i16 panel avxvnni", &kBandI16PanelAvxVnni, kYmmVnni, kPairWordsError},
+    {"i16 wide panel avxvnni", &kBandI16WidePanelAvxVnni, kYmmVnni, kPairWordsError, true},
+    {"i16 single avx512", &kBandI16SingleAvx512, kZmm, kPairWordsError},
+    {"i16 quad avx512", &kBandI16QuadAvx512, kZmm, kPairWordsError},
+    {"i16 panel avx512", &kBandI16PanelAvx512, kZmm, kPairWordsError},
+    {"i16 wide panel avx512", &kBandI16WidePanelAvx512, kZmm, kPairWordsError, true},
+    {"i16 bytes panel avx512", &kBandI16BytesPanelAvx512, kZmm, kBytes},
+    {"i16 bytes wide panel avx512", &kBandI16BytesWidePanelAvx512, kZmm, kBytes, true},
+    {"i16 bytes panel avxvnni", &kBandI16BytesPanelAvxVnni, kYmmVnni, kBytes},
+    {"i16 bytes wide panel avxvnni", &kBandI16BytesWidePanelAvxVnni, kYmmVnni, kBytes, true},
     {"f16 single avx512", &kBandF16SingleAvx512, kZmmFp16, kFp16},
     {"f16 quad avx512", &kBandF16QuadAvx512, kZmmFp16, kFp16},
     {"f16 panel avx512", &kBandF16PanelAvx512, kZmmFp16, kFp16},
