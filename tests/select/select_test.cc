@@ -87,12 +87,12 @@ TEST(SelectMoe, TheMachineDecidesTheBackend) {
   EXPECT_EQ(scalar.fallback, Fallback::kNoVectorRow);
 }
 
-TEST(SelectMoe, ACodebookWithoutInt8FallsBackAndSaysSo) {
+TEST(SelectMoe, CodebooksWithoutACommonInt8RowFallBackAndSaySo) {
   const auto choice = select_moe_swiglu(on(kAvx512Machine), shape(1, kMul1 | kMcg));
   EXPECT_STREQ(choice.row->info.id, "cpu_avx512/moe_trellis_swiglu_decode_fp32acc");
   EXPECT_EQ(choice.fallback, Fallback::kNoInt8ForCodebook);
   const std::string message =
-      usage_error([] { select_moe_swiglu(on(kAvx512Machine, ActivationMode::kInt8), shape(3, kMcg)); });
+      usage_error([] { select_moe_swiglu(on(kAvx512Machine, ActivationMode::kInt8), shape(3, kMul1 | kMcg)); });
   EXPECT_NE(message.find("mcg"), std::string::npos) << message;
   EXPECT_NE(message.find("int8"), std::string::npos) << message;
 }
@@ -113,7 +113,8 @@ TEST(SelectMoe, RowsForMoreOfTheCpuArePreferred) {
   EXPECT_EQ(moe_id(on(kAvx512Machine | backend::kCpuAvxVnni), shape(3)), "cpu_avx512/moe_trellis_swiglu_prefill4");
   Policy avx2 = on(kFp16Machine);
   avx2.backend = kernels::Backend::kCpuAvx2;
-  EXPECT_EQ(moe_id(avx2, shape(1, kMcg)), "cpu_avx2/moe_trellis_swiglu_decode_fp32acc");
+  EXPECT_EQ(moe_id(avx2, shape(1, kMcg)), "cpu_avx2/moe_trellis_swiglu_decode/i16");
+  EXPECT_EQ(moe_id(on(kAvx512Machine), shape(1, kMcg)), "cpu_avx512/moe_trellis_swiglu_decode/i16");
 }
 
 // Rows on request serve whoever names them, and nobody else.

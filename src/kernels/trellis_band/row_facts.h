@@ -44,6 +44,10 @@ constexpr RowFormat kFormatF16{WeightKind::kTrellis, Activations::kFp16, Numeric
                                kHalfPairBooks};
 constexpr RowFormat kFormatF16Bytes{WeightKind::kTrellis, Activations::kFp16, Numerics::kBounded, WeightCodes::kBytes,
                                     kHalfPairBooks};
+constexpr RowFormat kFormatI16{WeightKind::kTrellis, Activations::kInt8, Numerics::kBounded, WeightCodes::kExact,
+                               kHalfPairBooks};
+constexpr RowFormat kFormatI16Bytes{WeightKind::kTrellis, Activations::kInt8, Numerics::kBounded, WeightCodes::kBytes,
+                                    kHalfPairBooks};
 constexpr RowFormat kFormatDense{WeightKind::kDense, Activations::kFp32, Numerics::kBounded, WeightCodes::kExact, 0};
 
 constexpr Tile kNoTile{};
