@@ -99,7 +99,8 @@ struct Simd {
     std::memcpy(&v, p, sizeof v);
     return v;
   }
-  static void prefetch_l2(const std::uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+  // Written out because GCC takes a function that only prefetches for one without effects and drops the calls.
+  static void prefetch_l2(const std::uint8_t* p) { asm volatile("prefetcht1 %0" : : "m"(*p)); }
   static I broadcast_word(const std::uint8_t* p) { return set1_i(static_cast<std::int32_t>(load_word(p))); }
 
   static constexpr int kTiles = 2;  // tiles side by side in one register: lanes 0..7 the left one, 8..15 the right one
