@@ -71,16 +71,24 @@ struct BandI8Panel : BandI8<K> {
   static constexpr int kTileWide = S::kLanes == 16 ? 4 : 2;
 
   template <int kMost>
+  static void multiply_rows(const std::uint32_t* panel, Words values, std::int64_t row_stride, const float* scales,
+                            std::int64_t scale_stride, int m, float* y) {
+    if constexpr (kMost > 1) {
+      if (m < kMost) return multiply_rows<kMost - 1>(panel, values, row_stride, scales, scale_stride, m, y);
+    }
+    multiply<kMost, kTileWide>(panel, values, row_stride, scales, scale_stride, y);
+  }
+
+  // Spread evenly over register tiles: a tile of one or two rows waits for its sums, at the cost of four or five.
   static void multiply_any(const std::uint32_t* panel, Words values, std::int64_t row_stride, const float* scales,
                            std::int64_t scale_stride, int m, float* y) {
-    for (; m >= kMost; m -= kMost) {
-      multiply<kMost, kTileWide>(panel, values, row_stride, scales, scale_stride, y);
-      values += kMost * row_stride;
-      scales += kMost * scale_stride;
-      y += kMost * kBandWidth;
-    }
-    if constexpr (kMost > 1) {
-      if (m > 0) multiply_any<kMost - 1>(panel, values, row_stride, scales, scale_stride, m, y);
+    for (int passes = (m + kTileRows - 1) / kTileRows; passes > 0; --passes) {
+      const int count = (m + passes - 1) / passes;
+      multiply_rows<kTileRows>(panel, values, row_stride, scales, scale_stride, count, y);
+      values += count * row_stride;
+      scales += count * scale_stride;
+      y += count * kBandWidth;
+      m -= count;
     }
   }
 
@@ -109,9 +117,9 @@ struct BandI8Panel : BandI8<K> {
         }
         for (int part = 0; part < kScaleParts; ++part) {
           const int scale = block * kScaleParts + part;
-          multiply_any<kTileRows>(panel + part * kScaleLines * kSliceWidth,
-                                  rows + scale * K::kScaleInputs * kValueBytes<K>, row_stride, facts + 2 * scale,
-                                  row_stride / static_cast<std::int64_t>(sizeof(float)), m, y + slice * kSliceWidth);
+          multiply_any(panel + part * kScaleLines * kSliceWidth, rows + scale * K::kScaleInputs * kValueBytes<K>,
+                       row_stride, facts + 2 * scale, row_stride / static_cast<std::int64_t>(sizeof(float)), m,
+                       y + slice * kSliceWidth);
         }
       }
     }
