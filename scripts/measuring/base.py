@@ -29,6 +29,7 @@ class Settings:
     prompt: int = 512
     decode: int = 32
     ceiling_mib: int = 0  # 0: what `fairway bench` takes for the machine's caches
+    between: str = ""  # shell command after every round of moe
     results: pathlib.Path = RESULTS
     is_trial: bool = False
 

@@ -36,7 +36,7 @@ def layer():
     rows = [[bits, backend, *[value(row[t]) for t in tokens]] for (bits, backend), row in cells.items()]
     lines = [source(path, content) + " Two threads: milliseconds of the expert block of one layer of GLM-4.7-Flash, share of the "
              "memory ceiling, share of the int8 ceiling.", "", *table(["bits", "backend", *token_columns(tokens)], rows)]
-    other = peer.load(path.stem)
+    other = peer.load("peer_in_turn", path.stem) or peer.load("peer", path.stem)
     if other is None:
         return lines
     rows = [[bits, backend, kind, *ratios]

@@ -1,6 +1,7 @@
 """Time of one expert block: every width, codebook and back end in turn, and every kernel row for some widths."""
 
 import statistics
+import subprocess
 
 from measuring.base import THREADS, bench, comma, document, fairway, progress, spread, synth
 
@@ -68,6 +69,8 @@ def moe(settings):
             for row in one_round(settings, model, settings.tokens, THREADS, *chosen):
                 key = (cell["name"], cell["codebook"], cell["backend"], row["threads"], row["batch"])
                 found.setdefault(key, []).append(row)
+        if settings.between:
+            subprocess.run(settings.between, shell=True, check=True)
     records = [{"bits": bits, "codebook": codebook, "backend": backend, "threads": threads, "tokens": tokens, **samples_of(rows)}
                for (bits, codebook, backend, threads, tokens), rows in found.items()]
     command = (f"fairway bench moe --model-path MODEL --batch {comma(settings.tokens)} --threads {comma(THREADS)} --warmup 0 "

@@ -25,8 +25,8 @@ def fastest_bar(backend, tokens):
     return 1.0 if tokens == 1 else 1.2 if tokens <= 64 else 1.8
 
 
-def load(name):
-    path = RESULTS / f"peer_{name}.json"
+def load(kind, name):
+    path = RESULTS / f"{kind}_{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -64,7 +64,7 @@ def ratio_rows(content, times, records):
         best = {t: fastest(times, bits, threads, t) for t in tokens}
         yield [bits, backend, str(threads), "its fastest",
                *[f"{judged(best[t][0] / ours[t]['ms'], fastest_bar(backend, t))} ({best[t][1]})" for t in tokens]]
-        if "ceiling_gmac_per_second" in ours[tokens[0]]:
+        if "ceiling_gmac_per_second" in ours[tokens[0]] and "ceilings" in content:
             ceiling = middle(content, "int8_gmac_per_second", threads)
             yield [bits, backend, str(threads), "its fastest, scaled",
                    *[f"{best[t][0] / ours[t]['ms'] * ceiling / ours[t]['ceiling_gmac_per_second']:.2f}" for t in tokens]]
@@ -98,19 +98,23 @@ def share_table(content, times, records):
             *table(["bits", "threads", *token_columns(tokens)], rows)]
 
 
-def tables(name, records):
-    content = load(name)
-    if content is None:
-        return []
+def tables_of(content, records):
     times = times_of(content)
     tokens = sorted({r["tokens"] for r in records})
     header = token_columns(tokens)
     shown = [[f"{kind} ({bits} bits)", str(threads), *[f"{row[t]:.3g}" if t in row else "" for t in tokens]]
              for (kind, bits, threads), row in times.items() if kind in SHOWN]
-    return ["", f"For comparison, {content['program']}, milliseconds. {content['machine']}; {content['method']}", "",
-            *table(["type", "threads", *header], shown), "",
-            "Its time divided by ours at equal bits (above 1: ours is faster), and the bar where there is one. \"Its fastest\" is "
-            "the fastest of all its types of that width, trellis or not, at that number of tokens. \"Scaled\" multiplies by the "
-            "int8 ceiling of the peer's run and divides by ours, because a multiply rate follows the clock of the day.", "",
-            *table(["bits", "backend", "threads", "type", *header], ratio_rows(content, times, records)),
-            *share_table(content, times, records)]
+    scaled = (" \"Scaled\" multiplies by the int8 ceiling of the peer's run and divides by ours, because a multiply rate follows "
+              "the clock of the day." if "ceilings" in content else "")
+    lines = ["", f"For comparison, {content['program']}, milliseconds. {content['machine']}; {content['method']}", "",
+             *table(["type", "threads", *header], shown), "",
+             "Its time divided by ours at equal bits (above 1: ours is faster), and the bar where there is one. \"Its fastest\" is "
+             f"the fastest of all its types of that width, trellis or not, at that number of tokens.{scaled}", "",
+             *table(["bits", "backend", "threads", "type", *header], ratio_rows(content, times, records))]
+    return lines + (share_table(content, times, records) if "ceilings" in content else [])
+
+
+def tables(name, records):
+    """Beside the peer on another day (`peer_NAME`), and in turn with our rounds (`peer_in_turn_NAME`)."""
+    contents = [load(kind, name) for kind in ("peer_in_turn", "peer")]
+    return [line for content in contents if content is not None for line in tables_of(content, records)]
