@@ -42,7 +42,7 @@ def layer():
     rows = [[bits, backend, kind, *ratios]
             for bits, backend, _, kind, *ratios in peer.ratio_rows(other, peer.times_of(other), records)]
     return lines + ["", f"The time of {other['program'].split(' (')[0]} divided by ours at equal bits, and the bar where there is "
-                    f"one (`results/peer_{path.name}` says how and when it was measured; `results/README.md` what the rows "
+                    f"one (`results/peer_in_turn_{path.name}` says how and when it was measured; `results/README.md` what the rows "
                     "mean):", "", *table(["bits", "backend", "its type", *token_columns(tokens)], rows)]
 
 

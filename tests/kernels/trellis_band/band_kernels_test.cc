@@ -4,101 +4,18 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
+#include <string>
 
-#include "backend/cpu/features.h"
 #include "common/compare.h"
 #include "kernels/common/registry.h"
 #include "kernels/trellis_band/driver.h"
+#include "kernels/trellis_band/named_kernels.h"
 #include "kernels/trellis_band/reference.h"
 #include "kernels/trellis_band/trellis_fixture.h"
 
 namespace fairway::kernels {
 namespace {
-
-using backend::kCpuAvx2;
-using backend::kCpuAvx512;
-using backend::kCpuAvx512Fp16;
-using backend::kCpuAvx512Vbmi;
-using backend::kCpuAvx512Vnni;
-using backend::kCpuAvxVnni;
-
-constexpr std::uint32_t kYmmVnni = kCpuAvx2 | kCpuAvxVnni;
-constexpr std::uint32_t kZmm = kCpuAvx512 | kCpuAvx512Vnni | kCpuAvx512Vbmi;
-constexpr std::uint32_t kZmmFp16 = kZmm | kCpuAvx512Fp16;
-
-// Errors of one product, relative to its row's norm. With the largest of 128 normal values near 2.75 deviations, int8
-// activations cost 2.75 / 127 / sqrt(12) = 0.63 %; mul1_codes.h and f16_avx512fp16.cc say what the codes cost.
-constexpr double kFp32 = 2e-6, kFp16 = 0.0025, kWords = 0.0005, kPairWordsError = 0.0007, kPairs = 0.0141,
-                 kBytes = 0.0175;
-
-struct NamedKernel {
-  const char* name;
-  const BandKernel* kernel;
-  std::uint32_t features;
-  double row_error;  // of any row: sums of 128 columns scatter around the mean error
-  bool whole_bands = false;
-};
-
-const NamedKernel kKernels[] = {
-    {"f32 single avx2", &kBandF32SingleAvx2, kCpuAvx2, kFp32},
-    {"f32 quad avx2", &kBandF32QuadAvx2, kCpuAvx2, kFp32},
-    {"f32 panel avx2", &kBandF32PanelAvx2, kCpuAvx2, kFp32},
-    {"f32 single avx512", &kBandF32SingleAvx512, kZmm, kFp32},
-    {"f32 quad avx512", &kBandF32QuadAvx512, kZmm, kFp32},
-    {"f32 panel avx512", &kBandF32PanelAvx512, kZmm, kFp32},
-    {"pairs single avx2", &kBandI8SingleAvx2, kCpuAvx2, kPairs},
-    {"pairs quad avx2", &kBandI8QuadAvx2, kCpuAvx2, kPairs},
-    {"pairs panel avx2", &kBandI8PanelAvx2, kCpuAvx2, kPairs},
-    {"pairs wide panel avx2", &kBandI8WidePanelAvx2, kCpuAvx2, kPairs, true},
-    {"pairs single avxvnni", &kBandI8SingleAvxVnni, kYmmVnni, kPairs},
-    {"pairs quad avxvnni", &kBandI8QuadAvxVnni, kYmmVnni, kPairs},
-    {"pairs panel avxvnni", &kBandI8PanelAvxVnni, kYmmVnni, kPairs},
-    {"pairs wide panel avxvnni", &kBandI8WidePanelAvxVnni, kYmmVnni, kPairs, true},
-    {"pairs single avx512", &kBandI8SingleAvx512, kZmm, kPairs},
-    {"pairs quad avx512", &kBandI8QuadAvx512, kZmm, kPairs},
-    {"pairs of any width avx2", &kBandI8RuntimeAvx2, kCpuAvx2, kPairs},
-    {"pairs of any width avx512", &kBandI8RuntimeAvx512, kZmm, kPairs},
-    {"words panel avx2", &kBandWordsPanelAvx2, kCpuAvx2, kWords},
-    {"words wide panel avx2", &kBandWordsWidePanelAvx2, kCpuAvx2, kWords, true},
-    {"words panel avxvnni", &kBandWordsPanelAvxVnni, kYmmVnni, kWords},
-    {"words wide panel avxvnni", &kBandWordsWidePanelAvxVnni, kYmmVnni, kWords, true},
-    {"words panel avx512", &kBandWordsPanelAvx512, kZmm, kWords},
-    {"words wide panel avx512", &kBandWordsWidePanelAvx512, kZmm, kWords, true},
-    {"bytes panel avxvnni", &kBandBytesPanelAvxVnni, kYmmVnni, kBytes},
-    {"bytes wide panel avxvnni", &kBandBytesWidePanelAvxVnni, kYmmVnni, kBytes, true},
-    {"bytes panel avx512", &kBandBytesPanelAvx512, kZmm, kBytes},
-    {"bytes wide panel avx512", &kBandBytesWidePanelAvx512, kZmm, kBytes, true},
-    {"i16 single avx2", &kBandI16SingleAvx2, kCpuAvx2, kPairWordsError},
-    {"i16 quad avx2", &kBandI16QuadAvx2, kCpuAvx2, kPairWordsError},
-    {"i16 panel avx2", &kBandI16PanelAvx2, kCpuAvx2, kPairWordsError},
-    {"i16 wide panel avx2", &kBandI16WidePanelAvx2, kCpuAvx2, kPairWordsError, true},
-    {"i16 single avxvnni", &kBandI16SingleAvxVnni, kYmmVnni, kPairWordsError},
-    {"i16 quad avxvnni", &kBandI16QuadAvxVnni, kYmmVnni, kPairWordsError},
-    {"i16 panel avxvnni", &kBandI16PanelAvxVnni, kYmmVnni, kPairWordsError},
-    {"i16 wide panel avxvnni", &kBandI16WidePanelAvxVnni, kYmmVnni, kPairWordsError, true},
-    {"i16 single avx512", &kBandI16SingleAvx512, kZmm, kPairWordsError},
-    {"i16 quad avx512", &kBandI16QuadAvx512, kZmm, kPairWordsError},
-    {"i16 panel avx512", &kBandI16PanelAvx512, kZmm, kPairWordsError},
-    {"i16 wide panel avx512", &kBandI16WidePanelAvx512, kZmm, kPairWordsError, true},
-    {"i16 bytes panel avx512", &kBandI16BytesPanelAvx512, kZmm, kBytes},
-    {"i16 bytes wide panel avx512", &kBandI16BytesWidePanelAvx512, kZmm, kBytes, true},
-    {"i16 bytes panel avxvnni", &kBandI16BytesPanelAvxVnni, kYmmVnni, kBytes},
-    {"i16 bytes wide panel avxvnni", &kBandI16BytesWidePanelAvxVnni, kYmmVnni, kBytes, true},
-    {"f16 single avx512", &kBandF16SingleAvx512, kZmmFp16, kFp16},
-    {"f16 quad avx512", &kBandF16QuadAvx512, kZmmFp16, kFp16},
-    {"f16 panel avx512", &kBandF16PanelAvx512, kZmmFp16, kFp16},
-    {"f16 wide panel avx512", &kBandF16WidePanelAvx512, kZmmFp16, kFp16, true},
-    {"f16 bytes panel avx512", &kBandF16BytesPanelAvx512, kZmmFp16, kBytes},
-    {"f16 bytes wide panel avx512", &kBandF16BytesWidePanelAvx512, kZmmFp16, kBytes, true},
-};
-
-std::vector<NamedKernel> kernels_of_this_machine() {
-  std::vector<NamedKernel> kernels;
-  for (const NamedKernel& k : kKernels) {
-    if ((k.features & ~backend::cpu_info().features) == 0) kernels.push_back(k);
-  }
-  return kernels;
-}
 
 // Prepared rows and the same rows as the reference reads them.
 struct Rows {
@@ -242,6 +159,28 @@ TEST(BandKernels, IntegerKernelsStayBelowOnePercent) {
     }
     EXPECT_LT(std::sqrt(error / total), 0.01);
     RecordProperty(std::string(k.name), fmt::format("{:.5f}", std::sqrt(error / total)));
+  }
+}
+
+// Integer codes and fp32: one sum per column in ascending order, exact or with one rounding per input. Half precision
+// rounds what it sums side by side and is left out.
+TEST(BandKernels, KernelsOfAFormatGiveTheSameBits) {
+  const unsigned seed = 1811;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  for (const auto codebook : {codec::Codebook::k3inst, codec::Codebook::kMcg, codec::Codebook::kMul1}) {
+    for (int bits = FAIRWAY_MIN_BITS; bits <= FAIRWAY_MAX_BITS; ++bits) {
+      std::map<std::string, std::vector<float>> first_of_format;
+      for (const NamedKernel& k : kernels_of_this_machine()) {
+        if (k.format().starts_with("f16") || (k.kernel->codebooks & codebook_bit(codebook)) == 0) continue;
+        SCOPED_TRACE(fmt::format("{}, {}, {} bits", k.name, codec::codebook_name(codebook), bits));
+        std::mt19937 random(seed);
+        const test::RandomTrellis weights(random, 384, kBandWidth, bits, codebook, false);
+        Rows rows(*k.kernel, random, 13, 384);
+        const std::vector<float> y = product(*k.kernel, weights.matrix(), 0, 0, kBandTiles, rows);
+        const auto [first, is_first] = first_of_format.try_emplace(k.format(), y);
+        EXPECT_EQ(is_first ? "" : test::compare_exact(first->second, y), "");
+      }
+    }
   }
 }
 
