@@ -61,8 +61,6 @@ struct Words : WordColumns {
 constexpr BandKernel kBandI8SingleAvx2 = BandI8Direct<avx2::Pairs>::kernel<1>(&kBlockOpsAvx2);
 constexpr BandKernel kBandI8QuadAvx2 = BandI8Direct<avx2::Pairs>::kernel<4>(&kBlockOpsAvx2);
 constexpr BandKernel kBandI8RuntimeAvx2 = BandI8Direct<avx2::Pairs>::kernel<4, true>(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8PanelAvx2 = BandI8Panel<avx2::Pairs, kHalfBandTiles>::kernel(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8WidePanelAvx2 = BandI8Panel<avx2::Pairs, kBandTiles>::kernel(&kBlockOpsAvx2);
 constexpr BandKernel kBandWordsPanelAvx2 = BandI8Panel<avx2::Words, kHalfBandTiles>::kernel(&kBlockOpsAvx2);
 constexpr BandKernel kBandWordsWidePanelAvx2 = BandI8Panel<avx2::Words, kBandTiles>::kernel(&kBlockOpsAvx2);
 

@@ -105,8 +105,6 @@ struct Bytes : ByteColumns {
 constexpr BandKernel kBandI8SingleAvx512 = BandI8Direct<avx512::Pairs>::kernel<1>(&kBlockOpsAvx512);
 constexpr BandKernel kBandI8QuadAvx512 = BandI8Direct<avx512::Pairs>::kernel<4>(&kBlockOpsAvx512);
 constexpr BandKernel kBandI8RuntimeAvx512 = BandI8Direct<avx512::Pairs>::kernel<4, true>(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8PanelAvx512 = BandI8Panel<avx512::Pairs, kHalfBandTiles>::kernel(&kBlockOpsAvx512);
-constexpr BandKernel kBandI8WidePanelAvx512 = BandI8Panel<avx512::Pairs, kBandTiles>::kernel(&kBlockOpsAvx512);
 constexpr BandKernel kBandWordsPanelAvx512 = BandI8Panel<avx512::Words, kHalfBandTiles>::kernel(&kBlockOpsAvx512);
 constexpr BandKernel kBandWordsWidePanelAvx512 = BandI8Panel<avx512::Words, kBandTiles>::kernel(&kBlockOpsAvx512);
 constexpr BandKernel kBandBytesPanelAvx512 = BandI8Panel<avx512::Bytes, kHalfBandTiles>::kernel(&kBlockOpsAvx512);

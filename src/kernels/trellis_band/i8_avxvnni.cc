@@ -94,8 +94,6 @@ struct Bytes : ByteColumns {
 
 constexpr BandKernel kBandI8SingleAvxVnni = BandI8Direct<avxvnni::Pairs>::kernel<1>(&kBlockOpsAvx2);
 constexpr BandKernel kBandI8QuadAvxVnni = BandI8Direct<avxvnni::Pairs>::kernel<4>(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8PanelAvxVnni = BandI8Panel<avxvnni::Pairs, kHalfBandTiles>::kernel(&kBlockOpsAvx2);
-constexpr BandKernel kBandI8WidePanelAvxVnni = BandI8Panel<avxvnni::Pairs, kBandTiles>::kernel(&kBlockOpsAvx2);
 constexpr BandKernel kBandWordsPanelAvxVnni = BandI8Panel<avxvnni::Words, kHalfBandTiles>::kernel(&kBlockOpsAvx2);
 constexpr BandKernel kBandWordsWidePanelAvxVnni = BandI8Panel<avxvnni::Words, kBandTiles>::kernel(&kBlockOpsAvx2);
 constexpr BandKernel kBandBytesPanelAvxVnni = BandI8Panel<avxvnni::Bytes, kHalfBandTiles>::kernel(&kBlockOpsAvx2);

@@ -5,9 +5,9 @@
 
 namespace fairway::kernels {
 
-// Slices of kSliceTiles tiles: half a band or the whole one.
-template <class K, int kSliceTiles>
-struct BandI8Panel : BandI8<K> {
+// What does not depend on the width of a slice at compile time, so that it is compiled once for both widths.
+template <class K>
+struct BandI8PanelParts : BandI8<K> {
   using Base = BandI8<K>;
   using Base::kPerTile;
   using typename Base::F;
@@ -19,36 +19,51 @@ struct BandI8Panel : BandI8<K> {
 
   static constexpr int kScaleParts = kBandWidth / K::kScaleInputs;
   static constexpr int kScaleLines = K::kScaleInputs / K::kLineInputs;  // lines under one scale
-  static constexpr int kSliceWidth = kSliceTiles * codec::kTileDim;
-  static constexpr int kSliceVectors = kSliceTiles * kPerTile;
 
-  // Tile row of a slice -> panel[lines][64 columns].
+  // Tile row of a slice of so many tiles -> panel[lines][columns].
   template <int kBits>
-  static void decode_tile_row(Words tiles, std::int64_t ahead, std::uint32_t* out) {
+  [[gnu::noinline, gnu::noclone]] static void decode_tile_row(Words tiles, int count, std::int64_t ahead,
+                                                              std::uint32_t* out) {
     typename K::template Codes<kBits> codes;
-    for (int t = 0; t < kSliceTiles; ++t, tiles += 32 * kBits, out += codec::kTileDim) {
+    const std::int64_t width = count * codec::kTileDim;
+    for (int t = 0; t < count; ++t, tiles += 32 * kBits, out += codec::kTileDim) {
       Base::prefetch(tiles + ahead, 32 * kBits);
       codes.load(tiles);
       unrolled<kTileLines<K>>([&](auto line) FAIRWAY_INLINE_LAMBDA {
         I c[kPerTile];
         codes.template line<line>(c);
-        unrolled<kPerTile>([&](auto v)
-                               FAIRWAY_INLINE_LAMBDA { S::store_i(out + line * kSliceWidth + v * S::kLanes, c[v]); });
+        unrolled<kPerTile>([&](auto v) FAIRWAY_INLINE_LAMBDA { S::store_i(out + line * width + v * S::kLanes, c[v]); });
       });
     }
   }
 
-  // y[kRows][64 of 128] += scales * (panel times values), in register tiles of kRows x kWide vectors.
+  // The inputs under one scale: a panel of `width` columns, and rows with their scales.
+  struct Operands {
+    const std::uint32_t* panel;
+    std::int64_t width;
+    Words values;
+    std::int64_t row_stride;
+    const float* scales;
+    std::int64_t scale_stride;
+
+    Operands from_row(int row) const {
+      return {panel, width, values + row * row_stride, row_stride, scales + row * scale_stride, scale_stride};
+    }
+  };
+
+  // y[kRows][width of 128] += scales * (panel times values), in register tiles of kRows x kWide vectors.
   template <int kRows, int kWide>
-  static void multiply(const std::uint32_t* panel, Words values, std::int64_t row_stride, const float* scales,
-                       std::int64_t scale_stride, float* y) {
-    for (int v = 0; v < kSliceVectors; v += kWide, panel += kWide * S::kLanes, y += kWide * S::kLanes) {
+  [[gnu::noinline, gnu::noclone]] static void multiply(const Operands& in, float* y) {
+    const std::uint32_t* panel = in.panel;
+    const Words values = in.values;
+    const std::int64_t row_stride = in.row_stride, width = in.width;
+    for (std::int64_t v = 0; v < width; v += kWide * S::kLanes, panel += kWide * S::kLanes, y += kWide * S::kLanes) {
       Sum sum[kRows][kWide];
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { sum[r][w] = K::zero(); });
       });
       const std::uint32_t* line = panel;
-      for (int k = 0; k < kScaleLines; ++k, line += kSliceWidth) {
+      for (int k = 0; k < kScaleLines; ++k, line += width) {
         I c[kWide];
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA { c[w] = S::load_i(line + w * S::kLanes); });
         unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
@@ -57,7 +72,7 @@ struct BandI8Panel : BandI8<K> {
         });
       }
       unrolled<kRows>([&](auto r) FAIRWAY_INLINE_LAMBDA {
-        const F scale = S::set1(scales[r * scale_stride]);
+        const F scale = S::set1(in.scales[r * in.scale_stride]);
         unrolled<kWide>([&](auto w) FAIRWAY_INLINE_LAMBDA {
           float* const out = y + r * kBandWidth + w * S::kLanes;
           S::store(out, S::fma(scale, K::fold(sum[r][w]), S::load(out)));
@@ -71,28 +86,25 @@ struct BandI8Panel : BandI8<K> {
   static constexpr int kTileWide = S::kLanes == 16 ? 4 : 2;
 
   template <int kMost>
-  static void multiply_rows(const std::uint32_t* panel, Words values, std::int64_t row_stride, const float* scales,
-                            std::int64_t scale_stride, int m, float* y) {
+  static void multiply_rows(const Operands& in, int m, float* y) {
     if constexpr (kMost > 1) {
-      if (m < kMost) return multiply_rows<kMost - 1>(panel, values, row_stride, scales, scale_stride, m, y);
+      if (m < kMost) return multiply_rows<kMost - 1>(in, m, y);
     }
-    multiply<kMost, kTileWide>(panel, values, row_stride, scales, scale_stride, y);
+    multiply<kMost, kTileWide>(in, y);
   }
 
   // Spread evenly over register tiles: a tile of one or two rows waits for its sums, at the cost of four or five.
-  static void multiply_any(const std::uint32_t* panel, Words values, std::int64_t row_stride, const float* scales,
-                           std::int64_t scale_stride, int m, float* y) {
+  static void multiply_any(Operands in, int m, float* y) {
     for (int passes = (m + kTileRows - 1) / kTileRows; passes > 0; --passes) {
       const int count = (m + passes - 1) / passes;
-      multiply_rows<kTileRows>(panel, values, row_stride, scales, scale_stride, count, y);
-      values += count * row_stride;
-      scales += count * scale_stride;
+      multiply_rows<kTileRows>(in, count, y);
+      in = in.from_row(count);
       y += count * kBandWidth;
       m -= count;
     }
   }
 
-  using DecodeFn = void (*)(Words tiles, std::int64_t ahead, std::uint32_t* out);
+  using DecodeFn = void (*)(Words tiles, int count, std::int64_t ahead, std::uint32_t* out);
   static DecodeFn decoder(int bits) {
     switch (bits) {
 #define FAIRWAY_CASE(b) \
@@ -103,23 +115,35 @@ struct BandI8Panel : BandI8<K> {
     }
     return nullptr;
   }
+};
+
+// Slices of kSliceTiles tiles: half a band or the whole one.
+template <class K, int kSliceTiles>
+struct BandI8Panel : BandI8PanelParts<K> {
+  using Base = BandI8PanelParts<K>;
+  using typename Base::Row;
+  using typename Base::Words;
+  static constexpr int kSliceWidth = kSliceTiles * codec::kTileDim;
 
   static void dot_panel(const Band& band, Words rows, std::int64_t row_stride, int m, float* y, std::uint8_t* scratch) {
     auto* panel = reinterpret_cast<std::uint32_t*>(scratch);
-    const DecodeFn decode = decoder(band.bits);
+    const typename Base::DecodeFn decode = Base::decoder(band.bits);
     const float* facts = Row::facts(rows, band.in);
+    const std::int64_t facts_stride = row_stride / static_cast<std::int64_t>(sizeof(float));
     for (int r = 0; r < m; ++r) Base::clear_row(y + r * kBandWidth, band.tiles);
     for (int block = 0; block < band.in / kBandWidth; ++block) {
       for (int slice = 0; slice < band.tiles / kSliceTiles; ++slice) {
         const Words tiles = band.words + block * kBlockTileRows * band.row_bytes + slice * kSliceTiles * 32 * band.bits;
         for (int i = 0; i < kBlockTileRows; ++i) {
-          decode(tiles + i * band.row_bytes, Base::bytes_ahead(band, block), panel + i * kTileLines<K> * kSliceWidth);
+          decode(tiles + i * band.row_bytes, kSliceTiles, Base::bytes_ahead(band, block),
+                 panel + i * kTileLines<K> * kSliceWidth);
         }
-        for (int part = 0; part < kScaleParts; ++part) {
-          const int scale = block * kScaleParts + part;
-          multiply_any(panel + part * kScaleLines * kSliceWidth, rows + scale * K::kScaleInputs * kValueBytes<K>,
-                       row_stride, facts + 2 * scale, row_stride / static_cast<std::int64_t>(sizeof(float)), m,
-                       y + slice * kSliceWidth);
+        for (int part = 0; part < Base::kScaleParts; ++part) {
+          const int scale = block * Base::kScaleParts + part;
+          Base::multiply_any(
+              {panel + part * Base::kScaleLines * kSliceWidth, kSliceWidth,
+               rows + scale * K::kScaleInputs * kValueBytes<K>, row_stride, facts + 2 * scale, facts_stride},
+              m, y + slice * kSliceWidth);
         }
       }
     }

@@ -65,11 +65,11 @@ extern const BlockOps kBlockOpsRef, kBlockOpsAvx2, kBlockOpsAvx512;
 extern const BandKernel kBandF32SingleAvx2, kBandF32QuadAvx2, kBandF32PanelAvx2;
 extern const BandKernel kBandF32SingleAvx512, kBandF32QuadAvx512, kBandF32PanelAvx512;
 
-// int8 activations (per row and 128-input block), mul1 only. Rows sharing a decode: 1, 4, all of the call; decoded
-// panels of 64 columns, and of 128 (wide), which takes whole bands only.
-extern const BandKernel kBandI8SingleAvx2, kBandI8QuadAvx2, kBandI8PanelAvx2, kBandI8WidePanelAvx2;
-extern const BandKernel kBandI8SingleAvxVnni, kBandI8QuadAvxVnni, kBandI8PanelAvxVnni, kBandI8WidePanelAvxVnni;
-extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512, kBandI8PanelAvx512, kBandI8WidePanelAvx512;
+// int8 activations (per row and 128-input block) and weights as two bytes, mul1 only. Rows sharing a decode: 1, 4.
+// Below, panels are shared by all rows of a call; they have 64 columns, or 128 (wide), which takes whole bands only.
+extern const BandKernel kBandI8SingleAvx2, kBandI8QuadAvx2;
+extern const BandKernel kBandI8SingleAvxVnni, kBandI8QuadAvxVnni;
+extern const BandKernel kBandI8SingleAvx512, kBandI8QuadAvx512;
 
 // The same for up to four rows with one body for all widths, which learns the width at run time.
 extern const BandKernel kBandI8RuntimeAvx2, kBandI8RuntimeAvx512;
