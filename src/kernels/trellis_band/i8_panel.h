@@ -22,8 +22,7 @@ struct BandI8PanelParts : BandI8<K> {
 
   // Tile row of a slice of so many tiles -> panel[lines][columns].
   template <int kBits>
-  [[gnu::noinline, gnu::noclone]] static void decode_tile_row(Words tiles, int count, std::int64_t ahead,
-                                                              std::uint32_t* out) {
+  [[gnu::noinline]] static void decode_tile_row(Words tiles, int count, std::int64_t ahead, std::uint32_t* out) {
     typename K::template Codes<kBits> codes;
     const std::int64_t width = count * codec::kTileDim;
     for (int t = 0; t < count; ++t, tiles += 32 * kBits, out += codec::kTileDim) {
@@ -53,7 +52,7 @@ struct BandI8PanelParts : BandI8<K> {
 
   // y[kRows][width of 128] += scales * (panel times values), in register tiles of kRows x kWide vectors.
   template <int kRows, int kWide>
-  [[gnu::noinline, gnu::noclone]] static void multiply(const Operands& in, float* y) {
+  [[gnu::noinline]] static void multiply(const Operands& in, float* y) {
     const std::uint32_t* panel = in.panel;
     const Words values = in.values;
     const std::int64_t row_stride = in.row_stride, width = in.width;

@@ -7,10 +7,10 @@ namespace fairway::kernels {
 std::span<const TrellisLinearRow> trellis_linear_rows() {
   using backend::kCpuBaseline;
   using enum Backend;
-#define FAIRWAY_KERNEL(backend, family, suffix, features, format, m_min, m_max, tile, fn, source)                     \
-  {{FAIRWAY_BACKEND_##backend "/" family suffix, "trellis_linear", family, source, backend, features, format.weights, \
-    format.activations, format.numerics, format.codes, format.codebooks, BitTuple{}, RowUse::kByRows, m_min, m_max,   \
-    tile},                                                                                                            \
+#define FAIRWAY_KERNEL(backend, family, suffix, features, format, m_min, m_max, tile, fn, source)              \
+  {{FAIRWAY_BACKEND_##backend "/" family suffix, "trellis_linear", family, source, backend, features,          \
+    (format).weights, (format).activations, (format).numerics, (format).codes, (format).codebooks, BitTuple{}, \
+    RowUse::kByRows, m_min, m_max, tile},                                                                      \
    fn},
   static const TrellisLinearRow kRows[] = {
 #include "kernels/trellis_linear/kernels.inc"
