@@ -164,11 +164,12 @@ class MoeDriver {
     backend::Workspace::Scope scope(context_.workspace);
     std::int64_t count = 0;
     for (std::size_t i = 0; i < segment_count_; ++i) count += bands_of(segments_[i]);
-    auto* tasks = context_.workspace.template alloc<Task>(static_cast<std::size_t>(count));
-    Task* next = tasks;
+    auto* bands = context_.workspace.template alloc<Task>(static_cast<std::size_t>(count));
+    Task* next = bands;
     for (std::size_t i = 0; i < segment_count_; ++i) {
       for (int band = 0; band < bands_of(segments_[i]); ++band) *next++ = {static_cast<std::int32_t>(i), band};
     }
+    const Task* tasks = a_run_per_worker(bands, count);
     const std::int64_t parts = tile_.workers;
     SharedBand* shared = parts > 1 ? share_bands(tasks, count) : nullptr;
     context_.pool.parallel_for(count * parts, [&](std::int64_t task, int worker) {
@@ -183,6 +184,22 @@ class MoeDriver {
       phase.compute(s, part_at(tasks, count, task), part_at(tasks, count, following), out);
       if (shared == nullptr || ends_band(shared[task / parts])) phase.finish(s, t.band, out);
     });
+  }
+
+  // The bands in the order in which they are taken: turn by turn one from the run of each worker. Neighbouring bands
+  // share the cache lines and pages at their border, and fall to one worker so unless somebody is late.
+  const Task* a_run_per_worker(const Task* bands, std::int64_t count) const {
+    const std::int64_t workers = context_.pool.size();
+    if (workers == 1) return bands;
+    auto* tasks = context_.workspace.template alloc<Task>(static_cast<std::size_t>(count));
+    Task* next = tasks;
+    for (std::int64_t turn = 0; turn <= count / workers; ++turn) {
+      for (std::int64_t w = 0; w < workers; ++w) {
+        const std::int64_t at = count * w / workers + turn;
+        if (at < count * (w + 1) / workers) *next++ = bands[at];
+      }
+    }
+    return tasks;
   }
 
   ExpertPart part_at(const Task* tasks, std::int64_t count, std::int64_t task) const {

@@ -140,6 +140,8 @@ struct BandI8 {
   [[gnu::always_inline]] static void prefetch(Words tile, int bytes) {
     for (int i = 0; i < bytes; i += 64) S::prefetch_l2(tile + i);
   }
+  // The last cache line of a tile row, in which no 64 bytes of a tile begin unless the file happens to align them.
+  [[gnu::always_inline]] static void prefetch_end(Words row, std::int64_t bytes) { S::prefetch_l2(row + bytes - 1); }
 };
 
 }  // namespace fairway::kernels

@@ -32,6 +32,9 @@ struct BandI8Direct : BandI8<K> {
     const std::int64_t row_bytes = band.row_bytes;
     typename K::template Codes<kBits> codes;
     if constexpr (kBits == 0) codes.set_width(band.bits);
+    for (int i = 0; i < kBlockTileRows; ++i) {
+      Base::prefetch_end(tiles + i * row_bytes + ahead, std::int64_t{band.tiles} * tile_bytes);
+    }
     for (int t = 0; t < band.tiles; ++t, tiles += tile_bytes, y += codec::kTileDim) {
       Sum total[kRows][kPerTile][kChains];
       unrolled<kRows * kPerTile * kChains>([&](auto i) FAIRWAY_INLINE_LAMBDA {

@@ -25,6 +25,7 @@ struct BandI8PanelParts : BandI8<K> {
   [[gnu::noinline]] static void decode_tile_row(Words tiles, int count, std::int64_t ahead, std::uint32_t* out) {
     typename K::template Codes<kBits> codes;
     const std::int64_t width = count * codec::kTileDim;
+    Base::prefetch_end(tiles + ahead, std::int64_t{count} * 32 * kBits);
     for (int t = 0; t < count; ++t, tiles += 32 * kBits, out += codec::kTileDim) {
       Base::prefetch(tiles + ahead, 32 * kBits);
       codes.load(tiles);
