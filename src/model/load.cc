@@ -124,6 +124,7 @@ LayerWeights load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
   } else {
     layer.mlp.always_on.push_back(reader.expert("mlp."));
   }
+  layer.mlp.describe(config.hidden_size);
   return layer;
 }
 

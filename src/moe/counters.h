@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <string>
 
 #include "kernels/common/registry.h"
@@ -19,16 +20,18 @@ constexpr std::size_t kStages = 4;
 using StageSeconds = std::array<double, kStages>;
 
 struct Counters {
-  bool timed = false;                        // keep stage_seconds; off, a stage costs no look at the clock
-  StageSeconds stage_seconds{};              // by Stage
-  std::uint64_t grouped_calls = 0;           // moe_swiglu dispatches (one per row per layer pass)
-  std::uint64_t expert_groups = 0;           // groups (expert with its tokens) inside them
-  std::uint64_t bit_tuples = 0;              // distinct bit tuples met, summed over layer passes
-  std::array<std::uint64_t, 3> fallbacks{};  // by select::Fallback
+  bool timed = false;               // keep stage_seconds; off, a stage costs no look at the clock
+  StageSeconds stage_seconds{};     // by Stage
+  std::uint64_t grouped_calls = 0;  // moe_swiglu dispatches (one per row per layer pass)
+  std::uint64_t expert_groups = 0;  // groups (expert with its tokens) inside them
+  std::uint64_t bit_tuples = 0;     // distinct bit tuples met, summed over layer passes
+  std::array<std::uint64_t, select::kFallbacks> fallbacks{};   // by select::Fallback
   std::map<const kernels::KernelRow*, std::uint64_t> kernels;  // calls per row, every op
 
   void count_kernel(const kernels::KernelRow& row) { ++kernels[&row]; }
-  std::uint64_t fallback_calls() const { return fallbacks[1] + fallbacks[2]; }
+  std::uint64_t fallback_calls() const {
+    return std::accumulate(fallbacks.begin() + 1, fallbacks.end(), std::uint64_t{0});
+  }
 };
 
 // Adds the time until its end to a stage.

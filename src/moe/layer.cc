@@ -2,9 +2,10 @@
 #include "moe/layer.h"
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <functional>
 #include <numeric>
-#include <tuple>
 
 #include "kernels/dense_linear/dense_linear.h"
 
@@ -46,22 +47,8 @@ void route_tokens(const MoeLayerWeights& layer, const float* x, int m, int hidde
   });
 }
 
-std::uint8_t codebooks_of(const ExpertWeights& expert) {
-  return kernels::codebook_bit(expert.gate.trellis().codebook) | kernels::codebook_bit(expert.up.trellis().codebook) |
-         kernels::codebook_bit(expert.down.trellis().codebook);
-}
-
-MoeScratch::Choice choose(const select::Policy& policy, const ExpertGroup& group) {
-  if (!group.expert->is_trellis()) {
-    return {select::select_moe_dense(policy, group.m), select::Fallback::kNone, nullptr, {}, group};
-  }
-  const kernels::BitTuple bits = group.expert->bits();
-  const auto choice = select::select_moe_swiglu(policy, {group.m, bits, codebooks_of(*group.expert)});
-  return {choice.row, choice.fallback, nullptr, bits, group};
-}
-
-// Fills scratch.choices with every expert that has tokens. Returns the number of slots.
-std::int64_t form_groups(const MoeLayerWeights& layer, int m, const select::Policy& policy, MoeScratch& scratch) {
+// Fills scratch.choices with every expert that has tokens; rows come later. Returns the number of slots.
+std::int64_t form_groups(const MoeLayerWeights& layer, int m, MoeScratch& scratch) {
   scratch.choices.clear();
   std::int64_t slots = 0;
   if (!layer.experts.empty()) {
@@ -72,7 +59,7 @@ std::int64_t form_groups(const MoeLayerWeights& layer, int m, const select::Poli
       const int tokens = offsets[e + 1] - offsets[e];
       if (tokens == 0) continue;
       const ExpertGroup group{&layer.experts[e], scratch.groups.rows.data() + offsets[e], tokens, offsets[e]};
-      scratch.choices.push_back(choose(policy, group));
+      scratch.choices.push_back({group, group.expert->bits()});
     }
     slots = static_cast<std::int64_t>(m) * layer.route.top_k;
   }
@@ -81,69 +68,70 @@ std::int64_t form_groups(const MoeLayerWeights& layer, int m, const select::Poli
     std::iota(scratch.all_rows.begin(), scratch.all_rows.end(), 0);
   }
   for (const ExpertWeights& expert : layer.always_on) {
-    scratch.choices.push_back(choose(policy, {&expert, scratch.all_rows.data(), m, slots}));
+    scratch.choices.push_back({{&expert, scratch.all_rows.data(), m, slots}, expert.bits()});
     slots += m;
   }
   return slots;
 }
 
-void count_tuples(const std::vector<MoeScratch::Choice>& sorted_by_bits, Counters& counters) {
-  kernels::BitTuple previous{};
-  for (const MoeScratch::Choice& choice : sorted_by_bits) {
-    if (choice.bits != previous) ++counters.bit_tuples;  // dense experts have the zero tuple and sort first
-    previous = choice.bits;
+// The row of this call, and of the dense experts it may have besides. A bit tuple that the row has refused goes to the
+// next candidate that has not, alone.
+select::KernelSelector::Decision choose_rows(const MoeLayerWeights& layer, int m, const select::Policy& policy,
+                                             select::KernelSelector& selector, MoeScratch& scratch) {
+  select::KernelSelector::Decision decision{};
+  const bool any_trellis = std::any_of(scratch.choices.begin(), scratch.choices.end(),
+                                       [](const auto& c) { return c.group.expert->is_trellis(); });
+  if (any_trellis) decision = selector.decide(layer.traits, m);
+  for (MoeScratch::Choice& choice : scratch.choices) {
+    if (!choice.group.expert->is_trellis()) {
+      choice.row = select::select_moe_dense(policy, choice.group.m);
+      choice.tile = choice.row->info.tile;
+      continue;
+    }
+    const select::MoeCandidate& candidate = selector.candidate_for(decision, choice.bits);
+    choice.row = candidate.row;
+    choice.tile = candidate.tile;
+    choice.fallback = candidate == decision.candidate() ? decision.site->fallback : select::Fallback::kRefusedTuple;
   }
+  return decision;
 }
 
-// Experts whose rows differ by the number of their tokens only go together to the row that takes groups of all sizes.
-void merge_sizes(const select::Policy& policy, std::vector<MoeScratch::Choice>& choices) {
-  const auto same_row = [&](const auto& choice) { return choice.row == choices.front().row; };
-  if (std::all_of(choices.begin(), choices.end(), same_row)) return;
-  for (MoeScratch::Choice& choice : choices) {
-    const ExpertWeights& expert = *choice.group.expert;
-    if (!expert.is_trellis()) continue;
-    choice.by_call = select::select_moe_by_call(policy, choice.row->info, codebooks_of(expert));
-  }
-  const auto before = [](const auto& a, const auto& b) {
-    return std::tuple(a.by_call, a.row) < std::tuple(b.by_call, b.row);
-  };
-  std::sort(choices.begin(), choices.end(), before);
-  for (std::size_t begin = 0, end; begin < choices.size(); begin = end) {
-    for (end = begin + 1; end < choices.size() && choices[end].by_call == choices[begin].by_call;) ++end;
-    if (choices[begin].by_call == nullptr || choices[begin].row == choices[end - 1].row) continue;
-    for (std::size_t i = begin; i < end; ++i) choices[i].row = choices[i].by_call;
-  }
-}
-
-// One kernel call per selected row, over all its experts in the order of their bit tuples.
-void dispatch(const float* x, int hidden, float* slots, KernelContext& context, MoeScratch& scratch,
-              Counters& counters) {
+// One kernel call per row, over all its experts in the order of their bit tuples. Returns the milliseconds of the calls
+// of `timed`, 0 if that is null.
+double dispatch(const float* x, int hidden, float* slots, const kernels::MoeSwigluRow* timed, KernelContext& context,
+                MoeScratch& scratch, Counters& counters) {
   auto& choices = scratch.choices;
-  const auto by_bits = [](const auto& a, const auto& b) {
+  std::sort(choices.begin(), choices.end(), [](const auto& a, const auto& b) {
+    if (a.row != b.row) return std::less<>()(a.row, b.row);
     return a.bits != b.bits ? a.bits < b.bits : a.group.slot_begin < b.group.slot_begin;
-  };
-  std::sort(choices.begin(), choices.end(), by_bits);
-  count_tuples(choices, counters);
-  std::sort(choices.begin(), choices.end(),
-            [&](const auto& a, const auto& b) { return a.row != b.row ? std::less<>()(a.row, b.row) : by_bits(a, b); });
+  });
   scratch.expert_groups.clear();
   for (const auto& choice : choices) scratch.expert_groups.push_back(choice.group);
 
+  double milliseconds = 0;
   for (std::size_t begin = 0; begin < choices.size();) {
     const kernels::MoeSwigluRow& row = *choices[begin].row;
     std::size_t end = begin;
-    std::array<bool, std::tuple_size_v<decltype(counters.fallbacks)>> reasons{};
+    std::array<bool, select::kFallbacks> reasons{};
     for (; end < choices.size() && choices[end].row == &row; ++end) {
       reasons[static_cast<std::size_t>(choices[end].fallback)] = true;
+      counters.bit_tuples += end == begin || choices[end].bits != choices[end - 1].bits;
     }
     for (std::size_t reason = 1; reason < reasons.size(); ++reason) counters.fallbacks[reason] += reasons[reason];
     ++counters.grouped_calls;
     counters.expert_groups += end - begin;
     counters.count_kernel(row.info);
     const std::span groups = std::span(scratch.expert_groups).subspan(begin, end - begin);
-    row.fn({x, hidden, hidden, groups, slots}, row.info.tile, context);
+    if (&row == timed) {
+      const auto start = std::chrono::steady_clock::now();
+      row.fn({x, hidden, hidden, groups, slots}, choices[begin].tile, context);
+      milliseconds += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    } else {
+      row.fn({x, hidden, hidden, groups, slots}, choices[begin].tile, context);
+    }
     begin = end;
   }
+  return milliseconds;
 }
 
 // y[token] += sum of the token's weighted slots.
@@ -182,12 +170,16 @@ void moe_forward(const MoeLayerWeights& layer, const float* x, int m, int hidden
 void moe_forward_routed(const MoeLayerWeights& layer, const float* x, int m, int hidden, float* y,
                         const select::Policy& policy, KernelContext& context, MoeScratch& scratch, Counters& counters) {
   if (m <= 0) return;
-  const std::int64_t slot_count = form_groups(layer, m, policy, scratch);
-  merge_sizes(policy, scratch.choices);
+  const std::int64_t slot_count = form_groups(layer, m, scratch);
+  select::KernelSelector& selector = *policy.selector;
+  const auto decision = choose_rows(layer, m, policy, selector, scratch);
 
   backend::Workspace::Scope scope(context.workspace);
   float* slots = context.workspace.alloc<float>(static_cast<std::size_t>(slot_count) * hidden);
-  dispatch(x, hidden, slots, context, scratch, counters);
+  const bool learns = selector.learns() && decision.site != nullptr;
+  const double milliseconds =
+      dispatch(x, hidden, slots, learns ? decision.candidate().row : nullptr, context, scratch, counters);
+  if (learns) selector.record(decision, milliseconds);
 
   const auto combine_rows = [&](int begin, int end) {
     for (int token = begin; token < end; ++token) combine_token(layer, slots, m, hidden, token, scratch, y);

@@ -8,6 +8,8 @@
 #include "kernels/moe_swiglu/moe_swiglu.h"
 #include "kernels/route/route.h"
 #include "moe/counters.h"
+#include "select/kernel_selector.h"
+#include "select/moe_call.h"
 #include "select/select.h"
 
 namespace fairway::moe {
@@ -19,17 +21,21 @@ struct MoeLayerWeights {
   std::vector<kernels::ExpertWeights> experts;    // routed
   std::vector<kernels::ExpertWeights> always_on;  // shared experts or the dense MLP, weight 1
   kernels::RouteParams route;                     // selection_bias pointer is filled in by forward
+  select::MoeLayerTraits traits;                  // of the experts; describe() fills it in
+
+  // To be called once the experts are complete, before the first forward.
+  void describe(int hidden) { traits = select::describe_moe_layer(experts, always_on, route.top_k, hidden); }
 };
 
 // Reusable per-thread-of-control state, so that a call allocates nothing once warm.
 struct MoeScratch {
   // An expert with its tokens and the row that was selected for it.
   struct Choice {
-    const kernels::MoeSwigluRow* row;
-    select::Fallback fallback;
-    const kernels::MoeSwigluRow* by_call;  // would serve this group together with others of any size, or null
-    kernels::BitTuple bits;
     kernels::ExpertGroup group;
+    kernels::BitTuple bits;
+    const kernels::MoeSwigluRow* row = nullptr;
+    kernels::Tile tile{};
+    select::Fallback fallback = select::Fallback::kNone;
   };
 
   kernels::TokenGroups groups;
@@ -39,11 +45,10 @@ struct MoeScratch {
   std::vector<float> weights;
 };
 
-// y[M, hidden] += layer(x[M, hidden]). x and y must not overlap. The router must be dense. Every expert that has tokens
-// gets a row by its own number of tokens; experts that got the same row share one kernel call, whatever their widths.
-// Where these rows differ, the experts for which there is a row for groups of all sizes (moe_trellis_swiglu_grouped of
-// the same backend, activations and codes) share one call of that row instead. Each row of y is summed in the order of
-// the router's choice, then the always-on experts: the same bits for any number of threads.
+// y[M, hidden] += layer(x[M, hidden]). x and y must not overlap. The router must be dense, and the layer described. The
+// policy's selector takes one row for all trellis experts of the call, whatever their widths and however many tokens
+// each has, and is told how long the row took if it learns. Each row of y is summed in the order of the router's
+// choice, then the always-on experts: the same bits for any number of threads.
 void moe_forward(const MoeLayerWeights& layer, const float* x, int m, int hidden, float* y,
                  const select::Policy& policy, kernels::KernelContext& context, MoeScratch& scratch,
                  Counters& counters);

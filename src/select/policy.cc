@@ -7,6 +7,7 @@
 
 #include "fairway/error.h"
 #include "select/allow.h"
+#include "select/kernel_selector.h"
 
 namespace fairway::select {
 namespace {
@@ -126,6 +127,7 @@ Policy make_policy(const std::string& backend, const std::string& activations, c
   const kernels::KernelAlias* alias = kernels::find_alias(kernel);
   policy.kernel = alias == nullptr ? kernel : alias->target_family;
   if (!kernel.empty()) check_forced_kernel(policy, kernel);
+  attach_selector(policy, 1);
   return policy;
 }
 

@@ -113,6 +113,8 @@ const char* fallback_name(Fallback reason) {
       return "no_int8_for_codebook";
     case Fallback::kNoVectorRow:
       return "no_vector_row";
+    case Fallback::kRefusedTuple:
+      return "refused_tuple";
   }
   return "unknown";
 }

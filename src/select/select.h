@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,17 +20,20 @@ namespace fairway::select {
 // kAuto: the best row, whatever its activations; of equal ones int8, then fp16, then fp32.
 enum class ActivationMode { kAuto, kInt8, kFp16, kFp32 };
 
+class KernelSelector;
+
 // What the user asked for. An explicit wish that cannot be honoured is an error, never a silent substitute.
 struct Policy {
   std::optional<kernels::Backend> backend;  // rows of exactly this backend; unset: the best that runs here
   ActivationMode activations = ActivationMode::kAuto;
-  std::string kernel;          // moe_swiglu row id or family that must be used for every trellis group
-  std::uint32_t features = 0;  // machine features (set by make_policy; tests may lower them)
+  std::string kernel;                        // moe_swiglu row id or family that must be used for every trellis group
+  std::uint32_t features = 0;                // machine features (set by make_policy; tests may lower them)
+  std::shared_ptr<KernelSelector> selector;  // for MoE calls; attach_selector makes one
 };
 
 // Reads the machine's features and checks the wishes against them: an unknown kernel or backend name, or one that
 // cannot run here, is Error(kUsage) that lists what could be used. An alias of a family becomes that family. Empty
-// strings mean "no wish".
+// strings mean "no wish". The selector goes by the rules alone until attach_selector gives it threads and a table.
 Policy make_policy(const std::string& backend, const std::string& activations, const std::string& kernel);
 
 // True if each op of the backend has a row that runs with these features: a backend's ops are used together. Rows that
@@ -44,7 +48,8 @@ struct TrellisShape {
 };
 
 // Why the preferred kind of row was not used; counted by name.
-enum class Fallback : std::uint8_t { kNone, kNoInt8ForCodebook, kNoVectorRow };
+enum class Fallback : std::uint8_t { kNone, kNoInt8ForCodebook, kNoVectorRow, kRefusedTuple };
+constexpr std::size_t kFallbacks = 4;
 const char* fallback_name(Fallback reason);
 
 template <class Row>

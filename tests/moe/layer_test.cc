@@ -90,6 +90,7 @@ struct TestLayer {
     for (const auto& e : experts) layer.experts.push_back(trellis ? e->trellis() : e->dense());
     for (const auto& e : always_on) layer.always_on.push_back(trellis ? e->trellis() : e->dense());
     layer.route = route;
+    layer.describe(kHidden);
     return layer;
   }
 
@@ -307,16 +308,42 @@ TEST(MoeLayer, ExpertsOfOneSizeKeepTheirRow) {
   }
 }
 
-// A dense expert, and codebooks without int8 rows, cannot join the others.
-TEST(MoeLayer, OnlyRowsOfOneKindAreMerged) {
+// A dense expert cannot join the others, and a codebook without int8 rows takes all trellis experts to the row that
+// reads every codebook, which counts as a fallback.
+TEST(MoeLayer, OneRowReadsAllCodebooksOfALayer) {
   const TestLayer layer({}, 26), mcg({.mixed_codebooks = true}, 27);
   MoeLayerWeights weights = layer.weights(true);
   weights.always_on = {layer.always_on[0]->dense(), mcg.always_on[0]->trellis()};
+  weights.describe(kHidden);
   test::Random random(6);
   const auto x = random.normals(12 * kHidden);
-  const LayerRun run = run_layer(weights, x, 12, std::vector<float>(x.size()), select::make_policy("", "", ""), 2);
-  const std::uint64_t kinds = select::make_policy("", "", "").features == 0 ? 2 : 3;
-  EXPECT_EQ(run.counters.grouped_calls, kinds);
+  const auto policy = select::make_policy("", "", "");
+  const LayerRun run = run_layer(weights, x, 12, std::vector<float>(x.size()), policy, 2);
+  EXPECT_EQ(run.counters.grouped_calls, 2u);
+  EXPECT_EQ(run.counters.fallback_calls(), 1u);
+}
+
+// A row that fails for one bit tuple loses the experts of that tuple, and no others.
+TEST(MoeLayer, ARefusedTupleFallsBackAlone) {
+  const TestLayer layer({}, 28);
+  const MoeLayerWeights weights = layer.weights(true);
+  test::Random random(9);
+  const auto x = random.normals(40 * kHidden);
+  const std::vector<float> zero(x.size());
+  auto policy = select::make_policy("", "fp32", "");
+  const LayerRun whole = run_layer(weights, x, 40, zero, policy, 2);
+  if (policy.features == 0) {
+    EXPECT_EQ(family_of_only_moe_row(whole.counters), "mixed_bpw_kernel");
+    return;
+  }
+  attach_selector(policy, 2);
+  const BitTuple refused = weights.experts[2].bits();
+  policy.selector->refuse("moe_trellis_swiglu_grouped_fp32acc", refused);
+  const LayerRun run = run_layer(weights, x, 40, zero, policy, 2);
+  EXPECT_EQ(run.counters.grouped_calls, 2u);
+  EXPECT_EQ(run.counters.fallbacks[static_cast<std::size_t>(select::Fallback::kRefusedTuple)], 1u);
+  EXPECT_EQ(run.counters.expert_groups, whole.counters.expert_groups);
+  EXPECT_EQ(test::compare_exact(whole.y, run.y), "");  // fp32 rows are consistent
 }
 
 TEST(MoeLayer, ReusedScratchGivesTheSameResultAndKeepsItsMemory) {
