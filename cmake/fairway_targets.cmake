@@ -10,14 +10,15 @@ function(fairway_compile_options target)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
   if(FAIRWAY_SANITIZE)
-    target_compile_options(${target} PUBLIC -fsanitize=${FAIRWAY_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_compile_options(${target} PUBLIC -fsanitize=${FAIRWAY_SANITIZE} -fno-sanitize-recover=all
+                                            -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=${FAIRWAY_SANITIZE})
   endif()
 endfunction()
 
-# A file named *_avx2.cc, *_avxvnni.cc, *_avx512.cc or *_avx512fp16.cc is compiled for that instruction set and entered only after a CPU check. Such
-# files keep everything they define in a namespace of their own, so that no inline function of theirs can stand in for
-# a baseline one at link time.
+# A file named *_avx2.cc, *_avxvnni.cc, *_avx512.cc or *_avx512fp16.cc is compiled for that instruction set and entered
+# only after a CPU check. Such files keep everything they define in a namespace of their own, so that no inline function
+# of theirs can stand in for a baseline one at link time.
 function(fairway_isa_flags)
   foreach(source IN LISTS ARGN)
     if(source MATCHES "_avx2\\.cc$")
@@ -25,10 +26,10 @@ function(fairway_isa_flags)
     elseif(source MATCHES "_avxvnni\\.cc$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mavxvnni")
     elseif(source MATCHES "_avx512(fp16)?\\.cc$")
-      set(flags
-        "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vbmi;-mavx512vnni;-mprefer-vector-width=512")
+      set(flags -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni
+                -mprefer-vector-width=512)
       if(source MATCHES "fp16\\.cc$")
-        string(APPEND flags ";-mavx512fp16")
+        list(APPEND flags -mavx512fp16)
       endif()
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
     endif()

@@ -1,4 +1,4 @@
-// Chooses the loop, and the two loops that every processor has.
+// Chooses the loop, and what every processor has: two loops and the sum of the lanes of the others.
 #include "backend/cpu/core_ceiling.h"
 
 #include "backend/cpu/features.h"
@@ -29,6 +29,12 @@ const Int8Loop& int8_loop(std::uint32_t features) {
   if ((features & kCpuAvxVnni) != 0) return int8_loop_avxvnni();
   if ((features & kCpuAvx2) != 0) return int8_loop_avx2();
   return kBaseline;
+}
+
+std::uint32_t sum_of_lanes(const std::uint32_t* values, int count) {
+  std::uint32_t sum = 0;
+  for (int i = 0; i < count; ++i) sum += values[i];
+  return sum;
 }
 
 std::uint64_t dependent_additions(std::int64_t additions) {

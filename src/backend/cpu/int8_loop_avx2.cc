@@ -23,9 +23,7 @@ std::uint32_t run(std::int64_t steps) {
   for (int i = 1; i < kSums; ++i) total = _mm256_add_epi32(total, sums[i]);
   alignas(32) std::uint32_t lanes[8];
   _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), total);
-  std::uint32_t sum = 0;
-  for (const std::uint32_t lane : lanes) sum += lane;
-  return sum;
+  return sum_of_lanes(lanes, 8);
 }
 
 }  // namespace

@@ -20,9 +20,7 @@ std::uint32_t run(std::int64_t steps) {
   for (int i = 1; i < kSums; ++i) total = _mm512_add_epi32(total, sums[i]);
   alignas(64) std::uint32_t lanes[16];
   _mm512_store_si512(lanes, total);
-  std::uint32_t sum = 0;
-  for (const std::uint32_t lane : lanes) sum += lane;
-  return sum;
+  return sum_of_lanes(lanes, 16);
 }
 
 }  // namespace

@@ -37,8 +37,8 @@ constexpr BandPart part_of_band(int band, int index, int parts) {
   return {band, index * tiles, tiles};
 }
 
-// Read where the file has them: a copy with the tile rows of a band side by side, in large pages, was at most 4 % faster
-// on one thread or two, at 2 and 3 bits, all weights from memory (Emerald Rapids, 2026-11-21).
+// Read where the file has them: a copy with the tile rows of a band side by side, in large pages, was at most 4 %
+// faster on one thread or two, at 2 and 3 bits, all weights from memory (Emerald Rapids, 2026-11-21).
 inline const std::uint8_t* part_words(const TrellisMatrix& matrix, const BandPart& part) {
   return matrix.words + (std::int64_t{part.band} * kBandTiles + part.first_tile) * codec::tile_bytes(matrix.bits);
 }

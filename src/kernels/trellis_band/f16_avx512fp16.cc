@@ -9,15 +9,11 @@
 // 0.73 % of the deviation 1.244.
 #define FAIRWAY_ISA avx512fp16
 
-#include "kernels/trellis_band/i8_direct.h"
-#include "kernels/trellis_band/i8_panel.h"
+#include "kernels/trellis_band/pair_kernels.h"
 #include "kernels/trellis_band/states_avx512.h"
 
 namespace fairway::kernels {
 namespace avx512fp16 {
-
-constexpr std::uint8_t kPairBooks =
-    1u << static_cast<int>(codec::Codebook::k3inst) | 1u << static_cast<int>(codec::Codebook::kMcg);
 
 // Halves of a product masked and flipped into the exponent range 12..15.
 inline __m512h half_of(__m512i product) {
@@ -30,20 +26,8 @@ inline __m512h half_of(__m512i product) {
 // The values of 32 states, rounded once as the format asks.
 template <codec::Codebook kCodebook>
 __m512h values(__m512i states) {
-  if constexpr (kCodebook == codec::Codebook::kMcg) {
-    return _mm512_add_ph(half_of(product_low<codec::kMcgMultiplier>(states)),
-                         half_of(product_high<codec::kMcgMultiplier>(states)));
-  } else {
-    constexpr auto kLow = static_cast<std::uint16_t>(codec::k3instAddend & 0xFFFF);
-    constexpr auto kHigh = static_cast<std::uint16_t>(codec::k3instAddend >> 16);
-    const __m512i low = product_low<codec::k3instMultiplier>(states);
-    const __m512i high = product_high<codec::k3instMultiplier>(states);
-    const __mmask32 carries = _mm512_cmpgt_epu16_mask(low, _mm512_set1_epi16(static_cast<short>(0xFFFF - kLow)));
-    const __m512i addend = _mm512_mask_blend_epi16(carries, _mm512_set1_epi16(static_cast<short>(kHigh)),
-                                                   _mm512_set1_epi16(static_cast<short>(kHigh + 1)));
-    return _mm512_add_ph(half_of(_mm512_add_epi16(low, _mm512_set1_epi16(static_cast<short>(kLow)))),
-                         half_of(_mm512_add_epi16(high, addend)));
-  }
+  const ProductHalves product = pair_products<kCodebook>(states);
+  return _mm512_add_ph(half_of(product.low), half_of(product.high));
 }
 
 // Prepared row: one half per input, then per block its scale and a zero (there is no offset to correct).
@@ -75,8 +59,6 @@ struct HalfRow {
 template <codec::Codebook kCodebook>
 struct Halves : Columns {
   static constexpr std::uint8_t kCodebooks = kPairBooks;
-  static constexpr int kLineInputs = 2;
-  static constexpr int kScaleInputs = kBandWidth;
   static constexpr float kCodeStep = 1.0f;
   static constexpr float kCodeOffset = 0.0f;
   using Row = HalfRow;
@@ -110,12 +92,9 @@ struct Halves : Columns {
   static Sum dot_at(Sum sum, __m512i c, const std::uint8_t* x) { return dot(sum, c, Simd::broadcast_word(x)); }
 };
 
-// A lane holds the rows 4q, 4q + 2, 4q + 1, 4q + 3 of its column, as the byte codes of mul1 do.
 template <codec::Codebook kCodebook>
-struct HalfBytes : ByteColumns {
+struct HalfBytes : OneByteColumns {
   static constexpr std::uint8_t kCodebooks = kPairBooks;
-  static constexpr int kLineInputs = 4;
-  static constexpr int kScaleInputs = kBandWidth / 2;  // 128 would leave the error of a product above 1 %
   static constexpr float kCodeStep = 1.0f / 32.0f;
   static constexpr float kCodeOffset = 4.0f;
   using Row = I8Row<HalfBytes>;
@@ -134,52 +113,17 @@ struct HalfBytes : ByteColumns {
       c[0] = _mm512_or_si512(words<2 * kQ>(), _mm512_slli_epi16(words<2 * kQ + 1>(), 8));
     }
   };
-
-  static void store_values(std::uint8_t* out, __m512i q) { store_interleaved_bytes(out, q); }
 };
-
-// Products for the codebook of a band.
-template <int kShare>
-void dot_direct(const Band& band, const std::uint8_t* rows, std::int64_t row_stride, int m, float* y,
-                std::uint8_t* scratch) {
-  if (band.codebook == codec::Codebook::kMcg) {
-    BandI8Direct<Halves<codec::Codebook::kMcg>>::dot_direct<kShare, false>(band, rows, row_stride, m, y, scratch);
-  } else {
-    BandI8Direct<Halves<codec::Codebook::k3inst>>::dot_direct<kShare, false>(band, rows, row_stride, m, y, scratch);
-  }
-}
-
-template <template <codec::Codebook> class Class, int kSliceTiles>
-void dot_panel(const Band& band, const std::uint8_t* rows, std::int64_t row_stride, int m, float* y,
-               std::uint8_t* scratch) {
-  if (band.codebook == codec::Codebook::kMcg) {
-    BandI8Panel<Class<codec::Codebook::kMcg>, kSliceTiles>::dot_panel(band, rows, row_stride, m, y, scratch);
-  } else {
-    BandI8Panel<Class<codec::Codebook::k3inst>, kSliceTiles>::dot_panel(band, rows, row_stride, m, y, scratch);
-  }
-}
-
-template <template <codec::Codebook> class Class, int kSliceTiles>
-constexpr BandKernel panel() {
-  BandKernel kernel = BandI8Panel<Class<codec::Codebook::kMcg>, kSliceTiles>::kernel(&kBlockOpsAvx512);
-  kernel.dot = dot_panel<Class, kSliceTiles>;
-  return kernel;
-}
-
-template <int kShare>
-constexpr BandKernel direct() {
-  BandKernel kernel = BandI8Direct<Halves<codec::Codebook::kMcg>>::kernel<kShare>(&kBlockOpsAvx512);
-  kernel.dot = dot_direct<kShare>;
-  return kernel;
-}
 
 }  // namespace avx512fp16
 
-constexpr BandKernel kBandF16SingleAvx512 = avx512fp16::direct<1>();
-constexpr BandKernel kBandF16QuadAvx512 = avx512fp16::direct<4>();
-constexpr BandKernel kBandF16PanelAvx512 = avx512fp16::panel<avx512fp16::Halves, kHalfBandTiles>();
-constexpr BandKernel kBandF16WidePanelAvx512 = avx512fp16::panel<avx512fp16::Halves, kBandTiles>();
-constexpr BandKernel kBandF16BytesPanelAvx512 = avx512fp16::panel<avx512fp16::HalfBytes, kHalfBandTiles>();
-constexpr BandKernel kBandF16BytesWidePanelAvx512 = avx512fp16::panel<avx512fp16::HalfBytes, kBandTiles>();
+constexpr BandKernel kBandF16SingleAvx512 = PairKernels<avx512fp16::Halves>::direct<1>(&kBlockOpsAvx512);
+constexpr BandKernel kBandF16QuadAvx512 = PairKernels<avx512fp16::Halves>::direct<4>(&kBlockOpsAvx512);
+constexpr BandKernel kBandF16PanelAvx512 = PairKernels<avx512fp16::Halves>::panel<kHalfBandTiles>(&kBlockOpsAvx512);
+constexpr BandKernel kBandF16WidePanelAvx512 = PairKernels<avx512fp16::Halves>::panel<kBandTiles>(&kBlockOpsAvx512);
+constexpr BandKernel kBandF16BytesPanelAvx512 =
+    PairKernels<avx512fp16::HalfBytes>::panel<kHalfBandTiles>(&kBlockOpsAvx512);
+constexpr BandKernel kBandF16BytesWidePanelAvx512 =
+    PairKernels<avx512fp16::HalfBytes>::panel<kBandTiles>(&kBlockOpsAvx512);
 
 }  // namespace fairway::kernels

@@ -9,15 +9,12 @@
 // kPairBytes: the upper byte of 8 c + 2^15, for panels of many rows on processors with byte dot products: 0.77 %.
 #pragma once
 
+#include <cstdint>
+
 #include "codec/trellis.h"
-#include "kernels/trellis_band/i8_direct.h"
-#include "kernels/trellis_band/i8_panel.h"
 #include "kernels/trellis_band/mul1_codes.h"
 
 namespace fairway::kernels {
-
-constexpr std::uint8_t kPairBooks =
-    1u << static_cast<int>(codec::Codebook::k3inst) | 1u << static_cast<int>(codec::Codebook::kMcg);
 
 // Over all states the mean error of a word is -4.2e-5 and of a byte, whose lower bits are 15.5 on average, as much.
 constexpr CodeScale kPairWords{1.0f / 963.78f, -4.2e-5f};
@@ -42,45 +39,5 @@ constexpr std::uint8_t factor_byte(int index, bool inverted) {
   const int magnitude = 15 << ((index / 2 % 4) ^ 2);
   return static_cast<std::uint8_t>(negative ? 255 - magnitude : magnitude);
 }
-
-// Kernels whose dot asks the band for its codebook. Class<codebook> is a code class.
-template <template <codec::Codebook> class Class>
-struct PairKernels {
-  using Mcg = Class<codec::Codebook::kMcg>;
-  using ThreeInst = Class<codec::Codebook::k3inst>;
-  using Bytes = const std::uint8_t*;
-
-  template <int kShare>
-  static void dot_direct(const Band& band, Bytes rows, std::int64_t row_stride, int m, float* y,
-                         std::uint8_t* scratch) {
-    if (band.codebook == codec::Codebook::kMcg) {
-      BandI8Direct<Mcg>::template dot_direct<kShare, false>(band, rows, row_stride, m, y, scratch);
-    } else {
-      BandI8Direct<ThreeInst>::template dot_direct<kShare, false>(band, rows, row_stride, m, y, scratch);
-    }
-  }
-
-  template <int kSliceTiles>
-  static void dot_panel(const Band& band, Bytes rows, std::int64_t row_stride, int m, float* y, std::uint8_t* scratch) {
-    if (band.codebook == codec::Codebook::kMcg) {
-      BandI8Panel<Mcg, kSliceTiles>::dot_panel(band, rows, row_stride, m, y, scratch);
-    } else {
-      BandI8Panel<ThreeInst, kSliceTiles>::dot_panel(band, rows, row_stride, m, y, scratch);
-    }
-  }
-
-  template <int kShare>
-  static constexpr BandKernel direct(const BlockOps* ops) {
-    BandKernel kernel = BandI8Direct<Mcg>::template kernel<kShare>(ops);
-    kernel.dot = dot_direct<kShare>;
-    return kernel;
-  }
-  template <int kSliceTiles>
-  static constexpr BandKernel panel(const BlockOps* ops) {
-    BandKernel kernel = BandI8Panel<Mcg, kSliceTiles>::kernel(ops);
-    kernel.dot = dot_panel<kSliceTiles>;
-    return kernel;
-  }
-};
 
 }  // namespace fairway::kernels

@@ -2,6 +2,7 @@
 #define FAIRWAY_ISA avx512
 
 #include "kernels/trellis_band/i16.h"
+#include "kernels/trellis_band/pair_kernels.h"
 #include "kernels/trellis_band/states_avx512.h"
 
 namespace fairway::kernels {
@@ -40,25 +41,14 @@ inline constexpr FactorTables kFactors{};
 // Codes of 32 states.
 template <codec::Codebook kCodebook>
 [[gnu::always_inline]] inline __m512i pair_words(__m512i states) {
-  if constexpr (kCodebook == codec::Codebook::kMcg) {
-    return _mm512_add_epi16(scaled_halves(product_low<codec::kMcgMultiplier>(states)),
-                            scaled_halves(product_high<codec::kMcgMultiplier>(states)));
-  } else {
-    constexpr int kLow = codec::k3instAddend & 0xFFFF, kHigh = codec::k3instAddend >> 16;
-    const __m512i low = _mm512_add_epi16(product_low<codec::k3instMultiplier>(states), set1_word(kLow));
-    const __m512i high = product_high<codec::k3instMultiplier>(states);
-    const __mmask32 carries = _mm512_cmplt_epu16_mask(low, set1_word(kLow));
-    const __m512i addend = _mm512_mask_blend_epi16(carries, set1_word(kHigh), set1_word(kHigh + 1));
-    return _mm512_add_epi16(scaled_halves(low), scaled_halves(_mm512_add_epi16(high, addend)));
-  }
+  const ProductHalves product = pair_products<kCodebook>(states);
+  return _mm512_add_epi16(scaled_halves(product.low), scaled_halves(product.high));
 }
 
 template <codec::Codebook kCodebook>
-struct PairWords : Columns, IntegerSums<Simd> {
+struct PairWords : WordColumns {
   static constexpr std::uint8_t kCodebooks = kPairBooks;
   using Row = I8Row<PairWords>;
-  static constexpr int kLineInputs = 2;
-  static constexpr int kScaleInputs = kBandWidth;
   static constexpr int kLargestValue = kPairWordsLargestValue;
   static constexpr float kCodeStep = kPairWords.step;
   static constexpr float kCodeOffset = kPairWords.offset;
@@ -72,24 +62,12 @@ struct PairWords : Columns, IntegerSums<Simd> {
       c[0] = pair_words<kCodebook>(this->template states<kQ>());
     }
   };
-
-  static Simd::Sum dot(Simd::Sum sum, __m512i c, __m512i q) { return Simd::dot16(sum, c, q); }
-  // As in states_avx512.h, the broadcast belongs to the load.
-  static Simd::Sum dot_at(Simd::Sum sum, __m512i c, const std::uint8_t* q) {
-    __m512i total = Simd::int_of(sum);
-    asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(total) : "v"(c), "m"(*reinterpret_cast<const std::int32_t*>(q)));
-    return Simd::sum_of(total);
-  }
-  static void store_values(std::uint8_t* out, __m512i q) { Simd::store_low16(out, q); }
 };
 
-// A lane holds the rows 4q, 4q + 2, 4q + 1, 4q + 3 of its column, as the byte codes of mul1 do.
 template <codec::Codebook kCodebook>
-struct PairBytes : ByteColumns {
+struct PairBytes : OneByteColumns {
   static constexpr std::uint8_t kCodebooks = kPairBooks;
   using Row = I8Row<PairBytes>;
-  static constexpr int kLineInputs = 4;
-  static constexpr int kScaleInputs = kBandWidth / 2;  // 128 would leave the error of a product above 1 %
   static constexpr float kCodeStep = kPairBytes.step;
   static constexpr float kCodeOffset = kPairBytes.offset;
 
@@ -102,11 +80,9 @@ struct PairBytes : ByteColumns {
     }
     template <int kQ>
     [[gnu::always_inline]] void line(__m512i (&c)[1]) const {
-      c[0] = _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAA, _mm512_srli_epi16(word<2 * kQ>(), 8), word<2 * kQ + 1>());
+      c[0] = upper_bytes(word<2 * kQ>(), word<2 * kQ + 1>());
     }
   };
-
-  static void store_values(std::uint8_t* out, __m512i q) { store_interleaved_bytes(out, q); }
 };
 
 }  // namespace avx512

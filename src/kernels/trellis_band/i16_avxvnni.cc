@@ -7,11 +7,9 @@ namespace fairway::kernels {
 namespace avxvnni {
 
 template <codec::Codebook kCodebook>
-struct PairBytes : ByteColumns {
+struct PairBytes : OneByteColumns {
   static constexpr std::uint8_t kCodebooks = kPairBooks;
   using Row = I8Row<PairBytes>;
-  static constexpr int kLineInputs = 4;
-  static constexpr int kScaleInputs = kBandWidth / 2;  // 128 would leave the error of a product above 1 %
   static constexpr float kCodeStep = kPairBytes.step;
   static constexpr float kCodeOffset = kPairBytes.offset;
 
@@ -32,8 +30,6 @@ struct PairBytes : ByteColumns {
       unrolled<2>([&](auto i) FAIRWAY_INLINE_LAMBDA { c[i] = upper_bytes(c[i], next[i]); });
     }
   };
-
-  static void store_values(std::uint8_t* out, __m256i q) { store_interleaved_bytes(out, q); }
 };
 
 }  // namespace avxvnni

@@ -24,8 +24,6 @@
 
 namespace fairway::kernels {
 
-constexpr std::uint8_t kMul1Bit = 1u << static_cast<int>(codec::Codebook::kMul1);
-
 // Sums of integer products.
 template <class S>
 struct IntegerSums {

@@ -3,26 +3,14 @@
 
 #include "kernels/trellis_band/i8_direct.h"
 #include "kernels/trellis_band/i8_panel.h"
-#include "kernels/trellis_band/mul1_codes.h"
-#include "kernels/trellis_band/states_avx2.h"
+#include "kernels/trellis_band/mul1_words_avx2.h"
 
 namespace fairway::kernels {
 namespace avx2 {
 
-// The four bytes of a state's product.
-inline __m256i low_bytes(__m256i states) {
-  return product_low<codec::kMul1Multiplier>(states);
-}
-inline __m256i high_bytes(__m256i states) {
-  return product_high<codec::kMul1Multiplier>(states);
-}
-inline __m256i added_bytes(__m256i v) {
-  return _mm256_maddubs_epi16(v, _mm256_set1_epi8(1));
-}
-
 // Byte averages added up.
 struct Pairs : WordColumns {
-  static constexpr std::uint8_t kCodebooks = kMul1Bit;
+  static constexpr std::uint8_t kCodebooks = kMul1Only;
   using Row = I8Row<Pairs>;
   static constexpr int kLargestValue = 127;
   static constexpr float kCodeStep = kMul1Pairs.step;
@@ -33,25 +21,7 @@ struct Pairs : WordColumns {
     template <int kQ>
     void line(__m256i (&c)[2]) const {
       this->template states<kQ>(c);
-      for (__m256i& v : c) v = added_bytes(_mm256_avg_epu8(low_bytes(v), high_bytes(v)));
-    }
-  };
-};
-
-// The byte sum itself.
-struct Words : WordColumns {
-  static constexpr std::uint8_t kCodebooks = kMul1Bit;
-  using Row = I8Row<Words>;
-  static constexpr int kLargestValue = 16383;
-  static constexpr float kCodeStep = kMul1Words.step;
-  static constexpr float kCodeOffset = kMul1Words.offset;
-
-  template <int kBits>
-  struct Codes : States<kBits> {
-    template <int kQ>
-    void line(__m256i (&c)[2]) const {
-      this->template states<kQ>(c);
-      for (__m256i& v : c) v = _mm256_add_epi16(added_bytes(low_bytes(v)), added_bytes(high_bytes(v)));
+      for (__m256i& v : c) v = _mm256_maddubs_epi16(mul1_averages(v), _mm256_set1_epi8(1));
     }
   };
 };

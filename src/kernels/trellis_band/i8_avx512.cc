@@ -9,20 +9,10 @@
 namespace fairway::kernels {
 namespace avx512 {
 
-// The four bytes of a state's product.
-inline __m512i low_bytes(__m512i states) {
-  return product_low<codec::kMul1Multiplier>(states);
-}
-inline __m512i high_bytes(__m512i states) {
-  return product_high<codec::kMul1Multiplier>(states);
-}
-
 // Two bytes for every weight, whose sum is its code.
 struct Pairs : ByteColumns {
-  static constexpr std::uint8_t kCodebooks = kMul1Bit;
+  static constexpr std::uint8_t kCodebooks = kMul1Only;
   using Row = I8Row<Pairs>;
-  static constexpr int kLineInputs = 2;
-  static constexpr int kScaleInputs = kBandWidth;
   static constexpr float kCodeStep = kMul1Pairs.step;
   static constexpr float kCodeOffset = kMul1Pairs.offset;
   // A byte dot product takes five cycles and a line about three and a half, plus half a cycle per row.
@@ -35,8 +25,7 @@ struct Pairs : ByteColumns {
   struct Codes : States<kBits> {
     template <int kQ>
     void line(__m512i (&c)[1]) const {
-      const __m512i s = this->template states<kQ>();
-      c[0] = _mm512_avg_epu8(low_bytes(s), high_bytes(s));
+      c[0] = mul1_averages(this->template states<kQ>());
     }
   };
 
@@ -48,11 +37,9 @@ struct Pairs : ByteColumns {
 };
 
 // The byte sum itself, 16 bits.
-struct Words : Columns, IntegerSums<Simd> {
-  static constexpr std::uint8_t kCodebooks = kMul1Bit;
+struct Words : WordColumns {
+  static constexpr std::uint8_t kCodebooks = kMul1Only;
   using Row = I8Row<Words>;
-  static constexpr int kLineInputs = 2;
-  static constexpr int kScaleInputs = kBandWidth;
   static constexpr int kLargestValue = 16383;
   static constexpr float kCodeStep = kMul1Words.step;
   static constexpr float kCodeOffset = kMul1Words.offset;
@@ -61,43 +48,27 @@ struct Words : Columns, IntegerSums<Simd> {
   struct Codes : States<kBits> {
     template <int kQ>
     void line(__m512i (&c)[1]) const {
-      const __m512i s = this->template states<kQ>();
-      const __m512i one = _mm512_set1_epi8(1);
-      c[0] = _mm512_add_epi16(_mm512_maddubs_epi16(low_bytes(s), one), _mm512_maddubs_epi16(high_bytes(s), one));
+      c[0] = mul1_sums<1>(this->template states<kQ>());
     }
   };
-
-  static Simd::Sum dot(Simd::Sum sum, __m512i c, __m512i q) { return Simd::dot16(sum, c, q); }
-  static void store_values(std::uint8_t* out, __m512i q) { Simd::store_low16(out, q); }
 };
 
-// One byte for every weight. A lane holds the rows 4q, 4q + 2, 4q + 1, 4q + 3 of its column: the words of two row pairs
-// side by side, as they come.
-struct Bytes : ByteColumns {
-  static constexpr std::uint8_t kCodebooks = kMul1Bit;
+// One byte for every weight.
+struct Bytes : OneByteColumns {
+  static constexpr std::uint8_t kCodebooks = kMul1Only;
   using Row = I8Row<Bytes>;
-  static constexpr int kLineInputs = 4;
-  static constexpr int kScaleInputs = kBandWidth / 2;  // 128 would leave the error of a product above 1 %
   static constexpr float kCodeStep = kMul1Bytes.step;
   static constexpr float kCodeOffset = kMul1Bytes.offset;
 
   template <int kBits>
   struct Codes : States<kBits> {
-    // 64 times the byte sum of every state: 64 * 1020 fits 16 bits.
-    template <int kQ>
-    __m512i sums() const {
-      const __m512i s = this->template states<kQ>();
-      const __m512i weight = _mm512_set1_epi8(64);
-      return _mm512_add_epi16(_mm512_maddubs_epi16(low_bytes(s), weight), _mm512_maddubs_epi16(high_bytes(s), weight));
-    }
+    // The code of a state is the upper byte of 64 times its byte sum.
     template <int kQ>
     void line(__m512i (&c)[1]) const {
-      const __m512i low = _mm512_srli_epi16(sums<2 * kQ>(), 8);
-      c[0] = _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAA, low, sums<2 * kQ + 1>());
+      c[0] = upper_bytes(mul1_sums<64>(this->template states<2 * kQ>()),
+                         mul1_sums<64>(this->template states<2 * kQ + 1>()));
     }
   };
-
-  static void store_values(std::uint8_t* out, __m512i q) { store_interleaved_bytes(out, q); }
 };
 
 }  // namespace avx512

@@ -97,39 +97,31 @@ struct BandI8Direct : BandI8<K> {
     }
     return nullptr;
   }
-  template <int kMost>
+  template <int kMost, bool kRuntimeWidth>
   static DirectFn direct_for(int rows, int bits) {
     if constexpr (kMost > 1) {
-      if (rows < kMost) return direct_for<kMost - 1>(rows, bits);
+      if (rows < kMost) return direct_for<kMost - 1, kRuntimeWidth>(rows, bits);
     }
-    return direct_for_bits<kMost>(bits);
+    if constexpr (kRuntimeWidth) {
+      return direct_rows<0, kMost>;
+    } else {
+      return direct_for_bits<kMost>(bits);
+    }
   }
 
-  template <int kMost>
-  static DirectFn direct_any_width(int rows) {
-    if constexpr (kMost > 1) {
-      if (rows < kMost) return direct_any_width<kMost - 1>(rows);
-    }
-    return direct_rows<0, kMost>;
-  }
-
-  // At most kShare rows share a decode; the rest is spread evenly, since every pass decodes again.
-  template <int kShare, bool kRuntimeWidth>
+  // At most kShare rows share a decode; the rest is spread evenly, since every pass decodes again. kRuntimeWidth: one
+  // body for all widths instead of one compiled for each.
+  template <int kShare, bool kRuntimeWidth = false>
   static void dot_direct(const Band& band, Words rows, std::int64_t row_stride, int m, float* y, std::uint8_t*) {
     for (int passes = (m + kShare - 1) / kShare; passes > 0; --passes) {
       const int count = (m + passes - 1) / passes;
-      if constexpr (kRuntimeWidth) {
-        direct_any_width<kShare>(count)(band, rows, row_stride, y);
-      } else {
-        direct_for<kShare>(count, band.bits)(band, rows, row_stride, y);
-      }
+      direct_for<kShare, kRuntimeWidth>(count, band.bits)(band, rows, row_stride, y);
       rows += count * row_stride;
       y += count * kBandWidth;
       m -= count;
     }
   }
 
-  // kRuntimeWidth: one body for all widths instead of one compiled for each.
   template <int kShare, bool kRuntimeWidth = false>
   static constexpr BandKernel kernel(const BlockOps* ops) {
     return {ops, K::kCodebooks, 0, Row::row_bytes, Row::store_block, dot_direct<kShare, kRuntimeWidth>};

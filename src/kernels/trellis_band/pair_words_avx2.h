@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/trellis_band/i16.h"
+#include "kernels/trellis_band/pair_kernels.h"
 #include "kernels/trellis_band/states_avx2.h"
 
 namespace fairway::kernels::FAIRWAY_ISA {

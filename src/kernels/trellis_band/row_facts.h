@@ -4,13 +4,13 @@
 #include <limits>
 
 #include "kernels/common/registry.h"
+#include "kernels/trellis_band/trellis_band.h"
 
 namespace fairway::kernels {
 
 constexpr int kAnyRows = std::numeric_limits<int>::max();
-constexpr std::uint8_t kMul1Only = codebook_bit(codec::Codebook::kMul1);
-
-constexpr std::uint8_t kHalfPairBooks = codebook_bit(codec::Codebook::k3inst) | codebook_bit(codec::Codebook::kMcg);
+static_assert(kMul1Only == codebook_bit(codec::Codebook::kMul1));
+static_assert(kPairBooks == (codebook_bit(codec::Codebook::k3inst) | codebook_bit(codec::Codebook::kMcg)));
 
 constexpr std::uint32_t kAvx2Features = backend::kCpuAvx2;
 constexpr std::uint32_t kAvxVnniFeatures = backend::kCpuAvx2 | backend::kCpuAvxVnni;
@@ -41,13 +41,13 @@ constexpr RowFormat kFormatI8Bytes{WeightKind::kTrellis, Activations::kInt8, Num
                                    kMul1Only};
 // One or a few rows: half-precision sums, each instruction set its own order. More rows: as above.
 constexpr RowFormat kFormatF16{WeightKind::kTrellis, Activations::kFp16, Numerics::kBounded, WeightCodes::kExact,
-                               kHalfPairBooks};
+                               kPairBooks};
 constexpr RowFormat kFormatF16Bytes{WeightKind::kTrellis, Activations::kFp16, Numerics::kBounded, WeightCodes::kBytes,
-                                    kHalfPairBooks};
+                                    kPairBooks};
 constexpr RowFormat kFormatI16{WeightKind::kTrellis, Activations::kInt8, Numerics::kBounded, WeightCodes::kExact,
-                               kHalfPairBooks};
+                               kPairBooks};
 constexpr RowFormat kFormatI16Bytes{WeightKind::kTrellis, Activations::kInt8, Numerics::kBounded, WeightCodes::kBytes,
-                                    kHalfPairBooks};
+                                    kPairBooks};
 constexpr RowFormat kFormatDense{WeightKind::kDense, Activations::kFp32, Numerics::kBounded, WeightCodes::kExact, 0};
 
 constexpr Tile kNoTile{};

@@ -121,6 +121,19 @@ __m256i product_high(__m256i states) {
   return _mm256_add_epi16(_mm256_mulhi_epu16(states, low_factor), _mm256_mullo_epi16(states, high_factor));
 }
 
+// Of the four bytes b0..b3 of each state's product with the multiplier of mul1: the averages of b0, b2 and of b1, b3.
+inline __m256i mul1_averages(__m256i states) {
+  return _mm256_avg_epu8(product_low<codec::kMul1Multiplier>(states), product_high<codec::kMul1Multiplier>(states));
+}
+// kWeight times the sum of the four; 64 * 1020 fits 16 bits.
+template <int kWeight>
+__m256i mul1_sums(__m256i states) {
+  static_assert(kWeight <= 64);
+  const __m256i weight = _mm256_set1_epi8(kWeight);
+  return _mm256_add_epi16(_mm256_maddubs_epi16(product_low<codec::kMul1Multiplier>(states), weight),
+                          _mm256_maddubs_epi16(product_high<codec::kMul1Multiplier>(states), weight));
+}
+
 // What the code classes of this instruction set share: two registers of natural columns per tile, lines of two inputs
 // (rows r and r + 4 of the tile).
 struct Columns : IntegerSums<Simd> {
@@ -163,15 +176,21 @@ struct ByteColumns : Columns {
   }
 };
 
-// Four inputs in a lane, from the words of two lines: their rows are r, r + 1, r + 4, r + 5.
-inline __m256i upper_bytes(__m256i line, __m256i next_line) {
-  return _mm256_or_si256(_mm256_srli_epi16(line, 8),
-                         _mm256_and_si256(next_line, _mm256_set1_epi16(static_cast<short>(0xFF00))));
-}
-inline void store_interleaved_bytes(std::uint8_t* out, __m256i q) {
-  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_shufflelo_epi16(_mm_packs_epi16(words, words), 0xD8));
-}
+// Codes of one byte: lines of four inputs. A lane holds the rows r, r + 1, r + 4, r + 5 of its column.
+struct OneByteColumns : ByteColumns {
+  static constexpr int kLineInputs = 4;
+  static constexpr int kScaleInputs = kBandWidth / 2;  // 128 would leave the error of a product above 1 %
+
+  // The line from the upper bytes of the words of two lines of words, which begin with rows r and r + 1.
+  static __m256i upper_bytes(__m256i words, __m256i next_words) {
+    return _mm256_or_si256(_mm256_srli_epi16(words, 8),
+                           _mm256_and_si256(next_words, _mm256_set1_epi16(static_cast<short>(0xFF00))));
+  }
+  static void store_values(std::uint8_t* out, __m256i q) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_shufflelo_epi16(_mm_packs_epi16(words, words), 0xD8));
+  }
+};
 #endif
 
 }  // namespace fairway::kernels::FAIRWAY_ISA

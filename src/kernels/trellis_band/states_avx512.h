@@ -172,35 +172,91 @@ __m512i product_high(__m512i states) {
   return _mm512_add_epi16(_mm512_mulhi_epu16(states, low_factor), _mm512_mullo_epi16(states, high_factor));
 }
 
-// What the code classes of this instruction set share: lanes 2c and 2c + 1 of a register are columns c and c + 8.
+// Both halves of what 32 states give in 3inst or mcg: their product with the multiplier, and for 3inst the addend.
+struct ProductHalves {
+  __m512i low, high;
+};
+template <codec::Codebook kCodebook>
+[[gnu::always_inline]] inline ProductHalves pair_products(__m512i states) {
+  if constexpr (kCodebook == codec::Codebook::kMcg) {
+    return {product_low<codec::kMcgMultiplier>(states), product_high<codec::kMcgMultiplier>(states)};
+  } else {
+    constexpr auto kLow = static_cast<short>(codec::k3instAddend & 0xFFFF);
+    constexpr auto kHigh = static_cast<short>(codec::k3instAddend >> 16);
+    const __m512i low = _mm512_add_epi16(product_low<codec::k3instMultiplier>(states), _mm512_set1_epi16(kLow));
+    const __mmask32 carries = _mm512_cmplt_epu16_mask(low, _mm512_set1_epi16(kLow));
+    const __m512i addend = _mm512_mask_blend_epi16(carries, _mm512_set1_epi16(kHigh), _mm512_set1_epi16(kHigh + 1));
+    return {low, _mm512_add_epi16(product_high<codec::k3instMultiplier>(states), addend)};
+  }
+}
+
+// Of the four bytes b0..b3 of each state's product with the multiplier of mul1: the averages of b0, b2 and of b1, b3.
+inline __m512i mul1_averages(__m512i states) {
+  return _mm512_avg_epu8(product_low<codec::kMul1Multiplier>(states), product_high<codec::kMul1Multiplier>(states));
+}
+// kWeight times the sum of the four; 64 * 1020 fits 16 bits.
+template <int kWeight>
+__m512i mul1_sums(__m512i states) {
+  static_assert(kWeight <= 64);
+  const __m512i weight = _mm512_set1_epi8(kWeight);
+  return _mm512_add_epi16(_mm512_maddubs_epi16(product_low<codec::kMul1Multiplier>(states), weight),
+                          _mm512_maddubs_epi16(product_high<codec::kMul1Multiplier>(states), weight));
+}
+
+// What the code classes of this instruction set share: lanes 2c and 2c + 1 of a register are columns c and c + 8; lines
+// of two inputs (rows 2q, 2q + 1 of the tile).
 struct Columns {
   using Simd = FAIRWAY_ISA::Simd;
   static constexpr int kVectorsPerTile = 1;
+  static constexpr int kLineInputs = 2;
+  static constexpr int kScaleInputs = kBandWidth;
 
   static void natural_order(__m512 (&v)[1]) {
     v[0] = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15), v[0]);
   }
 };
 
-// One byte per input, in the order of line codes that pair the words of rows 2q, 2q + 1 with those of 2q + 2, 2q + 3.
-inline void store_interleaved_bytes(std::uint8_t* out, __m512i q) {
-  const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q), order));
-}
+// Codes of 16 bits; sums of products with 16-bit activations.
+struct WordColumns : Columns, IntegerSums<Simd> {
+  static Simd::Sum dot(Simd::Sum sum, __m512i c, __m512i q) { return Simd::dot16(sum, c, q); }
+  // The broadcast belongs to the load. Written out because GCC takes words that several instructions read into general
+  // registers, from where every broadcast costs a slot on one of the two vector ports.
+  static Simd::Sum dot_at(Simd::Sum sum, __m512i c, const std::uint8_t* q) {
+    __m512i total = Simd::int_of(sum);
+    asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(total) : "v"(c), "m"(*reinterpret_cast<const std::int32_t*>(q)));
+    return Simd::sum_of(total);
+  }
+  static void store_values(std::uint8_t* out, __m512i q) { Simd::store_low16(out, q); }
+};
 
-// Byte dot products.
+// Codes of one or two bytes.
 struct ByteColumns : Columns, IntegerSums<Simd> {
   static constexpr int kLargestValue = 127;
 
   static Simd::Sum dot(Simd::Sum sum, __m512i c, __m512i q) {
     return Simd::sum_of(_mm512_dpbusd_epi32(Simd::int_of(sum), c, q));
   }
-  // The broadcast belongs to the load. Written out because GCC takes words that several instructions read into general
-  // registers, from where every broadcast costs a slot on one of the two vector ports.
+  // Written out as in WordColumns.
   static Simd::Sum dot_at(Simd::Sum sum, __m512i c, const std::uint8_t* q) {
     __m512i total = Simd::int_of(sum);
     asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(total) : "v"(c), "m"(*reinterpret_cast<const std::int32_t*>(q)));
     return Simd::sum_of(total);
+  }
+};
+
+// Codes of one byte: lines of four inputs. A lane holds the rows 4q, 4q + 2, 4q + 1, 4q + 3 of its column: the words of
+// two row pairs side by side, as they come.
+struct OneByteColumns : ByteColumns {
+  static constexpr int kLineInputs = 4;
+  static constexpr int kScaleInputs = kBandWidth / 2;  // 128 would leave the error of a product above 1 %
+
+  // The line from the upper bytes of the words of row pairs 2q and 2q + 1.
+  static __m512i upper_bytes(__m512i words, __m512i next_words) {
+    return _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAA, _mm512_srli_epi16(words, 8), next_words);
+  }
+  static void store_values(std::uint8_t* out, __m512i q) {
+    const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q), order));
   }
 };
 

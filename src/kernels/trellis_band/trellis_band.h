@@ -45,6 +45,12 @@ struct BlockOps {
   void (*swiglu)(const float* gate, const float* up, int count, float* out);
 };
 
+// Codebooks that a kernel may read, as codebook_bit of registry.h has them. Constants, because that function must not
+// be shared with instruction-set files.
+constexpr std::uint8_t kMul1Only = 1u << static_cast<int>(codec::Codebook::kMul1);
+constexpr std::uint8_t kPairBooks =  // a value is the sum of the two halves of the state's product
+    1u << static_cast<int>(codec::Codebook::k3inst) | 1u << static_cast<int>(codec::Codebook::kMcg);
+
 // One way of multiplying rows by bands. A prepared row is an opaque record of row_bytes(in) bytes, filled block by
 // block (blocks may be stored by different threads), 64-byte aligned.
 struct BandKernel {
