@@ -1,6 +1,8 @@
 // The JSON of a tuned table: the founding documents' keys, and "entries".
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -47,6 +49,23 @@ Json entry_json(const TunedEntry& entry) {
           {"best", config_json(entry.best)},
           {"default", config_json(entry.fallback)},
           {"measured", measured}};
+}
+
+// "(2, 4)" or "(3,)"; empty if the text is neither.
+std::vector<int> parse_tuple(const std::string& text) {
+  std::vector<int> widths;
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  if (text.size() < 3 || text.front() != '(' || text.back() != ')') return {};
+  for (std::size_t i = 1; i + 1 < text.size(); ++i) {
+    if (!is_digit(text[i])) {
+      if (text[i] != ',' && text[i] != ' ') return {};
+      continue;
+    }
+    if (is_digit(text[i - 1])) return {};  // widths have one digit
+    widths.push_back(text[i] - '0');
+  }
+  std::sort(widths.begin(), widths.end());
+  return widths;
 }
 
 // Reading. `at` names the place for messages.
@@ -99,6 +118,47 @@ struct Reader {
     c.use_fp32_acc = fp32.get<bool>();
     c.kernel_variant = text(json, "kernel_variant", at);
     return c;
+  }
+
+  // A count as an object key.
+  int key(const std::string& text, const std::string& at) const {
+    int value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > kMost) {
+      fail(at, fmt::format("'{}' is no positive integer", text));
+    }
+    return value;
+  }
+
+  std::map<int, int> mapping(const Json& json, const char* name) const {
+    std::map<int, int> result;
+    if (!json.contains(name)) return result;
+    const Json& object = json[name];
+    if (!object.is_object()) fail(name, "expected an object");
+    for (const auto& [width, value] : object.items()) {
+      result[key(width, name)] = integer(object, width.c_str(), 1, kMost, name);
+    }
+    return result;
+  }
+
+  // tokens -> hidden size -> widths -> kernel
+  std::vector<LookupEntry> lookup(const Json& json) const {
+    const std::string at = "lookup_table";
+    std::vector<LookupEntry> result;
+    const Json& table = member(json, "lookup_table", "file");
+    if (!table.is_object()) fail(at, "expected an object");
+    for (const auto& [tokens, by_hidden] : table.items()) {
+      if (!by_hidden.is_object()) fail(at, fmt::format("'{}' is no object", tokens));
+      for (const auto& [hidden, by_widths] : by_hidden.items()) {
+        if (!by_widths.is_object()) fail(at, fmt::format("'{}' is no object", hidden));
+        for (const auto& [widths, one] : by_widths.items()) {
+          const std::vector<int> parsed = parse_tuple(widths);
+          if (parsed.empty()) fail(at, fmt::format("'{}' is no tuple of widths", widths));
+          result.push_back({key(tokens, at), key(hidden, at), parsed, config(one, at + "." + tokens)});
+        }
+      }
+    }
+    return result;
   }
 
   MoeLayerTraits layer(const Json& json, const std::string& at) const {
@@ -155,9 +215,9 @@ struct Reader {
 };
 
 // What the documents call mappings: for a width, the tile of the kernel chosen for the most tokens of layers that have
-// only that width.
+// only that width; what was read from a file otherwise.
 void add_mappings(const TunedTable& table, Json& json) {
-  Json tiles = Json::object(), workers = Json::object();
+  std::map<int, int> tiles = table.tile_size_mapping, workers = table.simdgroup_mapping;
   for (int bits = FAIRWAY_MIN_BITS; bits <= FAIRWAY_MAX_BITS; ++bits) {
     const TunedEntry* widest = nullptr;
     for (const TunedEntry& entry : table.entries) {
@@ -166,14 +226,35 @@ void add_mappings(const TunedTable& table, Json& json) {
       }
     }
     if (widest == nullptr) continue;
-    tiles[std::to_string(bits)] = widest->best.tile_size_n;
-    workers[std::to_string(bits)] = widest->best.simdgroups;
+    tiles[bits] = widest->best.tile_size_n;
+    workers[bits] = widest->best.simdgroups;
   }
-  json["tile_size_mapping"] = std::move(tiles);
-  json["simdgroup_mapping"] = std::move(workers);
+  const auto object = [](const std::map<int, int>& mapping) {
+    Json result = Json::object();
+    for (const auto& [bits, value] : mapping) result[std::to_string(bits)] = value;
+    return result;
+  };
+  json["tile_size_mapping"] = object(tiles);
+  json["simdgroup_mapping"] = object(workers);
+}
+
+void read_adaptation(const Reader& read, const Json& json, TunedTable& table) {
+  const Json& adapts = read.member(json, "adaptation_enabled", "file");
+  if (!adapts.is_boolean()) read.fail("file", "'adaptation_enabled' is not true or false");
+  table.adaptation_enabled = adapts.get<bool>();
+  table.adaptation_history_len = read.integer(json, "adaptation_history_len", 1, Reader::kMost, "file");
+  table.benchmark_count = read.integer(json, "benchmark_count", 0, Reader::kMost, "file");
 }
 
 }  // namespace
+
+std::vector<LookupEntry> TunedTable::lookup_entries() const {
+  std::vector<LookupEntry> all = lookup;
+  for (const TunedEntry& entry : entries) {
+    all.push_back({entry.tokens, entry.layer.hidden, entry.layer.widths(), entry.best});
+  }
+  return all;
+}
 
 std::string TunedTable::to_json() const {
   Json json = {{"schema_version", kSchema},
@@ -185,12 +266,12 @@ std::string TunedTable::to_json() const {
                {"revision", revision},
                {"date", date}};
   add_mappings(*this, json);
-  Json lookup = Json::object();
-  for (const TunedEntry& entry : entries) {
-    lookup[std::to_string(entry.tokens)][std::to_string(entry.layer.hidden)][tuple_text(entry.layer.widths())] =
-        config_json(entry.best);
+  Json by_call = Json::object();
+  for (const LookupEntry& entry : lookup_entries()) {
+    by_call[std::to_string(entry.tokens)][std::to_string(entry.hidden)][tuple_text(entry.widths)] =
+        config_json(entry.config);
   }
-  json["lookup_table"] = std::move(lookup);
+  json["lookup_table"] = std::move(by_call);
   json["adaptation_enabled"] = adaptation_enabled;
   json["adaptation_history_len"] = adaptation_history_len;
   json["benchmark_count"] = benchmark_count;
@@ -204,19 +285,25 @@ TunedTable TunedTable::from_json(const std::string& text, const std::string& sou
   const Reader read{source};
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) read.fail("file", "not JSON");
+  TunedTable table;
+  table.tile_size_mapping = read.mapping(json, "tile_size_mapping");
+  table.simdgroup_mapping = read.mapping(json, "simdgroup_mapping");
+  const bool documents_format = json.is_object() && !json.contains("schema_version") && json.contains("lookup_table");
+  if (documents_format) {
+    table.device.device_name = read.text(json, "device_name", "file");
+    table.device.device_family = read.text(json, "device_family", "file");
+    table.lookup = read.lookup(json);
+    read_adaptation(read, json, table);
+    return table;
+  }
   const int schema = read.integer(json, "schema_version", 0, Reader::kMost, "file");
   if (schema != kSchema) read.fail("file", fmt::format("schema version {}, expected {}", schema, kSchema));
-  TunedTable table;
   table.device = {read.text(json, "device_name", "file"), read.text(json, "device_family", "file"),
                   read.text(json, "microcode", "file"), read.integer(json, "processors", 1, Reader::kMost, "file"),
                   read.text(json, "registry_hash", "file")};
   table.revision = read.text(json, "revision", "file");
   table.date = read.text(json, "date", "file");
-  const Json& adapts = read.member(json, "adaptation_enabled", "file");
-  if (!adapts.is_boolean()) read.fail("file", "'adaptation_enabled' is not true or false");
-  table.adaptation_enabled = adapts.get<bool>();
-  table.adaptation_history_len = read.integer(json, "adaptation_history_len", 1, Reader::kMost, "file");
-  table.benchmark_count = read.integer(json, "benchmark_count", 0, Reader::kMost, "file");
+  read_adaptation(read, json, table);
   const Json& entries = read.list(json, "entries", "file");
   for (std::size_t i = 0; i < entries.size(); ++i) {
     table.entries.push_back(read.entry(entries[i], fmt::format("entries[{}]", i)));

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -50,6 +51,13 @@ struct DeviceStamp {
 };
 DeviceStamp this_device_stamp();
 
+// A line of the documents' "lookup_table".
+struct LookupEntry {
+  int tokens, hidden;
+  std::vector<int> widths;  // distinct, ascending
+  KernelConfig config;
+};
+
 class TunedTable {
  public:
   static constexpr int kSchema = 1;
@@ -60,6 +68,12 @@ class TunedTable {
   bool adaptation_enabled = true;
   int adaptation_history_len = 100;
   int benchmark_count = 0;  // kernels timed, over all entries
+  // Of a file in the documents' format, which has no entries. Its kernels may be of devices that have no rows here.
+  std::vector<LookupEntry> lookup;
+  std::map<int, int> tile_size_mapping, simdgroup_mapping;  // by width
+
+  // The documents' view: `lookup`, and a line for every entry.
+  std::vector<LookupEntry> lookup_entries() const;
 
   // Replaces the entry for the same call, or adds it.
   void put(TunedEntry entry);
@@ -73,7 +87,8 @@ class TunedTable {
   std::optional<Match> find(const MoeLayerTraits& layer, int tokens, int threads, const std::string& activations) const;
 
   std::string to_json() const;
-  // Error(kBadInput) names `source` and what is wrong. Unknown keys are ignored, known ones checked.
+  // Error(kBadInput) names `source` and what is wrong. Unknown keys are ignored, known ones checked. A text
+  // without "schema_version" is read as the documents' format.
   static TunedTable from_json(const std::string& text, const std::string& source);
 
   // Writes beside the target and renames over it, so that a reader sees the old file or the new one, and two writers
