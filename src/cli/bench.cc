@@ -38,16 +38,6 @@ std::string shell_quoted(const std::string& text) {
   return quoted + "'";
 }
 
-// As typed, from the kernel's record of this process; the program by its name, wherever it was started from.
-std::string command_line() {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  while (!text.empty() && text.back() == '\0') text.pop_back();
-  text.erase(0, text.substr(0, text.find('\0')).rfind('/') + 1);  // npos + 1 is 0
-  std::replace(text.begin(), text.end(), '\0', ' ');
-  return text;
-}
-
 void fill_defaults(BenchOptions& options) {
   if (options.threads.empty()) options.threads = {backend::cpu_info().cores};
   if (options.batch.empty())
@@ -128,6 +118,16 @@ void add_kind(CLI::App& bench_command, Invocation& call, const std::string& kind
 
 }  // namespace
 
+// As typed, from the kernel's record of this process; the program by its name, wherever it was started from.
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  while (!text.empty() && text.back() == '\0') text.pop_back();
+  text.erase(0, text.substr(0, text.find('\0')).rfind('/') + 1);  // npos + 1 is 0
+  std::replace(text.begin(), text.end(), '\0', ' ');
+  return text;
+}
+
 Json bench_document(const BenchOptions& options, const Json& model, Json results) {
   const std::time_t now = std::time(nullptr);
   return {{"schema", "fairway-bench-1"},
@@ -184,6 +184,7 @@ void add_bench_command(CLI::App& app, Invocation& call) {
            "fairway bench prefill --model-path models/books-moe --prompt-len 512 --threads 1,2");
   add_kind(*command, call, "moe", "Time of the expert block of one layer, cycling through the layers",
            "fairway bench moe --model-path glm-synth --batch 1,4,16,32,64,256 --threads 1,2");
+  add_bench_selection(*command, call);
 }
 
 }  // namespace fairway::cli

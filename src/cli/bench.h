@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/cli.h"
 #include "cli/machine_ceiling.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -48,11 +49,17 @@ Json bench_document(const BenchOptions& options, const Json& model, Json results
 // one.
 std::string source_revision();
 
+// The command as typed, the program by its name.
+std::string command_line();
+
 // Random token ids, the same in every run.
 std::vector<int> random_prompt(int length, int vocab_size);
 
 Json bench_decode(const BenchOptions& options, std::string& text);
 Json bench_prefill(const BenchOptions& options, std::string& text);
 Json bench_moe(const BenchOptions& options, std::string& text);
+
+// `fairway bench selection`, which has options of its own.
+void add_bench_selection(CLI::App& bench_command, Invocation& call);
 
 }  // namespace fairway::cli

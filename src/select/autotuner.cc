@@ -22,6 +22,7 @@ namespace fairway::select {
 namespace {
 
 constexpr int kLeastAdaptSamples = 5;
+constexpr int kSureRounds = 3;  // before these, only candidates twice as slow as the best are given up
 constexpr double kConfidence = 0.95;
 
 std::vector<int> distinct(std::vector<int> widths) {
@@ -236,7 +237,7 @@ MixedBPWAutoTuner::TuneReport MixedBPWAutoTuner::tune(std::span<const TuneLayer>
     for (std::size_t i = 0; i < tasks.size() && report.complete; ++i) {
       TuneTask& task = *tasks[i];
       if (!task.contest.round(task.timer, r < options.warmup, options.cancel)) report.complete = false;
-      task.contest.drop_hopeless();
+      task.contest.drop_hopeless(task.contest.rounds() < kSureRounds ? 1.0 : 0.1);
       if (options.progress) {
         const int done = r * static_cast<int>(tasks.size()) + static_cast<int>(i) + 1;
         const double spent = options.budget_seconds > 0 ? seconds() / options.budget_seconds : 0;

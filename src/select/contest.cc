@@ -12,6 +12,7 @@ namespace {
 
 constexpr double kLeastSampleSeconds = 1e-3;  // shorter calls are repeated
 constexpr int kLeastSamples = 3;
+constexpr int kLeastToDrop = 2;  // one bad sample is no verdict
 constexpr double kConfidence = 0.95;
 constexpr double kLeastGain = 0.01;
 
@@ -38,14 +39,15 @@ bool Contest::round(CallTimer& timer, bool warmup, const std::atomic<bool>* canc
   return true;
 }
 
-void Contest::drop_hopeless(double margin) {
-  if (rounds_ < kLeastSamples) return;
+void Contest::drop_hopeless(double margin, int keep) {
+  if (rounds_ < kLeastToDrop) return;
   double best = 0;
   for (std::size_t c = 0; c < candidates_.size(); ++c) {
     const double own = median(static_cast<int>(c));
     if (in_[c] && (best == 0 || own < best)) best = own;
   }
   for (std::size_t c = 1; c < candidates_.size(); ++c) {
+    if (static_cast<int>(c) == keep) continue;
     in_[c] = in_[c] && *std::min_element(samples_[c].begin(), samples_[c].end()) <= best * (1 + margin);
   }
 }

@@ -17,9 +17,9 @@ class Contest {
   // leaves no samples. Stops between samples once *cancel is true and then keeps nothing of the round; false if so.
   bool round(CallTimer& timer, bool warmup, const std::atomic<bool>* cancel = nullptr);
 
-  // Candidates that cannot win any more are not called again: their fastest sample is slower by `margin` than the
-  // median of the best, after at least three samples. The default stays.
-  void drop_hopeless(double margin = 0.1);
+  // Candidates that cannot win any more are not called again: their fastest sample is slower by the fraction `margin`
+  // than the median of the best, after two rounds or more. The default stays, and candidate `keep`.
+  void drop_hopeless(double margin, int keep = 0);
 
   // Index of the winner: the candidate with the lowest median, if its times are below the default's in the same rounds
   // beyond doubt (Student's t on the ratios, 95 %) and by one per cent or more; else the default, 0.

@@ -1,0 +1,111 @@
+// One cell: a contest of all candidates, three choices among them, and the learner on replayed times.
+#include "cli/selection_study.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "cli/signals.h"
+
+namespace fairway::cli {
+namespace {
+
+using select::Contest;
+using select::MoeCandidate;
+
+constexpr int kSeeds = 20;
+constexpr int kSteadyCalls = 200;
+
+int index_of(const std::vector<MoeCandidate>& all, const MoeCandidate& candidate) {
+  return static_cast<int>(std::find(all.begin(), all.end(), candidate) - all.begin());
+}
+
+std::vector<MoeCandidate> all_candidates(const select::SelectorOptions& options, const select::CallTimer& timer,
+                                         const MoeCandidate& tuned) {
+  std::vector<MoeCandidate> all = legal_candidates(options.policy, timer.traits(), timer.tokens());
+  for (const MoeCandidate& more :
+       promising_candidates(options.policy, timer.traits(), timer.tokens(), options.threads, options.slack)) {
+    if (index_of(all, more) == static_cast<int>(all.size())) all.push_back(more);
+  }
+  if (index_of(all, tuned) == static_cast<int>(all.size())) all.push_back(tuned);
+  return all;
+}
+
+// Four significant digits are far beyond the noise.
+double rounded(double value) {
+  const double scale = std::pow(10, 3 - std::floor(std::log10(value)));
+  return std::round(value * scale) / scale;
+}
+
+Json measured_json(const Contest& contest) {
+  Json all = Json::array();
+  for (int i = 0; i < static_cast<int>(contest.candidates().size()); ++i) {
+    Json samples = Json::array();
+    for (const double sample : contest.samples(i)) samples.push_back(rounded(sample));
+    all.push_back({{"kernel", contest.candidates()[static_cast<std::size_t>(i)].name()},
+                   {"median_ms", rounded(contest.median(i))},
+                   {"samples_ms", std::move(samples)}});
+  }
+  return all;
+}
+
+// The learner, called with times drawn from what was measured.
+void replay_online(const Contest& contest, const select::CallTimer& timer, select::SelectorOptions options,
+                   SelectionCell& cell) {
+  options.learn = true;
+  double regret = 0, steady = 0;
+  for (int seed = 1; seed <= kSeeds; ++seed) {
+    options.learner.seed = static_cast<std::uint64_t>(seed);
+    std::mt19937_64 random(static_cast<std::uint64_t>(seed));
+    select::KernelSelector selector(options);
+    const auto call = [&] {
+      const auto decision = selector.decide(timer.traits(), timer.tokens());
+      const auto& samples = contest.samples(index_of(contest.candidates(), decision.candidate()));
+      const double time = samples[random() % samples.size()];
+      selector.record(decision, time);
+      return contest.median(index_of(contest.candidates(), decision.candidate()));
+    };
+    for (int i = 0; i < kOnlineCalls; ++i) call();
+    const auto decision = selector.decide(timer.traits(), timer.tokens());
+    const int current = decision.site->learner == nullptr ? decision.index : decision.site->learner->current();
+    const MoeCandidate& chosen = decision.site->candidates[static_cast<std::size_t>(current)];
+    regret += contest.median(index_of(contest.candidates(), chosen)) / cell.oracle_ms - 1;
+    double time = 0;
+    for (int i = 0; i < kSteadyCalls; ++i) time += call();
+    steady += time / kSteadyCalls / cell.heuristic_ms - 1;
+  }
+  cell.online_regret = regret / kSeeds;
+  cell.online_steady = steady / kSeeds;
+}
+
+}  // namespace
+
+bool study_cell(select::CallTimer& timer, const select::SelectorOptions& options, const select::TunedTable& table,
+                int rounds, SelectionCell& cell) {
+  select::KernelSelector by_rules(options), by_table(options, table);
+  const MoeCandidate heuristic = by_rules.decide(timer.traits(), timer.tokens()).candidate();
+  const MoeCandidate tuned = by_table.decide(timer.traits(), timer.tokens()).candidate();
+  Contest contest(all_candidates(options, timer, tuned));
+  for (int r = 0; r <= rounds; ++r) {
+    if (!contest.round(timer, r == 0, &cancel_requested())) return false;
+    contest.drop_hopeless(contest.rounds() < 3 ? 1.0 : 0.1, index_of(contest.candidates(), tuned));
+  }
+  int oracle = 0;
+  for (int i = 1; i < static_cast<int>(contest.candidates().size()); ++i) {
+    if (contest.is_in(i) && contest.median(i) < contest.median(oracle)) oracle = i;
+  }
+  const auto median_of = [&](const MoeCandidate& c) { return contest.median(index_of(contest.candidates(), c)); };
+  cell.tokens = timer.tokens();
+  cell.heuristic = heuristic.name();
+  cell.tuned = tuned.name();
+  cell.oracle = contest.candidates()[static_cast<std::size_t>(oracle)].name();
+  cell.oracle_ms = contest.median(oracle);
+  cell.heuristic_ms = median_of(heuristic);
+  cell.heuristic_regret = cell.heuristic_ms / cell.oracle_ms - 1;
+  cell.tuned_regret = median_of(tuned) / cell.oracle_ms - 1;
+  replay_online(contest, timer, options, cell);
+  cell.measured = measured_json(contest);
+  return true;
+}
+
+}  // namespace fairway::cli

@@ -1,0 +1,35 @@
+// How much time selection loses against the best kernel there is, for one kind of call: what `fairway bench selection`
+// measures cell by cell.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/output.h"
+#include "select/contest.h"
+#include "select/kernel_selector.h"
+
+namespace fairway::cli {
+
+// One geometry, bit mix and number of tokens. Regrets are fractions of the oracle's time: (chosen - oracle) / oracle,
+// by medians.
+struct SelectionCell {
+  std::string geometry, mix;
+  int tokens = 0;
+  std::string heuristic, tuned, oracle;  // candidates by name
+  double oracle_ms = 0, heuristic_ms = 0;
+  double heuristic_regret = 0, tuned_regret = 0;
+  double online_regret = 0;  // after kOnlineCalls calls from an empty history, mean over seeds
+  double online_steady = 0;  // time of later calls, exploration included, to the default's, minus 1; mean over seeds
+  Json measured;             // every candidate: name, median and samples
+};
+
+constexpr int kOnlineCalls = 20;
+
+// Times every legal row, and the tiles worth trying, in rounds. Candidates slower than twice the best leave after one
+// round, those 10 % slower after three. The online learner then runs on draws from these very samples: its decisions
+// are its own, the times are this run's. False if cancelled.
+bool study_cell(select::CallTimer& timer, const select::SelectorOptions& options, const select::TunedTable& table,
+                int rounds, SelectionCell& cell);
+
+}  // namespace fairway::cli
