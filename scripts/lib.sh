@@ -5,7 +5,8 @@ set -euo pipefail
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 # What a build needs, what the tests need on top, and what the checks of .ci/run need on top of both.
-build_packages=(g++ cmake ninja-build nlohmann-json3-dev libcli11-dev libfmt-dev libicu-dev libboost-dev)
+build_packages=(g++ cmake ninja-build nlohmann-json3-dev libcli11-dev libfmt-dev libicu-dev libboost-dev
+  prometheus-cpp-dev)
 test_packages=(libgtest-dev libgmock-dev)
 check_packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev git python3)
 
