@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <ctime>
+#include <map>
 #include <memory>
 
 #include "backend/cpu/features.h"
@@ -153,9 +155,9 @@ Json recommendations(const SelectionOptions& options, const std::vector<Selectio
       for (const SelectionCell& cell : cells) {
         if (cell.geometry != geometry || cell.tokens != tokens) continue;
         ++mixes;
-        for (const Json& kernel : cell.measured) {
-          auto& [sum, count] = loss[kernel["kernel"].get<std::string>()];
-          sum += kernel["median_ms"].get<double>() / cell.oracle_ms;
+        for (const SelectionCell::Measured& kernel : cell.measured) {
+          auto& [sum, count] = loss[kernel.kernel];
+          sum += kernel.median_ms / cell.oracle_ms;
           ++count;
         }
       }
@@ -175,6 +177,23 @@ Json recommendations(const SelectionOptions& options, const std::vector<Selectio
   return all;
 }
 
+// Four significant digits are far beyond the noise.
+double rounded(double value) {
+  const double scale = std::pow(10, 3 - std::floor(std::log10(value)));
+  return std::round(value * scale) / scale;
+}
+
+Json measured_json(const SelectionCell& cell) {
+  Json all = Json::array();
+  for (const SelectionCell::Measured& kernel : cell.measured) {
+    Json samples = Json::array();
+    for (const double sample : kernel.samples_ms) samples.push_back(rounded(sample));
+    all.push_back(
+        {{"kernel", kernel.kernel}, {"median_ms", rounded(kernel.median_ms)}, {"samples_ms", std::move(samples)}});
+  }
+  return all;
+}
+
 Json document_of(const SelectionOptions& options, const select::SelectorOptions& selector, const Study& study) {
   Json results = Json::array();
   for (const SelectionCell& cell : study.cells) {
@@ -189,7 +208,7 @@ Json document_of(const SelectionOptions& options, const select::SelectorOptions&
                        {"tuned_regret", cell.tuned_regret},
                        {"online_regret", cell.online_regret},
                        {"online_steady", cell.online_steady},
-                       {"measured", cell.measured}});
+                       {"measured", measured_json(cell)}});
   }
   return {{"schema", "fairway-selection-1"},
           {"kind", "selection"},

@@ -2,7 +2,6 @@
 #include "cli/selection_study.h"
 
 #include <algorithm>
-#include <cmath>
 #include <random>
 
 #include "cli/signals.h"
@@ -31,20 +30,11 @@ std::vector<MoeCandidate> all_candidates(const select::SelectorOptions& options,
   return all;
 }
 
-// Four significant digits are far beyond the noise.
-double rounded(double value) {
-  const double scale = std::pow(10, 3 - std::floor(std::log10(value)));
-  return std::round(value * scale) / scale;
-}
-
-Json measured_json(const Contest& contest) {
-  Json all = Json::array();
+std::vector<SelectionCell::Measured> measured_in(const Contest& contest) {
+  std::vector<SelectionCell::Measured> all;
+  all.reserve(contest.candidates().size());
   for (int i = 0; i < static_cast<int>(contest.candidates().size()); ++i) {
-    Json samples = Json::array();
-    for (const double sample : contest.samples(i)) samples.push_back(rounded(sample));
-    all.push_back({{"kernel", contest.candidates()[static_cast<std::size_t>(i)].name()},
-                   {"median_ms", rounded(contest.median(i))},
-                   {"samples_ms", std::move(samples)}});
+    all.push_back({contest.candidates()[static_cast<std::size_t>(i)].name(), contest.median(i), contest.samples(i)});
   }
   return all;
 }
@@ -104,7 +94,7 @@ bool study_cell(select::CallTimer& timer, const select::SelectorOptions& options
   cell.heuristic_regret = cell.heuristic_ms / cell.oracle_ms - 1;
   cell.tuned_regret = median_of(tuned) / cell.oracle_ms - 1;
   replay_online(contest, timer, options, cell);
-  cell.measured = measured_json(contest);
+  cell.measured = measured_in(contest);
   return true;
 }
 

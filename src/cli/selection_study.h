@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "cli/output.h"
 #include "select/contest.h"
 #include "select/kernel_selector.h"
 
@@ -21,7 +20,12 @@ struct SelectionCell {
   double heuristic_regret = 0, tuned_regret = 0;
   double online_regret = 0;  // after kOnlineCalls calls from an empty history, mean over seeds
   double online_steady = 0;  // time of later calls, exploration included, to the default's, minus 1; mean over seeds
-  Json measured;             // every candidate: name, median and samples
+  struct Measured {
+    std::string kernel;
+    double median_ms;
+    std::vector<double> samples_ms;
+  };
+  std::vector<Measured> measured;  // every candidate
 };
 
 constexpr int kOnlineCalls = 20;

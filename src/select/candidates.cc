@@ -133,7 +133,7 @@ std::vector<MoeCandidate> legal_candidates(const Policy& policy, const MoeLayerT
 
 std::vector<MoeCandidate> promising_candidates(const Policy& policy, const MoeLayerTraits& traits, int tokens,
                                                int threads, double slack) {
-  const std::vector<MoeCandidate> legal = legal_candidates(policy, traits, tokens);
+  std::vector<MoeCandidate> legal = legal_candidates(policy, traits, tokens);
   if (legal.size() == 1 && !policy.kernel.empty()) return legal;
   struct Priced {
     MoeCandidate candidate;

@@ -196,6 +196,17 @@ void Learner::reset() {
   plan_exploration();
 }
 
+bool Learner::is_faster(int a, int b) const {
+  const Arm &one = arms_[static_cast<std::size_t>(a)], &other = arms_[static_cast<std::size_t>(b)];
+  return a != b && one.n >= kLeastSamples && other.n >= kLeastSamples && one.mean < other.mean * (1 - kLeastGain) &&
+         one.mean + one.half < other.mean - other.half;
+}
+
+bool Learner::beats(int a, int b) const {
+  const std::lock_guard lock(mutex_);
+  return is_faster(a, b);
+}
+
 std::vector<double> Learner::samples(int arm) const {
   const std::lock_guard lock(mutex_);
   return arms_.at(static_cast<std::size_t>(arm)).history.samples();
@@ -242,16 +253,11 @@ bool Learner::notice_change(const LatencyHistory& history) const {
 // Another arm becomes current if it is faster beyond doubt; of several the one with the lowest mean.
 void Learner::reconsider() {
   const int current = this->current();
-  const Arm& now = arms_[static_cast<std::size_t>(current)];
-  if (now.n < kLeastSamples) return;
   int best = current;
-  double lowest = now.mean * (1 - kLeastGain);
   for (int arm = 0; arm < static_cast<int>(arms_.size()); ++arm) {
-    const Arm& other = arms_[static_cast<std::size_t>(arm)];
-    if (arm == current || other.n < kLeastSamples || other.mean >= lowest) continue;
-    if (other.mean + other.half >= now.mean - now.half) continue;
-    best = arm;
-    lowest = other.mean;
+    const bool lower =
+        best == current || arms_[static_cast<std::size_t>(arm)].mean < arms_[static_cast<std::size_t>(best)].mean;
+    if (lower && is_faster(arm, current)) best = arm;
   }
   if (best == current) return;
   ++switches_;

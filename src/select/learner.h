@@ -66,6 +66,9 @@ class Learner {
   void adapt_exploration_rate(double performance_stability);
   void reset();
 
+  // True if arm a is faster than arm b beyond doubt: the rule by which the current arm changes.
+  bool beats(int a, int b) const;
+
   std::vector<double> samples(int arm) const;
   std::uint64_t switches() const;  // changes of the current arm so far
   std::uint64_t records() const;   // times recorded so far
@@ -79,6 +82,7 @@ class Learner {
     double mean = 0, half = 0;
   };
   static void summarize(Arm& arm, double t);
+  bool is_faster(int a, int b) const;
   bool notice_change(const LatencyHistory& history) const;
   void reconsider();
   void decay_exploration();

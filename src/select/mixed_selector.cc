@@ -85,12 +85,10 @@ MixedSelection MixedKernelSelector::select(const MixedRequest& request) {
       if (every.contains(bucket.kernels[arm])) legal |= std::uint32_t{1} << arm;
     }
     const Learner::Pick pick = bucket.learner->choose(legal);
-    const bool learned = !bucket.learner->samples(pick.arm).empty();
     if (pick.explored) {
       selection.kernel = bucket.kernels[static_cast<std::size_t>(pick.arm)];
       selection.reason = "exploration";
-    } else if (pick.arm != ruled && learned &&
-               (bucket.learner->switches() > 0 || bucket.learner->samples(ruled).empty())) {
+    } else if (bucket.learner->beats(pick.arm, ruled)) {
       selection.kernel = bucket.kernels[static_cast<std::size_t>(pick.arm)];
       selection.reason = "history";
     }

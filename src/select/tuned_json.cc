@@ -154,7 +154,7 @@ struct Reader {
         for (const auto& [widths, one] : by_widths.items()) {
           const std::vector<int> parsed = parse_tuple(widths);
           if (parsed.empty()) fail(at, fmt::format("'{}' is no tuple of widths", widths));
-          result.push_back({key(tokens, at), key(hidden, at), parsed, config(one, at + "." + tokens)});
+          result.push_back({key(tokens, at), key(hidden, at), parsed, config(one, fmt::format("{}.{}", at, tokens))});
         }
       }
     }
