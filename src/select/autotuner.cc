@@ -88,9 +88,9 @@ MixedBPWAutoTuner::MixedBPWAutoTuner(std::string device_name, std::filesystem::p
   state_->config_path = std::move(config_path);
   std::string why;
   if (auto table = TunedTable::load_if_usable(state_->config_path, why)) state_->table = std::move(*table);
-  if (state_->device_name == this_device_name()) {
-    state_->table.device = this_device_stamp();
-  } else {
+  // Whatever device the table is meant for, what is measured is measured on this machine.
+  state_->table.device = this_device_stamp();
+  if (state_->device_name != this_device_name()) {
     state_->table.device.device_name = state_->device_name;
     state_->table.device.device_family = device_profile(state_->device_name).family;
   }
@@ -371,7 +371,8 @@ std::string MixedBPWAutoTuner::export_config(const std::filesystem::path& path) 
 
 MixedBPWAutoTuner MixedBPWAutoTuner::load_config(const std::filesystem::path& path) {
   TunedTable table = TunedTable::load(path);
-  MixedBPWAutoTuner tuner(table.device.device_name, {});
+  MixedBPWAutoTuner tuner;
+  tuner.state_->device_name = table.device.device_name;  // may be one that this version does not know
   tuner.state_->table = std::move(table);
   tuner.state_->config_path = path;
   return tuner;

@@ -219,6 +219,21 @@ TEST(AutoTuner, ExportsAndLoads) {
   std::filesystem::remove_all(path.parent_path());
 }
 
+TEST(AutoTuner, LoadsWhatIsMeantForOtherDevices) {
+  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "another_device.json";
+  const std::string text = MixedBPWAutoTuner("M4 Max").export_config(path);
+  EXPECT_EQ(MixedBPWAutoTuner::load_config(path).device_family(), "M4");
+  EXPECT_EQ(MixedBPWAutoTuner::load_config(path).table().to_json(), text);
+
+  TunedTable table = MixedBPWAutoTuner().table();
+  table.device.device_name = "a processor that this version has never heard of";
+  table.save(path);
+  const MixedBPWAutoTuner loaded = MixedBPWAutoTuner::load_config(path);
+  EXPECT_EQ(loaded.device_name(), table.device.device_name);
+  EXPECT_TRUE(loaded.select_kernel(4, 4096, {2}));
+  std::filesystem::remove(path);
+}
+
 TEST(AutoTuner, ReadsTheDocumentsFormat) {
   const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "documents_format.json";
   std::ofstream(path) << R"json({"device_name": "M4 Max", "device_family": "M4",

@@ -1,0 +1,1 @@
+"""Trellis-coded layers: loading, kernel selection, dispatch and tuning."""
