@@ -14,6 +14,7 @@ namespace fairway::select {
 namespace {
 
 constexpr int kLeastSamples = 5;     // of an arm that wins or loses a comparison
+constexpr int kLeastToSurprise = 3;  // of an arm that another one surprises: the spread of two says little
 constexpr int kLatest = 5;           // samples that are compared with the earlier ones
 constexpr double kLeastGain = 0.02;  // of the mean, below which arms are equal
 // Samples that leave the earlier interval must do so at this confidence: a mistake costs the arm its history.
@@ -28,6 +29,10 @@ std::uint64_t mix(std::uint64_t x) {  // the finalizer of SplitMix64
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
   x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
   return x ^ (x >> 31);
+}
+
+std::uint32_t first_bits(int count) {
+  return count >= 32 ? ~std::uint32_t{0} : (std::uint32_t{1} << count) - 1;
 }
 
 std::uint32_t as_threshold(double rate) {
@@ -93,6 +98,7 @@ Learner::Learner(int arms, int preferred, const LearnerOptions& options)
     : options_(checked(options)),
       first_(preferred),
       current_(preferred),
+      existing_(first_bits(arms)),
       threshold_(as_threshold(options.exploration)),
       sweep_left_(options.sweep_calls) {
   if (arms < 1 || arms > kMaxArms || preferred < 0 || preferred >= arms) {
@@ -111,8 +117,15 @@ Learner::Pick Learner::choose(std::uint32_t legal) {
   const auto is_legal = [legal](int arm) { return (legal >> arm & 1) != 0; };
   const std::uint64_t call = calls_.fetch_add(1, std::memory_order_relaxed);
   const int current = current_.load(std::memory_order_relaxed);
-  const int next = next_.load(std::memory_order_relaxed);
-  if (next != current && is_legal(next)) {
+  int next = next_.load(std::memory_order_relaxed);
+  if (!is_legal(next)) {
+    // Not for this caller. Its explorations go to the next arm that it may take, and probes do not wait for another.
+    const std::uint32_t able = legal & existing_.load(std::memory_order_relaxed);
+    const std::uint32_t others = std::rotr(able & ~(std::uint32_t{1} << current), next);
+    next = others == 0 ? current : (next + std::countr_zero(others)) % kMaxArms;
+    probes_.store(0, std::memory_order_relaxed);
+  }
+  if (next != current) {
     bool explore = mix(options_.seed + call) >> 32 < threshold_.load(std::memory_order_relaxed);
     if (sweep_left_.load(std::memory_order_relaxed) > 0) {
       explore = explore || sweep_left_.fetch_sub(1, std::memory_order_relaxed) % 2 == 1;
@@ -133,20 +146,28 @@ void Learner::record(int arm, double milliseconds) {
   }
   ++records_;
   Arm& timed = arms_[static_cast<std::size_t>(arm)];
-  // A probe far below what was known of the arm: a few more, to learn whether it was chance.
-  const double spread = timed.n < kLeastSamples ? 0 : timed.half * std::sqrt(timed.n);
-  const bool surprise = arm == dethroned_ && arm != current() && timed.n >= kLeastSamples &&
-                        milliseconds < timed.mean - std::max(spread, kLeastGain * timed.mean);
+  const bool surprise = surprises(arm, milliseconds);
   timed.history.add(milliseconds);
-  if (notice_change(timed.history)) timed.history.keep_latest(kLatest);
+  if (notice_change(timed.history)) forget_earlier(timed.history);
   summarize(timed, t_[static_cast<std::size_t>(timed.history.size() - 1)]);
   reconsider();
   if (records_ % kRecordsPerDecay == 0) decay_exploration();
   if (surprise && arm != current() && probes_.load(std::memory_order_relaxed) == 0) {
     next_.store(arm, std::memory_order_relaxed);
-    probes_.store(kLatest - 1, std::memory_order_relaxed);
+    probes_.store(timed.n < kLeastSamples ? kLeastSamples - timed.n : kLatest - 1, std::memory_order_relaxed);
   }
   if (probes_.load(std::memory_order_relaxed) == 0) plan_exploration();
+}
+
+// True if a few more calls of the arm should show at once whether this time of it was chance: one far below what was
+// known of the arm that was current before, or, of an arm that is hardly known, far below those of the current arm.
+bool Learner::surprises(int arm, double milliseconds) const {
+  if (arm == current() || options_.exploration == 0) return false;
+  const Arm& timed = arms_[static_cast<std::size_t>(arm)];
+  const bool is_new = timed.n < kLeastSamples;
+  const Arm& known = is_new ? arms_[static_cast<std::size_t>(current())] : timed;
+  if (known.n < kLeastToSurprise || (!is_new && arm != dethroned_)) return false;
+  return milliseconds < known.mean - std::max(known.half * std::sqrt(known.n), kLeastGain * known.mean);
 }
 
 // The more the times of the current arm agree, the less there is to find out.
@@ -168,6 +189,7 @@ int Learner::add_arm() {
     throw Error(ErrorKind::kUsage, fmt::format("learner: more than {} arms", kMaxArms));
   }
   arms_.push_back(Arm{LatencyHistory(options_.history)});
+  existing_.store(first_bits(static_cast<int>(arms_.size())), std::memory_order_relaxed);
   plan_exploration();
   return static_cast<int>(arms_.size()) - 1;
 }
@@ -191,6 +213,7 @@ void Learner::reset() {
   threshold_.store(as_threshold(options_.exploration), std::memory_order_relaxed);
   sweep_left_.store(options_.sweep_calls, std::memory_order_relaxed);
   probes_.store(0, std::memory_order_relaxed);
+  calls_.store(0, std::memory_order_relaxed);
   dethroned_ = -1;
   records_ = switches_ = turn_ = 0;
   plan_exploration();
@@ -200,11 +223,6 @@ bool Learner::is_faster(int a, int b) const {
   const Arm &one = arms_[static_cast<std::size_t>(a)], &other = arms_[static_cast<std::size_t>(b)];
   return a != b && one.n >= kLeastSamples && other.n >= kLeastSamples && one.mean < other.mean * (1 - kLeastGain) &&
          one.mean + one.half < other.mean - other.half;
-}
-
-bool Learner::beats(int a, int b) const {
-  const std::lock_guard lock(mutex_);
-  return is_faster(a, b);
 }
 
 std::vector<double> Learner::samples(int arm) const {
@@ -250,15 +268,38 @@ bool Learner::notice_change(const LatencyHistory& history) const {
   return std::abs(is - was) > half(change_t_, 0, earlier) + half(t_, earlier, n);
 }
 
+// Keeps the latest samples, without those of them that are still from before the change: a single one among few widens
+// the interval so much that an arm which is seldom explored could not win or lose a comparison for thousands of calls.
+void Learner::forget_earlier(LatencyHistory& history) {
+  const double was = history.mean(0, history.size() - kLatest);
+  history.keep_latest(kLatest);
+  std::vector<double> latest = history.samples();
+  std::nth_element(latest.begin(), latest.begin() + kLatest / 2, latest.end());
+  const double is = latest[kLatest / 2];
+  while (history.size() > 1 && std::abs(history.at(0) - was) < std::abs(history.at(0) - is)) {
+    history.keep_latest(history.size() - 1);
+  }
+}
+
+int Learner::best_against(int than, std::uint32_t legal) const {
+  int best = than;
+  for (int arm = 0; arm < static_cast<int>(arms_.size()); ++arm) {
+    const bool lower =
+        best == than || arms_[static_cast<std::size_t>(arm)].mean < arms_[static_cast<std::size_t>(best)].mean;
+    if ((legal >> arm & 1) != 0 && lower && is_faster(arm, than)) best = arm;
+  }
+  return best;
+}
+
+int Learner::better_than(int arm, std::uint32_t legal) const {
+  const std::lock_guard lock(mutex_);
+  return best_against(arm, legal);
+}
+
 // Another arm becomes current if it is faster beyond doubt; of several the one with the lowest mean.
 void Learner::reconsider() {
   const int current = this->current();
-  int best = current;
-  for (int arm = 0; arm < static_cast<int>(arms_.size()); ++arm) {
-    const bool lower =
-        best == current || arms_[static_cast<std::size_t>(arm)].mean < arms_[static_cast<std::size_t>(best)].mean;
-    if (lower && is_faster(arm, current)) best = arm;
-  }
+  const int best = best_against(current, ~std::uint32_t{0});
   if (best == current) return;
   ++switches_;
   dethroned_ = current;
@@ -272,7 +313,7 @@ void Learner::plan_exploration() {
   const int count = static_cast<int>(arms_.size()), current = this->current();
   if (count < 2) return next_.store(current, std::memory_order_relaxed);
   ++turn_;
-  if (dethroned_ >= 0 && dethroned_ != current && turn_ % kCallsPerProbe == 0) {
+  if (options_.exploration > 0 && dethroned_ >= 0 && dethroned_ != current && turn_ % kCallsPerProbe == 0) {
     next_.store(dethroned_, std::memory_order_relaxed);
     probes_.store(1, std::memory_order_relaxed);
     return;

@@ -4,7 +4,8 @@
 // current arm changes only when the confidence intervals of the two means separate and the gain is worth it, so equal
 // arms do not take turns. An arm whose latest times have left the interval of its earlier ones forgets the earlier
 // ones: that is how a kernel that became slow, or fast again, is noticed. An arm that lost its place is probed now and
-// then, and several times in a row as soon as a probe surprises.
+// then, and several times in a row as soon as a probe surprises; so is an arm that is hardly known once a time of it is
+// far below those of the current arm.
 #pragma once
 
 #include <atomic>
@@ -16,7 +17,7 @@ namespace fairway::select {
 
 struct LearnerOptions {
   int history = 100;                // latest times kept per arm, 10..10000
-  double exploration = 0.05;        // share of calls, 0..1
+  double exploration = 0.05;        // share of calls, 0..1; 0: nothing is tried after the sweep, nor probed
   double least_exploration = 0.01;  // what it decays to
   double confidence = 0.95;         // of the intervals, more than 0 and less than 1
   int sweep_calls = 0;              // of the first calls so many alternate between the current arm and new ones
@@ -53,7 +54,7 @@ class Learner {
     int arm;
     bool explored;
   };
-  // legal: bit a set if arm a may be taken; at least one bit must be set.
+  // legal: bit a set if arm a may be taken; at least one arm that exists must be among them.
   Pick choose(std::uint32_t legal = ~std::uint32_t{0});
 
   // The time of a call that ran this arm. Times that are not positive and finite are ignored.
@@ -64,10 +65,11 @@ class Learner {
   double exploration_rate() const;
   // Lowers the rate towards its least: performance_stability 1 halves it, 0 leaves it. Also called by record.
   void adapt_exploration_rate(double performance_stability);
-  void reset();
+  void reset();  // to what it was when it was new; arms that were added stay
 
-  // True if arm a is faster than arm b beyond doubt: the rule by which the current arm changes.
-  bool beats(int a, int b) const;
+  // The arm of the lowest mean among the legal ones that are faster than this one beyond doubt, which is the rule by
+  // which the current arm changes; the arm itself if there is none.
+  int better_than(int arm, std::uint32_t legal) const;
 
   std::vector<double> samples(int arm) const;
   std::uint64_t switches() const;  // changes of the current arm so far
@@ -81,9 +83,12 @@ class Learner {
     int n = 0;
     double mean = 0, half = 0;
   };
+  bool surprises(int arm, double milliseconds) const;
   static void summarize(Arm& arm, double t);
   bool is_faster(int a, int b) const;
   bool notice_change(const LatencyHistory& history) const;
+  static void forget_earlier(LatencyHistory& history);
+  int best_against(int than, std::uint32_t legal) const;
   void reconsider();
   void decay_exploration();
   void lower_exploration(double stability);
@@ -93,6 +98,7 @@ class Learner {
   const int first_;
   std::vector<double> t_, change_t_;  // quantiles by degrees of freedom, of an interval and of a change
   std::atomic<int> current_, next_{0}, probes_{0};
+  std::atomic<std::uint32_t> existing_;   // a bit for each arm
   std::atomic<std::uint32_t> threshold_;  // exploration rate times 2^32
   std::atomic<std::uint64_t> calls_{0};
   std::atomic<int> sweep_left_;

@@ -79,18 +79,17 @@ MixedSelection MixedKernelSelector::select(const MixedRequest& request) {
   for (const std::string& name : every) {
     if (bucket.kernels.size() < static_cast<std::size_t>(Learner::kMaxArms)) arm_of(bucket, name);
   }
-  if (selection.reason != "memory_pressure") {
+  // Short of memory nothing is tried and nothing that was learned with more of it counts.
+  if (selection.memory_pressure <= kHighPressure) {
     std::uint32_t legal = 0;
     for (std::size_t arm = 0; arm < bucket.kernels.size(); ++arm) {
       if (every.contains(bucket.kernels[arm])) legal |= std::uint32_t{1} << arm;
     }
     const Learner::Pick pick = bucket.learner->choose(legal);
-    if (pick.explored) {
-      selection.kernel = bucket.kernels[static_cast<std::size_t>(pick.arm)];
-      selection.reason = "exploration";
-    } else if (bucket.learner->beats(pick.arm, ruled)) {
-      selection.kernel = bucket.kernels[static_cast<std::size_t>(pick.arm)];
-      selection.reason = "history";
+    const int arm = pick.explored ? pick.arm : learned_arm(bucket, ruled, legal);
+    if (arm != ruled) {
+      selection.kernel = bucket.kernels[static_cast<std::size_t>(arm)];
+      selection.reason = pick.explored ? "exploration" : "history";
     }
   }
   selection.exploration_rate = bucket.learner->exploration_rate();
@@ -198,6 +197,16 @@ void MixedKernelSelector::reset() {
   stats_ = {};
 }
 
+// What runs instead of the kernel of the rules. It keeps its place until another one is faster than it beyond doubt:
+// the kernel of the rules may come back, and arms that are equal do not take turns.
+int MixedKernelSelector::learned_arm(Bucket& bucket, int ruled, std::uint32_t legal) {
+  const auto it = bucket.in_use.find(ruled);
+  const int now = it == bucket.in_use.end() || (legal >> it->second & 1) == 0 ? ruled : it->second;
+  const int arm = bucket.learner->better_than(now, legal);
+  if (arm != now) bucket.in_use[ruled] = arm;
+  return arm;
+}
+
 int MixedKernelSelector::arm_of(Bucket& bucket, std::string_view kernel) {
   const auto it = std::find(bucket.kernels.begin(), bucket.kernels.end(), kernel);
   if (it != bucket.kernels.end()) return static_cast<int>(it - bucket.kernels.begin());
@@ -215,7 +224,7 @@ MixedKernelSelector::Bucket& MixedKernelSelector::bucket_of(std::string_view nam
   options.least_exploration = std::min(options_.min_exploration_rate, options_.initial_exploration_rate);
   options.confidence = options_.confidence_threshold;
   options.seed = options_.seed;
-  Bucket bucket{{std::string(first_kernel)}, std::make_unique<Learner>(1, 0, options)};
+  Bucket bucket{{std::string(first_kernel)}, std::make_unique<Learner>(1, 0, options), {}};
   return buckets_.emplace(std::string(name), std::move(bucket)).first->second;
 }
 

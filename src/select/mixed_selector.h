@@ -1,5 +1,6 @@
 // Selection by kernel family name with feedback: the selector of the founding documents. Rules of the device family
-// come first; recorded latencies overrule them once they are beyond doubt; a small share of calls explores.
+// come first; recorded latencies overrule them once they are beyond doubt; a small share of calls explores. Latencies
+// are kept per bucket of batches, so requests of one bucket that the rules tell apart by their widths share them.
 //
 // This is the face for programs that run kernels by name and time them themselves (and for Python). The engine's own
 // MoE layers select rows with their tiles through kernel_selector.h, which learns with the same Learner.
@@ -93,9 +94,11 @@ class MixedKernelSelector {
   struct Bucket {
     std::vector<std::string> kernels;  // arm -> name
     std::unique_ptr<Learner> learner;
+    std::map<int, int> in_use;  // arm of the rules -> arm that took its place; without an entry, none did
   };
   MixedSelection by_rules(const MixedRequest& request, const KernelSet& available) const;
   int arm_of(Bucket& bucket, std::string_view kernel);
+  static int learned_arm(Bucket& bucket, int ruled, std::uint32_t legal);
   Bucket& bucket_of(std::string_view name, std::string_view first_kernel);
 
   const MixedSelectorOptions options_;
