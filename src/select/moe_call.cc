@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "fairway/error.h"
@@ -92,13 +93,16 @@ MoeLayerTraits describe_moe_layer(const std::vector<kernels::ExpertWeights>& exp
 
 MoeLayerTraits moe_traits(int hidden, int intermediate, int experts, int top_k, int always_on, std::uint8_t codebooks,
                           std::vector<TupleShare> mix) {
+  const double shares =
+      std::accumulate(mix.begin(), mix.end(), 0.0, [](double sum, const TupleShare& part) { return sum + part.share; });
   const bool routed = experts > 0 && top_k > 0 && top_k <= experts;
   if (hidden < 1 || intermediate < 1 || always_on < 0 || (!routed && (experts != 0 || top_k != 0 || always_on == 0)) ||
-      mix.empty()) {
+      !(shares > 0) || !std::isfinite(shares)) {
     throw Error(ErrorKind::kUsage,
-                fmt::format("MoE layer of hidden size {}, {} experts of {}, top {}, {} always on and {} bit tuples; "
-                            "expected sizes of 1 or more, at most as many experts per token as there are, and a mix",
-                            hidden, experts, intermediate, top_k, always_on, mix.size()));
+                fmt::format("MoE layer of hidden size {}, {} experts of {}, top {}, {} always on and {} bit tuples "
+                            "of shares that add up to {}; expected sizes of 1 or more, at most as many experts per "
+                            "token as there are, and a mix",
+                            hidden, experts, intermediate, top_k, always_on, mix.size(), shares));
   }
   MoeLayerTraits traits{hidden, intermediate, experts, top_k, always_on, codebooks, std::move(mix), 0};
   return finished(std::move(traits));

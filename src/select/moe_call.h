@@ -32,13 +32,13 @@ struct MoeLayerTraits {
 MoeLayerTraits describe_moe_layer(const std::vector<kernels::ExpertWeights>& experts,
                                   const std::vector<kernels::ExpertWeights>& always_on, int top_k, int hidden);
 
-// The same for a layer that exists only as numbers. mix: shares are normalised; Error(kUsage) for sizes below 1 or an
-// empty mix.
+// The same for a layer that exists only as numbers. mix: shares are normalised; Error(kUsage) for sizes below 1, or a
+// mix that is empty or whose shares have no finite positive sum.
 MoeLayerTraits moe_traits(int hidden, int intermediate, int experts, int top_k, int always_on, std::uint8_t codebooks,
                           std::vector<TupleShare> mix);
 
-// Groups that a call is expected to form: how many experts get m tokens, for every m that at least one in a thousand
-// experts gets. Tokens choose their experts alike and independently.
+// Groups that a call is expected to form: how many experts get m tokens, for every m where that number is a thousandth
+// or more. Tokens choose their experts alike and independently.
 struct GroupSize {
   int m;
   double experts;  // expected number

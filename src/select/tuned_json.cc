@@ -168,10 +168,11 @@ struct Reader {
       if (bits.size() != 3) fail(at, "'bits' needs three widths");
       std::uint8_t width[3];
       for (std::size_t i = 0; i < 3; ++i) {
-        if (!bits[i].is_number_integer() || bits[i].get<int>() < FAIRWAY_MIN_BITS ||
-            bits[i].get<int>() > FAIRWAY_MAX_BITS)
+        const auto value = bits[i].is_number_integer() ? bits[i].get<std::int64_t>() : 0;
+        if (value < FAIRWAY_MIN_BITS || value > FAIRWAY_MAX_BITS) {
           fail(at, fmt::format("a width is not {} to {}", FAIRWAY_MIN_BITS, FAIRWAY_MAX_BITS));
-        width[i] = bits[i].get<std::uint8_t>();
+        }
+        width[i] = static_cast<std::uint8_t>(value);
       }
       mix.push_back({{width[0], width[1], width[2]}, positive(member(part, "share", at), "share", at)});
     }

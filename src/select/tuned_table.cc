@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -55,6 +56,13 @@ double work_of(const MoeLayerTraits& t) {
 }
 double ratio(double a, double b) {
   return a > b ? a / b : b / a;
+}
+
+// What a file says may hold anything; a line for the user holds no control characters.
+std::string one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, '?');
+  return text;
 }
 
 std::string variant_of(const kernels::KernelRow& row) {
@@ -136,7 +144,8 @@ std::optional<TunedTable::Match> TunedTable::find(const MoeLayerTraits& layer, i
 void TunedTable::save(const fs::path& path) const {
   std::error_code error;
   if (path.has_parent_path()) fs::create_directories(path.parent_path(), error);
-  const fs::path draft = path.string() + fmt::format(".{}.tmp", ::getpid());
+  static std::atomic<unsigned> drafts{0};  // threads of this process have their own, too
+  const fs::path draft = path.string() + fmt::format(".{}.{}.tmp", ::getpid(), drafts++);
   {
     std::ofstream file(draft, std::ios::binary | std::ios::trunc);
     file << to_json() << '\n';
@@ -172,12 +181,15 @@ std::optional<TunedTable> TunedTable::load_if_usable(const fs::path& path, std::
     TunedTable table = load(path);
     const DeviceStamp here = this_device_stamp();
     const auto differs = [&](const char* what, const std::string& theirs, const std::string& ours) {
-      why = fmt::format("{} is not used: it was made for {} '{}', this is '{}'; run `fairway autotune`", path.string(),
-                        what, theirs, ours);
+      why = one_line(fmt::format("{} is not used: it was made for {} '{}', this is '{}'; run `fairway autotune`",
+                                 path.string(), what, theirs, ours));
       return std::nullopt;
     };
     if (table.device.device_name != here.device_name) {
       return differs("device", table.device.device_name, here.device_name);
+    }
+    if (table.device.device_family != here.device_family) {  // the same processor with less switched on
+      return differs("device family", table.device.device_family, here.device_family);
     }
     if (table.device.microcode != here.microcode) {
       return differs("microcode", table.device.microcode, here.microcode);
@@ -187,7 +199,7 @@ std::optional<TunedTable> TunedTable::load_if_usable(const fs::path& path, std::
     }
     return table;
   } catch (const Error& e) {
-    why = fmt::format("{} is not used: {}", path.string(), e.what());
+    why = one_line(fmt::format("{} is not used: {}", path.string(), e.what()));
     return std::nullopt;
   }
 }

@@ -96,8 +96,8 @@ class TunedTable {
   void save(const std::filesystem::path& path) const;
   static TunedTable load(const std::filesystem::path& path);  // Error(kResource) if it cannot be read
 
-  // Empty, with a line for the user in `why`, if the file is missing (no line), damaged, of another schema, of another
-  // device, or made for other rows.
+  // Empty if the file is missing, and, with one line for the user in `why`, if it is damaged, of another schema, of
+  // another device, family or microcode, or made for other rows.
   static std::optional<TunedTable> load_if_usable(const std::filesystem::path& path, std::string& why);
 };
 
