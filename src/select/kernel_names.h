@@ -13,7 +13,7 @@
 
 namespace fairway::select {
 
-// Names that may be chosen; empty: all that have a row or are an alias of one that runs here.
+// Names that may be chosen.
 using KernelSet = std::set<std::string, std::less<>>;
 
 struct KernelName {
@@ -26,7 +26,7 @@ struct NameQuery {
   int batch_size = 1;                     // tokens of the call, >= 1
   bool use_fp32_acc = false;              // the _fp32acc form
   std::optional<kernels::BitTuple> bits;  // widths of all experts, if they agree
-  const KernelSet* available = nullptr;   // null: what runs on this machine
+  const KernelSet* available = nullptr;   // null: all that have a row, or are an alias of one, that runs here
   const DeviceProfile* device = nullptr;  // null: this machine
 };
 

@@ -13,7 +13,7 @@
 namespace fairway::select {
 namespace {
 
-// Half of the first calls of a site go to candidates that were not timed yet, until each has a few times.
+// Half of the first calls of a site go to the candidates with the fewest times: enough to know two or three of them.
 constexpr int kSweepCalls = 20;
 
 std::uint64_t site_key(std::uint64_t layer, int bucket) {
@@ -43,7 +43,7 @@ const char* reason_name(Reason reason) {
 int token_bucket(int tokens) {
   if (tokens <= 64) return tokens;
   int step = 8;
-  while (tokens >= 16 * step) step *= 2;
+  while (tokens / 16 >= step) step *= 2;
   return tokens / step * step;
 }
 
