@@ -112,12 +112,14 @@ std::vector<GroupSize> expected_groups(const MoeLayerTraits& traits, int tokens)
   std::vector<GroupSize> groups;
   if (traits.experts > 0) {
     const double p = static_cast<double>(traits.top_k) / traits.experts;
-    // Binomial(tokens, p) by logarithms: the tails of a thousand tokens underflow otherwise.
+    // Binomial(tokens, p) by logarithms, each term from the one before: the tails of a thousand tokens underflow
+    // otherwise. Not by lgamma, which writes a global, and threads come here at once.
+    double log_share = tokens * std::log1p(-p);
     for (int m = 1; m <= tokens; ++m) {
       double share = 1;
       if (p < 1) {
-        share = std::exp(std::lgamma(tokens + 1.0) - std::lgamma(m + 1.0) - std::lgamma(tokens - m + 1.0) +
-                         m * std::log(p) + (tokens - m) * std::log1p(-p));
+        log_share += std::log((tokens - m + 1.0) / m) + std::log(p) - std::log1p(-p);
+        share = std::exp(log_share);
       } else if (m < tokens) {
         continue;
       }

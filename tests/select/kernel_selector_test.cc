@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <climits>
 #include <random>
@@ -24,7 +25,6 @@ using kernels::BitTuple;
 using test::kAvx512Machine;
 using test::kLargeBatch;
 using test::kMcg;
-using test::kMul1;
 using test::kPrefill4;
 using test::layer;
 using test::on;
@@ -226,6 +226,7 @@ TEST(KernelSelector, EightThreadsMayDecideAndRecordAtOnce) {
   KernelSelector selector(options(true), tuned_table({tuned_entry(64, kLargeBatch)}));
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       std::mt19937_64 random(static_cast<std::uint64_t>(t));
@@ -251,6 +252,12 @@ TEST(KernelSelector, EightThreadsMayDecideAndRecordAtOnce) {
   EXPECT_EQ(chosen, static_cast<std::uint64_t>(kThreads) * kCalls);
   EXPECT_EQ(recorded, chosen);
 }
+
+#ifdef FAIRWAY_SANITIZED_HEAP
+constexpr std::uint32_t kMostNanoseconds = 10000;  // instrumented code says nothing about the cost
+#else
+constexpr std::uint32_t kMostNanoseconds = 1000;
+#endif
 
 // The bar itself, 100 ns and 1 us, is shown by a benchmark on a machine that does nothing else.
 TEST(KernelSelector, ADecisionOnAKnownSiteAllocatesNothingAndCostsLittle) {
@@ -279,7 +286,7 @@ TEST(KernelSelector, ADecisionOnAKnownSiteAllocatesNothingAndCostsLittle) {
     const std::uint32_t p50 = nanoseconds[kDecisions / 2], p99 = nanoseconds[kDecisions * 99 / 100];
     fmt::print("a decision on a known site, {}: p50 {} ns, p99 {} ns (with the clock)\n",
                learn ? "learning" : "not learning", p50, p99);
-    EXPECT_LE(p50, 1000u);
+    EXPECT_LE(p50, kMostNanoseconds);
   }
 }
 

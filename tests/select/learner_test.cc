@@ -260,6 +260,7 @@ TEST(Learner, EightThreadsMayChooseAndRecordAtOnce) {
   Learner learner(4, 0, options);
   const SimulatedArms arms{{1.0, 0.8, 1.2, 1.1}};
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       std::mt19937_64 random(static_cast<std::uint64_t>(t));

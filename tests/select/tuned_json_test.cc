@@ -221,7 +221,7 @@ TEST_F(TunedJson, TwoHundredDamagedFilesDoNotCrash) {
   for (std::uint64_t seed = 1; seed <= 200; ++seed) {
     std::mt19937_64 random(seed);
     std::string damaged = damage(text, random);
-    if (seed % 2 == 0) damaged = damage(damaged + " ", random);
+    if (seed % 2 == 0) damaged = damage(damaged.append(1, ' '), random);
     write(damaged);
     std::string why;
     const auto table = TunedTable::load_if_usable(path_, why);

@@ -7,8 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -222,6 +223,7 @@ TEST(TunedTable, ProcessesThatSaveAtOnceLeaveOneOfTheirFiles) {
   std::vector<pid_t> children;
   for (int writer = 1; writer <= 2; ++writer) {
     const TunedTable table = table_of_writer(writer);
+    std::fflush(nullptr);  // or the child may print it again
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
