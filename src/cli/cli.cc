@@ -91,6 +91,7 @@ void add_commands(CLI::App& app, Invocation& call) {
   add_kernels_command(app, call);
   add_bench_command(app, call);
   add_synth_command(app, call);
+  add_verify_command(app, call);
 }
 
 }  // namespace

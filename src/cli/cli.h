@@ -38,6 +38,7 @@ void add_inspect_command(CLI::App& app, Invocation& call);
 void add_kernels_command(CLI::App& app, Invocation& call);
 void add_bench_command(CLI::App& app, Invocation& call);
 void add_synth_command(CLI::App& app, Invocation& call);
+void add_verify_command(CLI::App& app, Invocation& call);
 
 // Parses, runs, reports errors; returns the process's exit code. Throws nothing.
 int run_cli(int argc, const char* const* argv);
