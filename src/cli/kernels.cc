@@ -79,8 +79,8 @@ std::string row_line(const KernelRow& row, std::uint32_t features, std::size_t i
   const std::string runs = lacking == 0 ? "yes" : "no: needs " + backend::cpu_feature_names(lacking);
   return fmt::format(fmt::runtime(kLineFormat), row.id, id_width, row.op, weights_name(row.weights),
                      kernels::activations_name(row.activations), kernels::codes_name(row.codes),
-                     kernels::numerics_name(row.numerics), joined(codebook_names(row.codebooks)), bits_text(row), m_text(row),
-                     tile_text(row.tile), runs);
+                     kernels::numerics_name(row.numerics), joined(codebook_names(row.codebooks)), bits_text(row),
+                     m_text(row), tile_text(row.tile), runs);
 }
 
 std::string table(std::uint32_t features) {

@@ -21,7 +21,9 @@ TEST(Cli, EveryCommandHasHelpWithExampleAndExitCodes) {
                                                           {"bench", "prefill"},
                                                           {"bench", "moe"},
                                                           {"synth"},
-                                                          {"verify"}};
+                                                          {"verify"},
+                                                          {"explain"},
+                                                          {"autotune"}};
   for (std::vector<std::string> command : commands) {
     command.push_back("--help");
     const ProcessResult result = run_fairway(command);
