@@ -1,4 +1,4 @@
-// fairway autotune: what it measures, writes, and keeps after Ctrl-C.
+// fairway autotune and optimize: what they measure, write, and keep after Ctrl-C.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -123,6 +123,55 @@ TEST(Autotune, RefusesWhatItCannotTune) {
   expect_error(autotune({"--geometry", "demo", "--batch-sizes", "1", "--iterations", "1", "--output",
                          "/proc/no-such-place/table.json"}),
                3, "/proc/no-such-place/table.json");
+}
+
+ProcessResult optimize(std::vector<std::string> more) {
+  std::vector<std::string> args = {"optimize", "--geometry", "demo", "--threads", "1", "--iterations", "3"};
+  args.insert(args.end(), more.begin(), more.end());
+  return run_fairway(args);
+}
+
+TEST(Optimize, StructuresWithOneAndTwoWorkers) {
+  const ProcessResult result = optimize({"--structural", "--batch-sizes", "8", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const nlohmann::json json = result.json();
+  expect_keys(json, {"threads", "layers", "output", "stop", "comparisons"});
+  ASSERT_EQ(json["comparisons"].size(), 1u);
+  std::set<std::string> structures;
+  std::set<int> workers;
+  for (const nlohmann::json& kernel : json["comparisons"][0]["results"]) {
+    structures.insert(kernel["structure"]);
+    workers.insert(kernel["workers"].get<int>());
+  }
+  EXPECT_EQ(structures.size(), 4u) << json["comparisons"][0];
+  EXPECT_EQ(workers, (std::set<int>{1, 2}));
+}
+
+TEST(Optimize, TilesOfOneKernel) {
+  const ProcessResult result = optimize({"--kernel", "moe_trellis_swiglu_grouped", "--batch-sizes", "16", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const nlohmann::json results = result.json()["comparisons"][0]["results"];
+  EXPECT_GT(results.size(), 5u);
+  for (std::size_t i = 1; i < results.size(); ++i) EXPECT_GE(results[i]["ms"], results[i - 1]["ms"]);
+}
+
+TEST(Optimize, AllAsTextWritesNothingUnlessAsked) {
+  const TempDir dir;
+  const ProcessResult plain = optimize({"--all", "--batch-sizes", "1"});
+  ASSERT_EQ(plain.code, 0) << plain.err;
+  EXPECT_TRUE(contains(plain.out, "to default")) << plain.out;
+  EXPECT_FALSE(contains(plain.out, "in the file")) << plain.out;
+  const std::string file = (dir.path() / "table.json").string();
+  ASSERT_EQ(optimize({"--all", "--batch-sizes", "1", "--output", file}).code, 0);
+  EXPECT_EQ(nlohmann::json::parse(read_file(file))["entries"].size(), 1u);
+}
+
+TEST(Optimize, RefusesWhatItCannotCompare) {
+  expect_error(optimize({}), 2, "--structural");
+  expect_error(optimize({"--all", "--structural"}), 2, "--structural");
+  expect_error(optimize({"--kernel", "warp_drive"}), 2, "warp_drive");
+  expect_error(optimize({"--all", "--profile", "mixed_bpw_fairway_glm47"}), 2, "--profile");
+  expect_error(run_fairway({"optimize", "--all", "--profile", "unheard_of"}), 2, "unheard_of");
 }
 
 }  // namespace

@@ -23,7 +23,8 @@ TEST(Cli, EveryCommandHasHelpWithExampleAndExitCodes) {
                                                           {"synth"},
                                                           {"verify"},
                                                           {"explain"},
-                                                          {"autotune"}};
+                                                          {"autotune"},
+                                                          {"optimize"}};
   for (std::vector<std::string> command : commands) {
     command.push_back("--help");
     const ProcessResult result = run_fairway(command);
