@@ -87,6 +87,7 @@ void add_common_options(CLI::App& command, BenchOptions& options) {
                   "Buffer that measures the memory ceiling (default: 512, or four times the cache if that is more)")
       ->check(number_in(8, 1 << 20));
   add_kernel_options(command, options.kernels);
+  add_start_options(command, options.start);
 }
 
 void add_kind(CLI::App& bench_command, Invocation& call, const std::string& kind, const std::string& description,

@@ -9,6 +9,7 @@
 #include "cli/machine_ceiling.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/selection.h"
 
 namespace fairway::cli {
 
@@ -16,6 +17,7 @@ struct BenchOptions {
   std::string kind;  // "decode", "prefill" or "moe"
   std::string model, output, routing = "uniform";
   KernelOptions kernels;
+  StartOptions start;
   std::vector<int> threads, batch;  // filled with defaults before a benchmark starts
   int prompt_len = 0, decode_tokens = 64, warmup = 1, runs = 5;
   int ceiling_mib = 0;         // buffer of the memory ceiling; 0: as large as the machine's caches ask for

@@ -13,12 +13,11 @@ namespace {
 
 using Engines = std::map<int, engine::Engine>;  // by thread count
 
-Engines load_engines(const BenchOptions& options) {
-  const select::Policy policy = make_policy(options.kernels);
+Engines load_engines(const BenchOptions& options, const StartPolicies& policies) {
   Engines engines;
   for (const int threads : options.threads) {
     if (!engines.contains(threads))
-      engines.emplace(threads, load_engine(options.model, threads, policy, options.profile));
+      engines.emplace(threads, load_engine(options.model, threads, policies.at(threads), options.profile));
   }
   return engines;
 }
@@ -84,21 +83,25 @@ void add_profiles(const BenchOptions& options, const StageSamples& stages, Json&
   }
 }
 
-Json finish(const BenchOptions& options, Engines& engines, const std::vector<BenchCell>& cells, double weight_bytes,
-            int tokens, std::string& text) {
+Json finish(const BenchOptions& options, Engines& engines, const StartPolicies& policies,
+            const std::vector<BenchCell>& cells, double weight_bytes, int tokens, std::string& text) {
   Json results = Json::array();
   for (const BenchCell& cell : cells) {
     results.push_back(cell_json(cell, engines.at(cell.threads), weight_bytes, tokens));
     text += cell_text(results.back());
   }
   text += fmt::format("kernel: {}\n", busiest_kernel(engines.begin()->second.counters()));
-  return bench_document(options, model_json(engines.begin()->second.model()), std::move(results));
+  policies.print_explanations();
+  Json document = bench_document(options, model_json(engines.begin()->second.model()), std::move(results));
+  document["selection"] = policies.json();
+  return document;
 }
 
 }  // namespace
 
 Json bench_decode(const BenchOptions& options, std::string& text) {
-  Engines engines = load_engines(options);
+  const StartPolicies policies(options.kernels, options.start, options.threads);
+  Engines engines = load_engines(options, policies);
   const engine::Engine& first = engines.begin()->second;
   check_length(first, std::int64_t{options.prompt_len} + options.decode_tokens + 1,
                "--prompt-len plus --decode-tokens");
@@ -111,13 +114,14 @@ Json bench_decode(const BenchOptions& options, std::string& text) {
     return result.decode_seconds;
   });
   const double bytes = static_cast<double>(first.model().weight_bytes_per_token()) * options.decode_tokens;
-  Json document = finish(options, engines, cells, bytes, options.decode_tokens, text);
+  Json document = finish(options, engines, policies, cells, bytes, options.decode_tokens, text);
   if (options.profile) add_profiles(options, stages, document["results"], text);
   return document;
 }
 
 Json bench_prefill(const BenchOptions& options, std::string& text) {
-  Engines engines = load_engines(options);
+  const StartPolicies policies(options.kernels, options.start, options.threads);
+  Engines engines = load_engines(options, policies);
   const engine::Engine& first = engines.begin()->second;
   check_length(first, std::int64_t{options.prompt_len} + 1, "--prompt-len");
   const std::vector<int> prompt = random_prompt(options.prompt_len, first.model().config().vocab_size);
@@ -127,7 +131,7 @@ Json bench_prefill(const BenchOptions& options, std::string& text) {
   const int passes =
       (options.prompt_len + engine::EngineOptions().prefill_chunk - 1) / engine::EngineOptions().prefill_chunk;
   const double bytes = static_cast<double>(first.model().checkpoint().file_bytes()) * passes;
-  return finish(options, engines, cells, bytes, options.prompt_len, text);
+  return finish(options, engines, policies, cells, bytes, options.prompt_len, text);
 }
 
 }  // namespace fairway::cli

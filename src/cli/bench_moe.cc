@@ -20,9 +20,10 @@ namespace {
 constexpr int kMinEvaluations = 5;  // per combination and round
 
 struct Workers {
-  explicit Workers(int threads) : pool(threads) {}
+  Workers(int threads, const select::Policy& their_policy) : pool(threads), policy(their_policy) {}
   backend::ThreadPool pool;
   backend::Workspace workspace;
+  const select::Policy& policy;
 };
 
 struct Stored {
@@ -80,15 +81,15 @@ struct Work {
 
 class MoeBench {
  public:
-  MoeBench(const BenchOptions& options, const model::Model& model)
-      : options_(options), model_(model), policy_(make_policy(options.kernels)) {
+  MoeBench(const BenchOptions& options, const model::Model& model, const StartPolicies& policies)
+      : options_(options), model_(model) {
     const int hidden = model.config().hidden_size;
     const int most = *std::max_element(options.batch.begin(), options.batch.end());
     x_.resize(static_cast<std::size_t>(most) * hidden);
     y_.resize(x_.size());
     std::normal_distribution<float> normal;
     for (float& value : x_) value = normal(random_);
-    for (const int threads : options.threads) workers_.try_emplace(threads, threads);
+    for (const int threads : options.threads) workers_.try_emplace(threads, threads, policies.at(threads));
   }
 
   // Median milliseconds per layer over one round's evaluations.
@@ -132,7 +133,7 @@ class MoeBench {
     std::fill(y_.begin(), y_.end(), 0.0f);
     const auto forward = uniform ? moe::moe_forward_routed : moe::moe_forward;
     const auto start = std::chrono::steady_clock::now();
-    forward(layer, x_.data(), batch, hidden, y_.data(), policy_, context, scratch_, work.counters);
+    forward(layer, x_.data(), batch, hidden, y_.data(), workers.policy, context, scratch_, work.counters);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     account(layer, batch, seconds, work);
     return seconds;
@@ -160,7 +161,6 @@ class MoeBench {
 
   const BenchOptions& options_;
   const model::Model& model_;
-  select::Policy policy_;
   std::mt19937_64 random_{1};
   std::vector<float> x_, y_;
   std::vector<std::int32_t> order_;
@@ -211,14 +211,14 @@ std::string cell_text(const Json& cell) {
 }  // namespace
 
 Json bench_moe(const BenchOptions& options, std::string& text) {
-  make_policy(options.kernels);  // a wrong name should not wait for the load
+  const StartPolicies policies(options.kernels, options.start, options.threads);  // wrong options before the load
   const model::Model model =
       model::Model::load(options.model, [](int, int) { throw_if_cancelled("loading the model"); });
   if (model.moe_layer_count() == 0) {
     throw Error(ErrorKind::kUsage, fmt::format("{}: the model has no layer with routed experts", options.model));
   }
   touch_pages(model);
-  MoeBench bench(options, model);
+  MoeBench bench(options, model, policies);
   const auto cells = run_rounds(options, [&](int threads, int batch) { return bench.measure(threads, batch); });
   Json results = Json::array();
   text = "threads tokens   ms/layer (min - max)        GB/s  Gweights/s    GMAC/s  of memory  of int8\n";
@@ -235,7 +235,10 @@ Json bench_moe(const BenchOptions& options, std::string& text) {
     fmt::print(stderr, "fairway: note: all experts together are {}; part of them may stay in the {} cache\n",
                human_bytes(static_cast<double>(bytes)), human_bytes(static_cast<double>(backend::cpu_info().l3_bytes)));
   }
-  return bench_document(options, about, std::move(results));
+  policies.print_explanations();
+  Json document = bench_document(options, about, std::move(results));
+  document["selection"] = policies.json();
+  return document;
 }
 
 }  // namespace fairway::cli

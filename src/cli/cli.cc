@@ -79,20 +79,6 @@ int close_stdout(int code) {
   return code == kExitOk ? kExitResource : code;
 }
 
-void add_commands(CLI::App& app, Invocation& call) {
-  app.option_defaults()
-      ->take_last();  // scripts append options to override earlier ones; set before the commands copy it
-  app.require_subcommand(1);
-  app.set_version_flag("--version", fmt::format("fairway {}", kVersion));
-  app.footer(help_footer("fairway run --model models/books-moe --prompt \"It was a dark\" --max-tokens 40"));
-  add_run_command(app, call);
-  add_eval_command(app, call);
-  add_inspect_command(app, call);
-  add_kernels_command(app, call);
-  add_bench_command(app, call);
-  add_synth_command(app, call);
-}
-
 }  // namespace
 
 int exit_code_of(ErrorKind kind) {
@@ -131,6 +117,24 @@ std::string help_footer(const std::string& example) {
       "disk,\n"
       "130 interrupted (a second Ctrl-C ends the program at once).",
       example);
+}
+
+void add_commands(CLI::App& app, Invocation& call) {
+  app.option_defaults()
+      ->take_last();  // scripts append options to override earlier ones; set before the commands copy it
+  app.require_subcommand(1);
+  app.set_version_flag("--version", fmt::format("fairway {}", kVersion));
+  app.footer(help_footer("fairway run --model models/books-moe --prompt \"It was a dark\" --max-tokens 40"));
+  add_run_command(app, call);
+  add_eval_command(app, call);
+  add_inspect_command(app, call);
+  add_kernels_command(app, call);
+  add_bench_command(app, call);
+  add_synth_command(app, call);
+  add_verify_command(app, call);
+  add_explain_command(app, call);
+  add_autotune_command(app, call);
+  add_optimize_command(app, call);
 }
 
 int run_cli(int argc, const char* const* argv) {

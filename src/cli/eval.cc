@@ -11,6 +11,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/report.h"
+#include "cli/selection.h"
 #include "cli/signals.h"
 #include "formats/json.h"
 
@@ -21,6 +22,7 @@ struct EvalOptions {
   std::string model, text, ids, logprobs;
   int threads = 0, window = 1024, stride = 0, windows = 0;
   KernelOptions kernels;
+  StartOptions start;
 };
 
 // Window i is ids [stride * i, stride * i + window]; all but its first token are predicted.
@@ -164,7 +166,7 @@ void check_options(const EvalOptions& options) {
 
 int eval(const EvalOptions& options, bool json) {
   check_options(options);
-  const select::Policy policy = make_policy(options.kernels);
+  const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   engine::Engine engine = load_engine(options.model, options.threads, policy);
   const std::vector<int> ids = token_stream(options, engine);
   const Windows plan =
@@ -187,6 +189,7 @@ int eval(const EvalOptions& options, bool json) {
     print_text(fmt::format("perplexity {:.4f} over {} tokens ({} windows of {}) in {:.2f} s\n", tally.perplexity(),
                            tally.tokens, tally.windows, plan.length, seconds));
   }
+  if (options.start.explain) print_explanations(*policy.selector);
   if (tally.cancelled) fmt::print(stderr, "fairway: interrupted after {} of {} windows\n", tally.windows, plan.count);
   return tally.cancelled ? kExitInterrupted : kExitOk;
 }
@@ -215,6 +218,7 @@ void add_eval_command(CLI::App& app, Invocation& call) {
       ->type_name("OUT");
   add_threads_option(*command, options->threads);
   add_kernel_options(*command, options->kernels);
+  add_start_options(*command, options->start);
   command->callback([options, &call] { call.action = [options, &call] { return eval(*options, call.json); }; });
 }
 

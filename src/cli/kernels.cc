@@ -6,10 +6,10 @@
 
 #include "backend/cpu/features.h"
 #include "cli/cli.h"
+#include "cli/kernel_facts.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/report.h"
-#include "codec/packing.h"
 #include "kernels/common/registry.h"
 
 namespace fairway::cli {
@@ -27,14 +27,6 @@ const char* weights_name(kernels::WeightKind kind) {
       return "trellis";
   }
   return "unknown";
-}
-
-std::vector<std::string> codebook_names(const KernelRow& row) {
-  std::vector<std::string> names;
-  for (const auto codebook : {codec::Codebook::k3inst, codec::Codebook::kMcg, codec::Codebook::kMul1}) {
-    if (row.codebooks & kernels::codebook_bit(codebook)) names.emplace_back(codec::codebook_name(codebook));
-  }
-  return names;
 }
 
 std::string bits_text(const KernelRow& row) {
@@ -60,7 +52,7 @@ Json row_json(const KernelRow& row, std::uint32_t features) {
           {"activations", kernels::activations_name(row.activations)},
           {"numerics", kernels::numerics_name(row.numerics)},
           {"codes", kernels::codes_name(row.codes)},
-          {"codebooks", codebook_names(row)},
+          {"codebooks", codebook_names(row.codebooks)},
           {"bits", bits_text(row)},
           {"use", kernels::use_name(row.use)},
           {"m_min", row.m_min},
@@ -80,10 +72,6 @@ std::string joined(const std::vector<std::string>& names) {
   return text.empty() ? "-" : text;
 }
 
-std::string tile_text(const kernels::Tile& tile) {
-  return tile == kernels::Tile{} ? "-" : fmt::format("{}x{}/{}", tile.m, tile.n, tile.workers);
-}
-
 constexpr const char* kLineFormat = "{:<{}} {:<14} {:<7} {:<4} {:<5} {:<10} {:<14} {:<5} {:<7} {:<9} {}\n";
 
 std::string row_line(const KernelRow& row, std::uint32_t features, std::size_t id_width) {
@@ -91,8 +79,8 @@ std::string row_line(const KernelRow& row, std::uint32_t features, std::size_t i
   const std::string runs = lacking == 0 ? "yes" : "no: needs " + backend::cpu_feature_names(lacking);
   return fmt::format(fmt::runtime(kLineFormat), row.id, id_width, row.op, weights_name(row.weights),
                      kernels::activations_name(row.activations), kernels::codes_name(row.codes),
-                     kernels::numerics_name(row.numerics), joined(codebook_names(row)), bits_text(row), m_text(row),
-                     tile_text(row.tile), runs);
+                     kernels::numerics_name(row.numerics), joined(codebook_names(row.codebooks)), bits_text(row),
+                     m_text(row), tile_text(row.tile), runs);
 }
 
 std::string table(std::uint32_t features) {

@@ -9,6 +9,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/report.h"
+#include "cli/selection.h"
 #include "cli/signals.h"
 
 namespace fairway::cli {
@@ -18,6 +19,7 @@ struct RunOptions {
   std::string model, prompt;
   int threads = 0;
   KernelOptions kernels;
+  StartOptions start;
   engine::GenerateOptions generate;
   bool ignore_eos = false, no_echo = false;
 };
@@ -81,7 +83,7 @@ void print_statistics(const engine::Engine& engine, const engine::GenerateResult
 }
 
 int run(const RunOptions& options, bool json) {
-  const select::Policy policy = make_policy(options.kernels);
+  const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   const std::string text = read_prompt(options.prompt);
   const std::int64_t program_memory = peak_memory_bytes();
   engine::Engine engine = load_engine(options.model, options.threads, policy);
@@ -101,6 +103,7 @@ int run(const RunOptions& options, bool json) {
     print_text("\n");
     print_statistics(engine, result);
   }
+  if (options.start.explain) print_explanations(*policy.selector);
   return result.stop == engine::StopReason::kCancelled ? kExitInterrupted : kExitOk;
 }
 
@@ -137,6 +140,7 @@ void add_run_command(CLI::App& app, Invocation& call) {
   add_sampling_options(*command, *options);
   add_threads_option(*command, options->threads);
   add_kernel_options(*command, options->kernels);
+  add_start_options(*command, options->start);
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on after the model ends its text");
   command->add_flag("--no-prompt-echo", options->no_echo, "Print the new text only, without the prompt before it");
   command->callback([options, &call] { call.action = [options, &call] { return run(*options, call.json); }; });

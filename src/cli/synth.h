@@ -44,6 +44,9 @@ struct SynthTensor {
 // "3" | "6,2,3" | "6,2,3;6,3,4;2,2,2" -> one tuple per expert in turn. Error(kUsage) naming --bits.
 std::vector<kernels::BitTuple> parse_bit_tuples(const std::string& text);
 
+// "mul1", "mcg" or "3inst".
+codec::Codebook codebook_named(const std::string& name);
+
 // Every tensor of the checkpoint, in file order.
 std::vector<SynthTensor> plan_tensors(const formats::ModelConfig& config, const SynthOptions& options,
                                       const std::vector<kernels::BitTuple>& tuples);

@@ -26,11 +26,6 @@ std::int64_t padded(int size) {
   return (std::int64_t{size} + kPad - 1) / kPad * kPad;
 }
 
-codec::Codebook codebook_of(const std::string& name) {
-  if (name == "3inst") return codec::Codebook::k3inst;
-  return name == "mcg" ? codec::Codebook::kMcg : codec::Codebook::kMul1;
-}
-
 float codebook_rms(codec::Codebook codebook) {
   double sum = 0;
   for (const std::uint16_t half : codec::codebook_table(codebook)) {
@@ -68,7 +63,7 @@ std::uint8_t parse_width(const std::string& all, const std::string& entry, const
 class Planner {
  public:
   Planner(const SynthOptions& options, const std::vector<kernels::BitTuple>& tuples)
-      : options_(options), tuples_(tuples), codebook_(codebook_of(options.codebook)), rms_(codebook_rms(codebook_)) {
+      : options_(options), tuples_(tuples), codebook_(codebook_named(options.codebook)), rms_(codebook_rms(codebook_)) {
     double sum = 0;
     for (const auto& tuple : tuples) sum += tuple.gate + tuple.up + tuple.down;
     attention_bits_ = options.attention_bits > 0
@@ -149,6 +144,11 @@ std::int64_t SynthTensor::bytes() const {
   std::int64_t count = formats::tensor_type_bytes(spec.type);
   for (const std::int64_t dim : spec.shape) count *= dim;
   return count;
+}
+
+codec::Codebook codebook_named(const std::string& name) {
+  if (name == "3inst") return codec::Codebook::k3inst;
+  return name == "mcg" ? codec::Codebook::kMcg : codec::Codebook::kMul1;
 }
 
 std::vector<kernels::BitTuple> parse_bit_tuples(const std::string& text) {

@@ -1,11 +1,14 @@
-// Proof of which path ran: grouped calls, fallbacks by reason, calls per kernel row; and where the time went.
+// Proof of which path ran: grouped calls, fallbacks by reason, calls per kernel row; where the time went; and a place
+// for whoever wants to look at the calls themselves.
 #pragma once
 
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <numeric>
+#include <span>
 #include <string>
 
 #include "kernels/common/registry.h"
@@ -19,6 +22,13 @@ enum class Stage { kAttentionBlock, kAttention, kExperts, kHead };
 constexpr std::size_t kStages = 4;
 using StageSeconds = std::array<double, kStages>;
 
+struct MoeLayerWeights;
+
+// Sees a call of a layer with routed experts before these run: its inputs x[m, hidden] and the experts that the router
+// chose, [m, top_k].
+using CallObserver =
+    std::function<void(const MoeLayerWeights& layer, const float* x, int m, int hidden, std::span<const std::int32_t>)>;
+
 struct Counters {
   bool timed = false;               // keep stage_seconds; off, a stage costs no look at the clock
   StageSeconds stage_seconds{};     // by Stage
@@ -27,6 +37,7 @@ struct Counters {
   std::uint64_t bit_tuples = 0;     // distinct bit tuples met, summed over layer passes
   std::array<std::uint64_t, select::kFallbacks> fallbacks{};   // by select::Fallback
   std::map<const kernels::KernelRow*, std::uint64_t> kernels;  // calls per row, every op
+  CallObserver observer;                                       // empty: nobody looks
 
   void count_kernel(const kernels::KernelRow& row) { ++kernels[&row]; }
   std::uint64_t fallback_calls() const {

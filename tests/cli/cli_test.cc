@@ -20,7 +20,11 @@ TEST(Cli, EveryCommandHasHelpWithExampleAndExitCodes) {
                                                           {"bench", "decode"},
                                                           {"bench", "prefill"},
                                                           {"bench", "moe"},
-                                                          {"synth"}};
+                                                          {"synth"},
+                                                          {"verify"},
+                                                          {"explain"},
+                                                          {"autotune"},
+                                                          {"optimize"}};
   for (std::vector<std::string> command : commands) {
     command.push_back("--help");
     const ProcessResult result = run_fairway(command);

@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -21,6 +22,9 @@ namespace fairway::test {
 
 inline const std::string kSource = FAIRWAY_SOURCE_DIR;
 inline const std::string kModel = kSource + "/models/books-moe";
+
+// Programs under test must not find the tuned table of whoever runs the tests.
+inline const int kNoTunedTable = setenv("FAIRWAY_AUTOTUNE", "/nonexistent/table.json", /*overwrite=*/1);
 
 struct ProcessResult {
   int code = -1;  // exit code, or 128 + signal

@@ -1,5 +1,5 @@
 // The comparator itself: it must fail where a careless one passes.
-#include "common/compare.h"
+#include "kernels/verify/compare.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-namespace fairway::test {
+namespace fairway::verify {
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -74,11 +74,32 @@ TEST(Compare, RowBoundIsNotDilutedByOtherRows) {
   EXPECT_NE(compare(expected, actual, 4, {.row_relative = 0.1}), "");
 }
 
+TEST(Compare, RowsBelowTheFloorAreComparedWithIt) {
+  const std::vector<float> expected{3, 4, 0.03f, 0.04f};
+  std::vector<float> actual = expected;
+  actual[2] = 0.13f;
+  EXPECT_NE(compare(expected, actual, 2, {.row_relative = 0.03}), "");
+  EXPECT_EQ(compare(expected, actual, 2, {.row_relative = 0.03, .row_floor = 5}), "");
+  EXPECT_NEAR(worst_row_error(expected, actual, 2, 5), 0.02, 1e-6);
+  actual[0] = 3.2f;  // a row above the floor has no more freedom than before
+  EXPECT_NE(compare(expected, actual, 2, {.row_relative = 0.03, .row_floor = 5}), "");
+  EXPECT_NEAR(typical_row_norm(std::vector<float>{3, 4, 0, 0}, 2), std::sqrt(12.5), 1e-12);
+}
+
 TEST(Compare, RejectsShapesThatDoNotFit) {
   const std::vector<float> three(3, 1.0f), four(4, 1.0f);
   EXPECT_NE(compare(three, four, 1, {}), "");
   EXPECT_NE(compare(four, four, 3, {}), "");
   EXPECT_NE(compare(four, four, 0, {}), "");
+}
+
+TEST(Compare, WorstRowErrorIsThatOfTheWorstRow) {
+  const std::vector<float> expected{3, 4, 0, 0, 6, 8};
+  EXPECT_EQ(worst_row_error(expected, expected, 2), 0);
+  EXPECT_NEAR(worst_row_error(expected, std::vector<float>{3, 4, 0, 0, 6, 9}, 2), 0.1, 1e-7);
+  EXPECT_EQ(worst_row_error(expected, std::vector<float>{3, 4, 0, 1, 6, 8}, 2), kInf);
+  EXPECT_EQ(worst_row_error(expected, std::vector<float>{kNan, 4, 0, 0, 6, 8}, 2), kInf);
+  EXPECT_EQ(worst_row_error({}, {}, 2), 0);
 }
 
 TEST(CompareExact, IsBitForBit) {
@@ -94,4 +115,4 @@ TEST(CompareExact, IsBitForBit) {
 }
 
 }  // namespace
-}  // namespace fairway::test
+}  // namespace fairway::verify

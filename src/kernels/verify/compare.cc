@@ -1,13 +1,14 @@
 // The comparator: worst element and worst row, NaN never within a bound.
-#include "common/compare.h"
+#include "kernels/verify/compare.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 
-namespace fairway::test {
+namespace fairway::verify {
 namespace {
 
 // How far outside the bound a value is: 0 or less is inside. NaN and a lone infinity are infinitely far outside.
@@ -75,8 +76,9 @@ std::string compare(std::span<const float> expected, std::span<const float> actu
   for (std::size_t r = 0; bound.row_relative >= 0 && r < expected.size() / width; ++r) {
     const RowNorms norms = row_norms(expected.subspan(r * width, width), actual.subspan(r * width, width));
     const std::int64_t before = row.index;
-    row.see(static_cast<std::int64_t>(r),
-            excess_over(norms.error, bound.row_relative * norms.expected + bound.row_absolute));
+    row.see(
+        static_cast<std::int64_t>(r),
+        excess_over(norms.error, bound.row_relative * std::max(norms.expected, bound.row_floor) + bound.row_absolute));
     if (row.index != before) worst_norms = norms;
   }
   std::string message;
@@ -91,6 +93,25 @@ std::string compare(std::span<const float> expected, std::span<const float> actu
                            worst_norms.error, worst_norms.expected);
   }
   return message;
+}
+
+double worst_row_error(std::span<const float> expected, std::span<const float> actual, std::int64_t columns,
+                       double row_floor) {
+  const auto width = static_cast<std::size_t>(columns);
+  double worst = 0;
+  for (std::size_t r = 0; r < expected.size() / width; ++r) {
+    const RowNorms norms = row_norms(expected.subspan(r * width, width), actual.subspan(r * width, width));
+    const double error = norms.error == 0 ? 0 : norms.error / std::max(norms.expected, row_floor);
+    worst = std::max(worst, std::isnan(error) ? std::numeric_limits<double>::infinity() : error);
+  }
+  return worst;
+}
+
+double typical_row_norm(std::span<const float> values, std::int64_t columns) {
+  if (values.empty()) return 0;
+  double squares = 0;
+  for (const float value : values) squares += static_cast<double>(value) * value;
+  return std::sqrt(squares * static_cast<double>(columns) / static_cast<double>(values.size()));
 }
 
 std::string compare_exact(std::span<const float> expected, std::span<const float> actual) {
@@ -108,4 +129,4 @@ std::string compare_exact(std::span<const float> expected, std::span<const float
                      actual[first], std::bit_cast<std::uint32_t>(actual[first]));
 }
 
-}  // namespace fairway::test
+}  // namespace fairway::verify
