@@ -76,8 +76,10 @@ bool study_cell(select::CallTimer& timer, const select::SelectorOptions& options
   const MoeCandidate heuristic = by_rules.decide(timer.traits(), timer.tokens()).candidate();
   const MoeCandidate tuned = by_table.decide(timer.traits(), timer.tokens()).candidate();
   Contest contest(all_candidates(options, timer, tuned));
-  for (int r = 0; r <= rounds; ++r) {
-    if (!contest.round(timer, r == 0, &cancel_requested())) return false;
+  const auto cancelled = [] { return cancel_requested().load(); };
+  if (!contest.warm_up(timer, 1, cancelled)) return false;
+  for (int r = 0; r < rounds; ++r) {
+    if (!contest.round(timer, cancelled)) return false;
     contest.drop_hopeless(contest.rounds() < 3 ? 1.0 : 0.1, index_of(contest.candidates(), tuned));
   }
   int oracle = 0;

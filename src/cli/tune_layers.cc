@@ -127,9 +127,9 @@ const char* TuneLayers::weights_from(const select::MoeLayerTraits& traits, int t
   for (const select::GroupSize& group : select::expected_groups(traits, tokens)) touched += group.experts;
   const auto layers = std::count_if(layers_.begin(), layers_.end(),
                                     [&](const select::TuneLayer& layer) { return layer.traits.key == traits.key; });
-  const double bytes =
-      layer_bytes(traits) * touched / (traits.experts + traits.always_on) * static_cast<double>(layers);
-  return bytes > static_cast<double>(backend::cpu_info().l3_bytes) ? "memory" : "cache";
+  const double call = layer_bytes(traits) * touched / (traits.experts + traits.always_on);
+  const double walk = std::min(select::CallTimer::kMostCalls * call, layer_bytes(traits) * static_cast<double>(layers));
+  return walk > static_cast<double>(backend::cpu_info().l3_bytes) ? "memory" : "cache";
 }
 
 }  // namespace fairway::cli

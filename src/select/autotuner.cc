@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -22,7 +23,8 @@ namespace fairway::select {
 namespace {
 
 constexpr int kLeastAdaptSamples = 5;
-constexpr int kSureRounds = 3;  // before these, only candidates twice as slow as the best are given up
+// How much slower than the best the fastest sample of a candidate is when it is given up, after so many rounds.
+constexpr std::array kHopeless = {0.4, 0.2, 0.1};
 constexpr double kConfidence = 0.95;
 
 std::vector<int> distinct(std::vector<int> widths) {
@@ -186,10 +188,12 @@ std::vector<BenchmarkResult> MixedBPWAutoTuner::benchmark_layers(std::span<const
   TuneTask task(layers, batch_size, candidates_for(configs, options, layers.front().traits, batch_size, threads),
                 context);
   std::int64_t bytes = 0;
-  for (int i = 0; i < options.warmup + options.iterations; ++i) {
-    if (!task.contest.round(task.timer, i < options.warmup, options.cancel)) break;
+  const auto stop = [&] { return is_cancelled(options); };
+  task.contest.warm_up(task.timer, options.warmup, stop);
+  for (int i = 0; i < options.iterations; ++i) {
+    if (!task.contest.round(task.timer, stop)) break;
     bytes = task.timer.bytes_touched();
-    if (options.progress) options.progress(i + 1, options.warmup + options.iterations, task.what());
+    if (options.progress) options.progress(i + 1, options.iterations, task.what());
   }
   std::vector<BenchmarkResult> results;
   if (task.contest.rounds() == 0) return results;
@@ -225,31 +229,29 @@ MixedBPWAutoTuner::TuneReport MixedBPWAutoTuner::tune(std::span<const TuneLayer>
     }
   }
   TuneReport report;
-  // Rounds over all tasks, so that time that runs out or a machine that changes its speed hits all alike. A round that
-  // would not end within the budget, by the time of the last one, is not begun.
-  const int rounds = options.warmup + options.iterations;
-  const int total = rounds * static_cast<int>(tasks.size());
-  double last_round = 0;
-  for (int r = 0; r < rounds && report.complete; ++r) {
-    const double started = seconds();
-    const bool enough = r > options.warmup && options.budget_seconds > 0;
-    if (enough && started + last_round > options.budget_seconds) break;
-    for (std::size_t i = 0; i < tasks.size() && report.complete; ++i) {
-      TuneTask& task = *tasks[i];
-      if (!task.contest.round(task.timer, r < options.warmup, options.cancel)) report.complete = false;
-      task.contest.drop_hopeless(task.contest.rounds() < kSureRounds ? 1.0 : 0.1);
-      if (options.progress) {
-        const int done = r * static_cast<int>(tasks.size()) + static_cast<int>(i) + 1;
+  // Rounds over all tasks, so that time that runs out or a machine that changes its speed hits all alike. Once the time
+  // is up, no sample is begun, except that the first task always gets one round.
+  const int count = static_cast<int>(tasks.size()), total = options.iterations * count;
+  const auto out_of_time = [&] { return options.budget_seconds > 0 && seconds() > options.budget_seconds; };
+  bool stopped = false;
+  for (int r = 0; r < options.iterations && !stopped; ++r) {
+    for (int i = 0; i < count && !stopped; ++i) {
+      TuneTask& task = *tasks[static_cast<std::size_t>(i)];
+      const auto stop = [&] { return is_cancelled(options) || (r + i > 0 && out_of_time()); };
+      stopped = (r == 0 && !task.contest.warm_up(task.timer, options.warmup, stop)) ||
+                !task.contest.round(task.timer, stop);
+      task.contest.drop_hopeless(kHopeless[std::min<std::size_t>(static_cast<std::size_t>(r), kHopeless.size() - 1)]);
+      if (options.progress && !stopped) {
+        const int done = r * count + i + 1;
         const double spent = options.budget_seconds > 0 ? seconds() / options.budget_seconds : 0;
         options.progress(std::max(done, std::min(total, static_cast<int>(spent * total))), total, task.what());
       }
-      if (options.budget_seconds > 0 && seconds() > options.budget_seconds && r <= options.warmup) {
-        report.complete = false;  // not even one round of everything
-      }
     }
-    last_round = seconds() - started;
   }
-  report.complete = report.complete && !is_cancelled(options);
+  if (options.progress) options.progress(total, total, "done");
+  report.complete = !is_cancelled(options) && std::all_of(tasks.begin(), tasks.end(), [](const auto& task) {
+    return task->contest.rounds() > 0;
+  });
   std::vector<std::pair<std::uint64_t, int>> done;
   for (const auto& task : tasks) {
     if (task->contest.rounds() == 0) continue;

@@ -1,9 +1,9 @@
 // Times the candidates for MoE calls and keeps the fastest: the founding documents' MixedBPWAutoTuner.
 //
 // Timing is round-robin: every candidate once per round, in turning order, so that a disturbance of the machine hits
-// all of them. Medians decide. The default takes part and keeps its place unless another candidate is faster by more
-// than the noise of both. Layers are used in turn; whether their weights come from memory or from the cache follows
-// from their number and is stated in the result.
+// all of them. Medians decide. The default takes part and keeps its place unless another candidate is faster beyond
+// doubt (verdict.h). Layers are used in turn; whether their weights come from memory or from the cache follows from
+// their size and is stated in the result.
 #pragma once
 
 #include <atomic>
@@ -33,11 +33,12 @@ struct BenchmarkResult {
 };
 
 struct TuneOptions {
-  int warmup = 1, iterations = 15;  // samples per candidate that are thrown away, and that count
-  double budget_seconds = 0;        // of everything; 0: no limit. Iterations are the most even so
+  int warmup = 1;             // samples of the default that are thrown away
+  int iterations = 15;        // samples per candidate at most
+  double budget_seconds = 0;  // of everything; 0: no limit. No sample is begun later, but one round is always measured
   double slack = 0.25;              // candidates predicted to be slower than that are not timed
   Policy policy;
-  const std::atomic<bool>* cancel = nullptr;  // checked between calls; what was measured by then is kept
+  const std::atomic<bool>* cancel = nullptr;  // checked between samples; what was measured by then is kept
   std::function<void(int done, int total, const std::string& what)> progress;
 };
 

@@ -6,15 +6,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <numeric>
 
-#include "codec/packing.h"
+#include "backend/cpu/features.h"
 #include "fairway/error.h"
 
 namespace fairway::select {
 namespace {
 
-constexpr int kMostRepeats = 256;
+constexpr int kMostWalks = 256;
 
 void check(std::span<const TuneLayer> layers, int tokens) {
   if (layers.empty() || tokens < 1) {
@@ -51,26 +50,25 @@ std::int64_t coded_bytes(const kernels::ExpertWeights& expert) {
   return bytes;
 }
 
+std::int64_t cold_bytes() {
+  return backend::cpu_info().l3_bytes + (std::int64_t{64} << 20);
+}
+
 CallTimer::CallTimer(std::span<const TuneLayer> layers, int tokens, kernels::KernelContext& context, std::uint64_t seed)
     : layers_(layers), tokens_(tokens), context_(context), random_(seed) {
   check(layers, tokens);
   const auto m = static_cast<std::size_t>(tokens);
   const auto hidden = static_cast<std::size_t>(traits().hidden);
-  x_.resize(m * hidden);
-  const std::vector<float>& inputs = layers.front().inputs;
-  if (inputs.empty()) {
-    std::normal_distribution<float> normal;
-    for (float& value : x_) value = normal(random_);
-  } else {
-    const std::size_t rows = inputs.size() / hidden;
-    for (std::size_t r = 0; r < m; ++r) {
-      std::copy_n(inputs.begin() + static_cast<std::ptrdiff_t>(r % rows * hidden), hidden,
-                  x_.begin() + static_cast<std::ptrdiff_t>(r * hidden));
+  for (const TuneLayer& layer : layers) {
+    for (const auto* list : {layer.experts, layer.always_on}) {
+      for (const kernels::ExpertWeights& expert : *list) layers_bytes_ += coded_bytes(expert);
     }
+    if (!layer.inputs.empty() || !normal_.empty()) continue;
+    normal_.resize(m * hidden);
+    std::normal_distribution<float> normal;
+    for (float& value : normal_) value = normal(random_);
   }
   y_.resize(m * static_cast<std::size_t>(traits().top_k + traits().always_on) * hidden);
-  all_rows_.resize(m);
-  std::iota(all_rows_.begin(), all_rows_.end(), 0);
   route();
 }
 
@@ -89,54 +87,70 @@ void CallTimer::draw_experts(const TuneLayer& layer, std::span<std::int32_t> ids
   }
 }
 
-void CallTimer::route() {
-  const TuneLayer& layer = layers_[next_layer_];
-  const auto top_k = static_cast<std::size_t>(traits().top_k);
-  ids_.resize(static_cast<std::size_t>(tokens_) * top_k);
+// Groups in the order in which the engine calls. Tokens beyond the layer's inputs use them again from the first.
+std::int64_t CallTimer::draw_call(const TuneLayer& layer, Call& call) {
+  const auto top_k = static_cast<std::size_t>(traits().top_k), m = static_cast<std::size_t>(tokens_);
+  ids_.resize(m * top_k);
   for (std::size_t begin = 0; begin < ids_.size(); begin += top_k) {
     draw_experts(layer, std::span(ids_).subspan(begin, top_k));
   }
-  bytes_touched_ = 0;
-  std::vector<bool> touched(layer.experts->size());
-  for (const std::int32_t id : ids_) touched[static_cast<std::size_t>(id)] = true;
-  for (std::size_t e = 0; e < touched.size(); ++e) bytes_touched_ += touched[e] ? coded_bytes((*layer.experts)[e]) : 0;
-  for (const kernels::ExpertWeights& expert : *layer.always_on) bytes_touched_ += coded_bytes(expert);
-  if (traits().experts > 0) kernels::group_tokens(ids_.data(), tokens_, traits().top_k, traits().experts, routed_);
-}
+  if (traits().experts > 0) kernels::group_tokens(ids_.data(), tokens_, traits().top_k, traits().experts, call.routed);
+  const std::vector<float>& inputs = layer.inputs.empty() ? normal_ : layer.inputs;
+  call.x = inputs.data();
+  const auto rows = static_cast<std::int32_t>(inputs.size() / static_cast<std::size_t>(traits().hidden));
+  for (std::int32_t& row : call.routed.rows) row %= rows;
+  call.all_rows.resize(m);
+  for (std::int32_t row = 0; row < tokens_; ++row) call.all_rows[static_cast<std::size_t>(row)] = row % rows;
 
-double CallTimer::run_once(const MoeCandidate& candidate) {
-  const TuneLayer& layer = layers_[next_layer_];
-  next_layer_ = (next_layer_ + 1) % layers_.size();
-  groups_.clear();
-  std::int64_t slots = 0;
-  for (int e = 0; e < traits().experts; ++e) {
-    const int begin = routed_.offsets[static_cast<std::size_t>(e)],
-              end = routed_.offsets[static_cast<std::size_t>(e) + 1];
-    if (begin == end) continue;
-    groups_.push_back(
-        {&(*layer.experts)[static_cast<std::size_t>(e)], routed_.rows.data() + begin, end - begin, begin});
+  std::int64_t bytes = 0;
+  call.groups.clear();
+  const std::vector<std::int32_t>& offsets = call.routed.offsets;
+  for (std::size_t e = 0; e < layer.experts->size(); ++e) {
+    if (offsets[e] == offsets[e + 1]) continue;
+    const kernels::ExpertWeights& expert = (*layer.experts)[e];
+    call.groups.push_back({&expert, call.routed.rows.data() + offsets[e], offsets[e + 1] - offsets[e], offsets[e]});
+    bytes += coded_bytes(expert);
   }
-  slots = static_cast<std::int64_t>(ids_.size());
+  auto slots = static_cast<std::int64_t>(ids_.size());
   for (const kernels::ExpertWeights& expert : *layer.always_on) {
-    groups_.push_back({&expert, all_rows_.data(), tokens_, slots});
+    call.groups.push_back({&expert, call.all_rows.data(), tokens_, slots});
     slots += tokens_;
+    bytes += coded_bytes(expert);
   }
-  // The order in which the engine calls.
-  std::sort(groups_.begin(), groups_.end(), [](const kernels::ExpertGroup& a, const kernels::ExpertGroup& b) {
+  std::sort(call.groups.begin(), call.groups.end(), [](const kernels::ExpertGroup& a, const kernels::ExpertGroup& b) {
     const auto bits_a = a.expert->bits(), bits_b = b.expert->bits();
     return bits_a != bits_b ? bits_a < bits_b : a.slot_begin < b.slot_begin;
   });
+  return bytes;
+}
+
+void CallTimer::route() {
+  const std::int64_t enough = std::min(cold_bytes(), layers_bytes_);
+  std::int64_t bytes = 0;
+  std::size_t count = 0;
+  while (bytes < enough && count < kMostCalls) {
+    if (count == calls_.size()) calls_.emplace_back();
+    bytes += draw_call(layers_[next_layer_], calls_[count++]);
+    next_layer_ = (next_layer_ + 1) % layers_.size();
+  }
+  calls_.resize(count);
+  bytes_touched_ = bytes / static_cast<std::int64_t>(count);
+}
+
+void CallTimer::run(const MoeCandidate& candidate, const Call& call) {
   const int hidden = traits().hidden;
-  const auto start = std::chrono::steady_clock::now();
-  candidate.row->fn({x_.data(), hidden, hidden, groups_, y_.data()}, candidate.tile, context_);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  candidate.row->fn({call.x, hidden, hidden, call.groups, y_.data()}, candidate.tile, context_);
 }
 
 double CallTimer::time(const MoeCandidate& candidate, double least_seconds) {
-  double total = run_once(candidate);
-  int calls = 1;
-  for (; calls < kMostRepeats && total < least_seconds; ++calls) total += run_once(candidate);
-  return total / calls;
+  const auto start = std::chrono::steady_clock::now();
+  double passed = 0;
+  int walks = 0;
+  do {
+    for (const Call& call : calls_) run(candidate, call);
+    passed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  } while (++walks < kMostWalks && passed < least_seconds);
+  return passed / (walks * calls());
 }
 
 }  // namespace fairway::select

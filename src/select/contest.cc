@@ -5,16 +5,12 @@
 #include <utility>
 
 #include "fairway/error.h"
-#include "select/confidence.h"
+#include "select/verdict.h"
 
 namespace fairway::select {
 namespace {
 
 constexpr double kLeastSampleSeconds = 1e-3;  // shorter calls are repeated
-constexpr int kLeastSamples = 3;
-constexpr int kLeastToDrop = 2;  // one bad sample is no verdict
-constexpr double kConfidence = 0.95;
-constexpr double kLeastGain = 0.01;
 
 }  // namespace
 
@@ -23,24 +19,31 @@ Contest::Contest(std::vector<MoeCandidate> candidates)
   if (candidates_.empty()) throw Error(ErrorKind::kUsage, "no candidates to time");
 }
 
-bool Contest::round(CallTimer& timer, bool warmup, const std::atomic<bool>* cancel) {
+bool Contest::round(CallTimer& timer, const Stop& stop) {
   timer.route();
   const std::size_t count = candidates_.size(), first = static_cast<std::size_t>(turns_++) % count;
   std::vector<std::pair<std::size_t, double>> taken;
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t c = (first + i) % count;
     if (!in_[c]) continue;
-    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) return false;
+    if (stop && stop()) return false;
     taken.emplace_back(c, 1e3 * timer.time(candidates_[c], kLeastSampleSeconds));
   }
-  if (warmup) return true;
   ++rounds_;
   for (const auto& [c, milliseconds] : taken) samples_[c].push_back(milliseconds);
   return true;
 }
 
+bool Contest::warm_up(CallTimer& timer, int samples, const Stop& stop) {
+  for (int i = 0; i < samples; ++i) {
+    if (stop && stop()) return false;
+    timer.time(candidates_.front(), kLeastSampleSeconds);
+  }
+  return true;
+}
+
 void Contest::drop_hopeless(double margin, int keep) {
-  if (rounds_ < kLeastToDrop) return;
+  if (rounds_ == 0) return;
   double best = 0;
   for (std::size_t c = 0; c < candidates_.size(); ++c) {
     const double own = median(static_cast<int>(c));
@@ -53,23 +56,11 @@ void Contest::drop_hopeless(double margin, int keep) {
 }
 
 double Contest::median(int i) const {
-  std::vector<double> sorted = samples(i);
-  if (sorted.empty()) return 0;
-  std::sort(sorted.begin(), sorted.end());
-  const std::size_t half = sorted.size() / 2;
-  return sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  return select::median(samples(i));
 }
 
 int Contest::winner() const {
-  int best = 0;
-  for (int i = 1; i < static_cast<int>(candidates_.size()); ++i) {
-    if (in_[static_cast<std::size_t>(i)] && !samples(i).empty() && median(i) < median(best)) best = i;
-  }
-  if (best == 0 || samples(best).size() < kLeastSamples) return 0;
-  std::vector<double> ratios;
-  for (std::size_t r = 0; r < samples(best).size(); ++r) ratios.push_back(samples(best)[r] / samples(0)[r]);
-  const auto interval = confidence_interval(ratios, kConfidence);
-  return interval && interval->high < 1 && median(best) < median(0) * (1 - kLeastGain) ? best : 0;
+  return static_cast<int>(fastest_beyond_doubt(samples_, in_));
 }
 
 }  // namespace fairway::select

@@ -1,7 +1,7 @@
 // Which of a few candidates is fastest for one kind of call, by samples taken in turn.
 #pragma once
 
-#include <atomic>
+#include <functional>
 #include <vector>
 
 #include "select/call_timer.h"
@@ -13,16 +13,20 @@ class Contest {
   // candidates: at least one, the default first.
   explicit Contest(std::vector<MoeCandidate> candidates);
 
-  // One routing, one sample of every candidate that is still in, starting with another one each time. A warm-up round
-  // leaves no samples. Stops between samples once *cancel is true and then keeps nothing of the round; false if so.
-  bool round(CallTimer& timer, bool warmup, const std::atomic<bool>* cancel = nullptr);
+  // Asked between samples whether to stop.
+  using Stop = std::function<bool()>;
+
+  // One routing, one sample of every candidate that is still in, starting with another one each time. If `stop` says so
+  // nothing of the round is kept; false then.
+  bool round(CallTimer& timer, const Stop& stop = {});
+  // Calls of the default that are not counted: pages get mapped, clocks rise. False if stopped.
+  bool warm_up(CallTimer& timer, int samples, const Stop& stop = {});
 
   // Candidates that cannot win any more are not called again: their fastest sample is slower by the fraction `margin`
-  // than the median of the best, after two rounds or more. The default stays, and candidate `keep`.
+  // than the median of the best. The default stays, and candidate `keep`.
   void drop_hopeless(double margin, int keep = 0);
 
-  // Index of the winner: the candidate with the lowest median, if its times are below the default's in the same rounds
-  // beyond doubt (Student's t on the ratios, 95 %) and by one per cent or more; else the default, 0.
+  // Index of the winner by verdict.h; 0, the default, if nothing beats it beyond doubt.
   int winner() const;
 
   const std::vector<MoeCandidate>& candidates() const { return candidates_; }

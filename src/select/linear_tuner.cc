@@ -11,7 +11,7 @@
 #include "codec/packing.h"
 #include "fairway/error.h"
 #include "select/allow.h"
-#include "select/confidence.h"
+#include "select/verdict.h"
 
 namespace fairway::select {
 namespace {
@@ -21,19 +21,9 @@ using kernels::KernelRow;
 using kernels::LinearWeights;
 using kernels::Tile;
 
-// The rules of contest.h, for rows of trellis_linear.
-constexpr double kConfidence = 0.95;
-constexpr double kLeastGain = 0.01;
-constexpr std::size_t kLeastSamples = 3;
 constexpr double kLeastSampleMs = 1;  // shorter calls are repeated and their mean is the sample
 
 constexpr double kNearestRatio = 2;  // between the tokens of a call and those of an entry for it
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 // Calls all candidates once per round, in turning order.
 class Rounds {
@@ -82,22 +72,6 @@ class Rounds {
   std::vector<float> x_, y_;
   std::vector<std::vector<double>> samples_;
 };
-
-// The default, at index 0, unless the candidate with the lowest median is faster in the same rounds beyond doubt.
-std::size_t winner(const std::vector<std::vector<double>>& samples) {
-  std::size_t best = 0;
-  for (std::size_t i = 1; i < samples.size(); ++i) {
-    if (median(samples[i]) < median(samples[best])) best = i;
-  }
-  if (best == 0 || samples[best].size() < kLeastSamples) return 0;
-  std::vector<double> ratios;
-  for (std::size_t round = 0; round < samples[best].size(); ++round) {
-    ratios.push_back(samples[best][round] / samples.front()[round]);
-  }
-  const auto interval = confidence_interval(ratios, kConfidence);
-  const bool worth_it = median(samples[best]) < median(samples.front()) * (1 - kLeastGain);
-  return interval && interval->high < 1 && worth_it ? best : 0;
-}
 
 std::vector<LinearCandidate> wanted(const LinearWeights& linear, int m, const std::vector<KernelConfig>& configs,
                                     const Policy& policy) {
@@ -235,7 +209,7 @@ std::vector<BenchmarkResult> LinearTuner::benchmark(const LinearWeights& linear,
   }
   TunedLinear entry{
       {batch_size, context.pool.size(), linear.in, linear.out, matrix.bits, codec::codebook_name(matrix.codebook)},
-      results[winner(rounds.samples())].config,
+      results[fastest_beyond_doubt(rounds.samples(), std::vector<bool>(candidates.size(), true))].config,
       results.front().config,
       {}};
   std::stable_sort(results.begin(), results.end(),

@@ -15,6 +15,7 @@ namespace fairway::select {
 namespace {
 
 constexpr std::size_t kMostLayers = 16;
+constexpr std::size_t kRandomBytes = 16 << 20;
 
 int padded(int size) {
   return (size + codec::kHadamardDim - 1) / codec::kHadamardDim * codec::kHadamardDim;
@@ -91,10 +92,15 @@ SyntheticLayers::SyntheticLayers(const MoeGeometry& g, const BitMix& mix, codec:
                     bytes(g.intermediate, g.hidden, bits.down);
   }
   const auto count = std::clamp<std::size_t>(static_cast<std::size_t>(pool_bytes / layer_bytes_), 1, kMostLayers);
+  // One block is random and the rest repeats it: time does not depend on values, and copies are made ten times as fast.
   codes_.resize(count * static_cast<std::size_t>(layer_bytes_));
-  for (std::size_t i = 0; i + 8 <= codes_.size(); i += 8) {
+  const std::size_t block = std::min(kRandomBytes, codes_.size());
+  for (std::size_t i = 0; i + 8 <= block; i += 8) {
     const std::uint64_t word = random();
     std::memcpy(codes_.data() + i, &word, 8);
+  }
+  for (std::size_t i = block; i < codes_.size(); i += block) {
+    std::memcpy(codes_.data() + i, codes_.data(), std::min(block, codes_.size() - i));
   }
   const auto expert = [&](const kernels::BitTuple& bits) {
     return kernels::ExpertWeights{matrix(g.hidden, g.intermediate, bits.gate, codebook),

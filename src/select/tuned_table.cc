@@ -167,6 +167,9 @@ void TunedTable::save(const fs::path& path) const {
 TunedTable TunedTable::load(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
+  if (file && file.peek() == std::ifstream::traits_type::eof() && !file.bad()) {
+    throw Error(ErrorKind::kBadInput, fmt::format("{}: the file is empty", path.string()));
+  }
   if (!file || !(text << file.rdbuf())) {
     throw Error(ErrorKind::kResource, fmt::format("cannot read {}", path.string()));
   }

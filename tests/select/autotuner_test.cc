@@ -64,6 +64,27 @@ TEST(CallTimer, TouchesWhatItRoutes) {
   EXPECT_GT(seconds, 0);
 }
 
+TEST(CallTimer, WalksAllLayersUntilTheyAreReadOnce) {
+  Machine machine;
+  const SyntheticLayers layers = small_layers({"uniform", {{{4, 4, 4}, 1}}});
+  ASSERT_EQ(layers.layers().size(), 9u);
+  // 9 layers of 9 experts, three of which a call of one token reads.
+  EXPECT_EQ(CallTimer(layers.layers(), 1, machine.context).calls(), 27);
+  EXPECT_EQ(CallTimer(layers.layers(), 200, machine.context).calls(), 9);
+  EXPECT_EQ(CallTimer(std::span(layers.layers()).first(1), 200, machine.context).calls(), 1);
+}
+
+TEST(CallTimer, TokensBeyondTheInputsUseThemAgain) {
+  Machine machine;
+  const SyntheticLayers layers = small_layers();
+  std::vector<TuneLayer> recorded(layers.layers().begin(), layers.layers().begin() + 2);
+  for (TuneLayer& layer : recorded) layer.inputs.assign(std::size_t{3} * 256, 0.5f);
+  CallTimer timer(recorded, 40, machine.context);
+  EXPECT_GT(timer.time(default_candidate(quick().policy, timer.traits(), 40)), 0);
+  recorded[1].inputs.pop_back();
+  EXPECT_THROW(CallTimer(recorded, 40, machine.context), Error);
+}
+
 TEST(CallTimer, SharesDecideWhichExpertsAreChosen) {
   Machine machine;
   const SyntheticLayers layers = small_layers({"4 and 8", {{{4, 4, 4}, 1}}});
@@ -81,16 +102,16 @@ TEST(Contest, EveryCandidateTakesItsTurn) {
   const auto policy = quick().policy;
   CallTimer timer(layers.layers(), 4, machine.context);
   Contest contest(legal_candidates(policy, timer.traits(), 4));
-  ASSERT_TRUE(contest.round(timer, true));
+  ASSERT_TRUE(contest.warm_up(timer, 2));
   EXPECT_EQ(contest.rounds(), 0);
-  for (int i = 0; i < 3; ++i) ASSERT_TRUE(contest.round(timer, false));
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(contest.round(timer));
   for (int i = 0; i < static_cast<int>(contest.candidates().size()); ++i) EXPECT_EQ(contest.samples(i).size(), 3u) << i;
   contest.drop_hopeless(-1.0);  // nothing is faster than nothing: only the default stays
   for (int i = 1; i < static_cast<int>(contest.candidates().size()); ++i) EXPECT_FALSE(contest.is_in(i)) << i;
   EXPECT_TRUE(contest.is_in(0));
   EXPECT_EQ(contest.winner(), 0);
-  const std::atomic<bool> cancel{true};
-  EXPECT_FALSE(contest.round(timer, false, &cancel));
+  int asked = 0;
+  EXPECT_FALSE(contest.round(timer, [&] { return ++asked > 0; }));
   EXPECT_EQ(contest.rounds(), 3);
 }
 
@@ -144,6 +165,8 @@ TEST(AutoTuner, AnExhaustedBudgetStillGivesOneRound) {
   options.budget_seconds = 0.05;
   const auto report = tuner.tune(layers.layers(), {1}, options, machine.context);
   EXPECT_LT(report.seconds, 20);
+  EXPECT_TRUE(report.complete);
+  ASSERT_EQ(report.entries.size(), 1u);
   for (const TunedEntry* entry : report.entries) EXPECT_GE(entry->measured.front().samples_ms.size(), 1u);
 }
 

@@ -70,6 +70,28 @@ TEST(Confidence, EqualSamplesHaveAnIntervalOfNoWidth) {
   EXPECT_EQ(interval->high, 0.25);
 }
 
+// 1..8 and one stall at either end of the order: an eighth of ten is one.
+TEST(Confidence, TrimmedIntervalsDoNotSeeTheExtremes) {
+  const std::vector<double> calm{1, 2, 3, 4, 5, 6, 7, 8, 0.5, 9}, stalled{1, 2, 3, 4, 5, 6, 7, 8, -1e6, 1e6};
+  const auto a = trimmed_confidence_interval(calm, 0.95, 0.125), b = trimmed_confidence_interval(stalled, 0.95, 0.125);
+  ASSERT_TRUE(a && b);
+  EXPECT_DOUBLE_EQ(a->low, b->low);
+  EXPECT_DOUBLE_EQ(a->high, b->high);
+  // Mean 4.5; winsorized 1 1 2 .. 7 8 8 with squares 66.5 around 4.5: t(7) sqrt(66.5 / (8 * 7)) = 2.36462 * 1.08972.
+  EXPECT_NEAR(a->low, 4.5 - 2.57678, 1e-4);
+  EXPECT_NEAR(a->high, 4.5 + 2.57678, 1e-4);
+}
+
+TEST(Confidence, TrimmingNothingIsThePlainInterval) {
+  const std::vector<double> samples{3, 1, 4, 1, 5, 9, 2};
+  const auto plain = confidence_interval(samples, 0.9), trimmed = trimmed_confidence_interval(samples, 0.9, 0.125);
+  ASSERT_TRUE(plain && trimmed);
+  EXPECT_NEAR(trimmed->low, plain->low, 1e-12);
+  EXPECT_NEAR(trimmed->high, plain->high, 1e-12);
+  EXPECT_FALSE(trimmed_confidence_interval(std::vector<double>{1}, 0.9, 0).has_value());
+  usage_error([&] { trimmed_confidence_interval(samples, 0.9, 0.5); });
+}
+
 TEST(Confidence, OneIntervalIsBelowAnotherOnlyIfTheyAreApart) {
   EXPECT_TRUE((Interval{1, 2}.below(Interval{2.1, 3})));
   EXPECT_FALSE((Interval{1, 2}.below(Interval{2, 3})));

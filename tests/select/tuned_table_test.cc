@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -200,6 +201,9 @@ TEST(TunedTable, WhatCannotBeWrittenOrReadIsSaid) {
               HasSubstr("/dev/null/table.json"));
   EXPECT_THAT(test::error_text(ErrorKind::kResource, [&] { TunedTable::load(folder.path / "none"); }),
               HasSubstr("cannot read"));
+  std::ofstream(folder.path / "empty.json");
+  EXPECT_THAT(test::error_text(ErrorKind::kBadInput, [&] { TunedTable::load(folder.path / "empty.json"); }),
+              HasSubstr("the file is empty"));
 }
 
 // Each writer's table differs from the others' in every field that is large, so that a mixed file would show.
