@@ -189,7 +189,7 @@ int eval(const EvalOptions& options, bool json) {
     print_text(fmt::format("perplexity {:.4f} over {} tokens ({} windows of {}) in {:.2f} s\n", tally.perplexity(),
                            tally.tokens, tally.windows, plan.length, seconds));
   }
-  if (options.start.explain) print_explanations(*policy.selector);
+  report_selection(options.start, *policy.selector);
   if (tally.cancelled) fmt::print(stderr, "fairway: interrupted after {} of {} windows\n", tally.windows, plan.count);
   return tally.cancelled ? kExitInterrupted : kExitOk;
 }
@@ -219,6 +219,7 @@ void add_eval_command(CLI::App& app, Invocation& call) {
   add_threads_option(*command, options->threads);
   add_kernel_options(*command, options->kernels);
   add_start_options(*command, options->start);
+  add_telemetry_option(*command, options->start);
   command->callback([options, &call] { call.action = [options, &call] { return eval(*options, call.json); }; });
 }
 

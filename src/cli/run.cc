@@ -103,7 +103,7 @@ int run(const RunOptions& options, bool json) {
     print_text("\n");
     print_statistics(engine, result);
   }
-  if (options.start.explain) print_explanations(*policy.selector);
+  report_selection(options.start, *policy.selector);
   return result.stop == engine::StopReason::kCancelled ? kExitInterrupted : kExitOk;
 }
 
@@ -141,6 +141,7 @@ void add_run_command(CLI::App& app, Invocation& call) {
   add_threads_option(*command, options->threads);
   add_kernel_options(*command, options->kernels);
   add_start_options(*command, options->start);
+  add_telemetry_option(*command, options->start);
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on after the model ends its text");
   command->add_flag("--no-prompt-echo", options->no_echo, "Print the new text only, without the prompt before it");
   command->callback([options, &call] { call.action = [options, &call] { return run(*options, call.json); }; });

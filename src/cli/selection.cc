@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "backend/cpu/features.h"
+#include "select/telemetry.h"
 
 namespace fairway::cli {
 
@@ -28,6 +29,14 @@ void add_start_options(CLI::App& command, StartOptions& options) {
       "differently, so only without it the same input always gives the same result");
   command.add_flag("--explain", options.explain,
                    "At the end, a line on standard error for each kind of MoE call: kernel, reason, margin");
+}
+
+void add_telemetry_option(CLI::App& command, StartOptions& options) {
+  command
+      .add_option("--telemetry", options.telemetry,
+                  "At the end, write which kernels were chosen how often, and with --learn their times: Prometheus text "
+                  "if FILE ends in .prom, else JSON")
+      ->type_name("FILE");
 }
 
 StartTable load_start_table(const StartOptions& options) {
@@ -79,6 +88,14 @@ void print_explanations(const KernelSelector& selector) {
   for (const KernelSelector::Site* site : selector.sites()) {
     fmt::print(stderr, "{}\n", selector.explain_line(latest_decision(*site)));
   }
+}
+
+void report_selection(const StartOptions& options, const KernelSelector& selector) {
+  if (options.explain) print_explanations(selector);
+  if (options.telemetry.empty()) return;
+  const bool prometheus = std::filesystem::path(options.telemetry).extension() == ".prom";
+  write_text_file(options.telemetry, prometheus ? telemetry_prometheus(selector) : telemetry_json(selector),
+                  "--telemetry");
 }
 
 Json sites_json(const KernelSelector& selector) {

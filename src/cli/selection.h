@@ -15,12 +15,16 @@ namespace fairway::cli {
 struct StartOptions {
   std::string table;  // "": the default path
   bool no_table = false, learn = false, explain = false;
+  std::string telemetry;  // file; "": none
 };
 
 // --table, --no-table, --learn, --explain.
 void add_start_options(CLI::App& command, StartOptions& options);
 // --table and --no-table alone.
 void add_table_options(CLI::App& command, StartOptions& options);
+
+// --telemetry, for commands with one selector.
+void add_telemetry_option(CLI::App& command, StartOptions& options);
 
 // The tuned table that a command starts with, or why there is none.
 struct StartTable {
@@ -49,6 +53,8 @@ select::KernelSelector::Decision latest_decision(const select::KernelSelector::S
 
 // A line per site on standard error.
 void print_explanations(const select::KernelSelector& selector);
+// What the options ask for at the end: explanations, and the telemetry file. Error(kResource) if it cannot be written.
+void report_selection(const StartOptions& options, const select::KernelSelector& selector);
 
 // Per site: tokens, widths, kernel, reason, why, fallback and the calls of each kernel.
 Json sites_json(const select::KernelSelector& selector);

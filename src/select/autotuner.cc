@@ -238,8 +238,8 @@ MixedBPWAutoTuner::TuneReport MixedBPWAutoTuner::tune(std::span<const TuneLayer>
     for (int i = 0; i < count && !stopped; ++i) {
       TuneTask& task = *tasks[static_cast<std::size_t>(i)];
       const auto stop = [&] { return is_cancelled(options) || (r + i > 0 && out_of_time()); };
-      stopped = (r == 0 && !task.contest.warm_up(task.timer, options.warmup, stop)) ||
-                !task.contest.round(task.timer, stop);
+      stopped =
+          (r == 0 && !task.contest.warm_up(task.timer, options.warmup, stop)) || !task.contest.round(task.timer, stop);
       task.contest.drop_hopeless(kHopeless[std::min<std::size_t>(static_cast<std::size_t>(r), kHopeless.size() - 1)]);
       if (options.progress && !stopped) {
         const int done = r * count + i + 1;
@@ -249,9 +249,8 @@ MixedBPWAutoTuner::TuneReport MixedBPWAutoTuner::tune(std::span<const TuneLayer>
     }
   }
   if (options.progress) options.progress(total, total, "done");
-  report.complete = !is_cancelled(options) && std::all_of(tasks.begin(), tasks.end(), [](const auto& task) {
-    return task->contest.rounds() > 0;
-  });
+  report.complete = !is_cancelled(options) && std::all_of(tasks.begin(), tasks.end(),
+                                                          [](const auto& task) { return task->contest.rounds() > 0; });
   std::vector<std::pair<std::uint64_t, int>> done;
   for (const auto& task : tasks) {
     if (task->contest.rounds() == 0) continue;

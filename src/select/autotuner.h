@@ -36,7 +36,7 @@ struct TuneOptions {
   int warmup = 1;             // samples of the default that are thrown away
   int iterations = 15;        // samples per candidate at most
   double budget_seconds = 0;  // of everything; 0: no limit. No sample is begun later, but one round is always measured
-  double slack = 0.25;              // candidates predicted to be slower than that are not timed
+  double slack = 0.25;        // candidates predicted to be slower than that are not timed
   Policy policy;
   const std::atomic<bool>* cancel = nullptr;  // checked between samples; what was measured by then is kept
   std::function<void(int done, int total, const std::string& what)> progress;

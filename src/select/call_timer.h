@@ -25,9 +25,10 @@ struct TuneLayer {
 // Coded bytes of an expert's three matrices.
 std::int64_t coded_bytes(const kernels::ExpertWeights& expert);
 
-// Times calls of `tokens` tokens on layers of equal traits. A sample is a walk over several calls with routings of their
-// own, layer after layer: as many as it takes to read more weights than the caches hold, so that they come from memory
-// as in a model, or as the layers have, or kMostCalls. Until route() draws new ones, all candidates do the same calls.
+// Times calls of `tokens` tokens on layers of equal traits. A sample is a walk over several calls with routings of
+// their own, layer after layer: as many as it takes to read more weights than the caches hold, so that they come from
+// memory as in a model, or as the layers have, or kMostCalls. Until route() draws new ones, all candidates do the same
+// calls.
 class CallTimer {
  public:
   static constexpr int kMostCalls = 64;  // of a walk

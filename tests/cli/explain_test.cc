@@ -173,6 +173,19 @@ TEST(StartUp, ExplainSaysOneLinePerSite) {
   EXPECT_FALSE(contains(run_with({}).err, "moe_swiglu, "));
 }
 
+TEST(StartUp, TelemetryInBothFormats) {
+  const TempDir dir;
+  const std::string json = (dir.path() / "t.json").string(), prometheus = (dir.path() / "t.prom").string();
+  ASSERT_EQ(run_with({"--telemetry", json}).code, 0);
+  EXPECT_EQ(nlohmann::json::parse(read_file(json))["learns"], false);
+  ASSERT_EQ(run_with({"--learn", "--telemetry", prometheus}).code, 0);
+  EXPECT_TRUE(contains(read_file(prometheus), "# TYPE fairway_moe_calls_total counter")) << read_file(prometheus);
+  EXPECT_TRUE(contains(read_file(prometheus), "fairway_moe_latency_seconds{")) << read_file(prometheus);
+  const ProcessResult result = run_with({"--telemetry", "/dev/null/t.json"});
+  EXPECT_EQ(result.code, 3);
+  EXPECT_TRUE(contains(result.err, "--telemetry")) << result.err;
+}
+
 TEST(StartUp, LearningIsAskedForAndTextIsTheSameWithout) {
   EXPECT_EQ(run_with({}).out, run_with({}).out);
   const ProcessResult result = run_with({"--learn", "--max-tokens", "40", "--json"});

@@ -10,7 +10,8 @@ namespace {
 
 using Samples = std::vector<std::vector<double>>;
 
-// Times of candidates with these true means: noise of `noise` per sample, and now and then a stall of ten calls' length.
+// Times of candidates with these true means: noise of `noise` per sample, and now and then a stall of ten calls'
+// length.
 Samples simulate(const std::vector<double>& means, int rounds, double noise, double stalls, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<double> normal;
