@@ -33,9 +33,10 @@ void add_start_options(CLI::App& command, StartOptions& options) {
 
 void add_telemetry_option(CLI::App& command, StartOptions& options) {
   command
-      .add_option("--telemetry", options.telemetry,
-                  "At the end, write which kernels were chosen how often, and with --learn their times: Prometheus text "
-                  "if FILE ends in .prom, else JSON")
+      .add_option(
+          "--telemetry", options.telemetry,
+          "At the end, write which kernels were chosen how often, and with --learn their times: Prometheus text "
+          "if FILE ends in .prom, else JSON")
       ->type_name("FILE");
 }
 

@@ -80,7 +80,7 @@ bool study_cell(select::CallTimer& timer, const select::SelectorOptions& options
   if (!contest.warm_up(timer, 1, cancelled)) return false;
   for (int r = 0; r < rounds; ++r) {
     if (!contest.round(timer, cancelled)) return false;
-    contest.drop_hopeless(contest.rounds() < 3 ? 1.0 : 0.1, index_of(contest.candidates(), tuned));
+    contest.drop_hopeless(contest.rounds() < 3 ? 0.5 : 0.1, index_of(contest.candidates(), tuned));
   }
   int oracle = 0;
   for (int i = 1; i < static_cast<int>(contest.candidates().size()); ++i) {

@@ -11,7 +11,7 @@
 namespace fairway::cli {
 
 // One geometry, bit mix and number of tokens. Regrets are fractions of the oracle's time: (chosen - oracle) / oracle,
-// by medians.
+// by medians of samples whose rounds are levelled (select/verdict.h); the oracle is the candidate with the lowest.
 struct SelectionCell {
   std::string geometry, mix;
   int tokens = 0;
@@ -30,9 +30,9 @@ struct SelectionCell {
 
 constexpr int kOnlineCalls = 20;
 
-// Times every legal row, and the tiles worth trying, in rounds. Candidates slower than twice the best leave after one
-// round, those 10 % slower after three. The online learner then runs on draws from these very samples: its decisions
-// are its own, the times are this run's. False if cancelled.
+// Times every legal row, and the tiles worth trying, in rounds. Candidates slower than 1.5 times the best leave after
+// one round, those 10 % slower after three. The online learner then runs on draws from these very samples: its
+// decisions are its own, the times are this run's. False if cancelled.
 bool study_cell(select::CallTimer& timer, const select::SelectorOptions& options, const select::TunedTable& table,
                 int rounds, SelectionCell& cell);
 

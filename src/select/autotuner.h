@@ -25,7 +25,7 @@ namespace fairway::select {
 
 struct BenchmarkResult {
   KernelConfig config;
-  double latency_ms = 0;           // median of a call
+  double latency_ms = 0;           // of a call, median with rounds levelled (verdict.h)
   double throughput_gbps = 0;      // coded weights read per second, 1e9 bytes; each touched expert once per call
   double memory_footprint_mb = 0;  // coded weights of the layer, 1e6 bytes
   double timestamp = 0;            // seconds since 1970

@@ -44,19 +44,20 @@ bool Contest::warm_up(CallTimer& timer, int samples, const Stop& stop) {
 
 void Contest::drop_hopeless(double margin, int keep) {
   if (rounds_ == 0) return;
+  const auto levelled = level_rounds(samples_);
   double best = 0;
   for (std::size_t c = 0; c < candidates_.size(); ++c) {
-    const double own = median(static_cast<int>(c));
+    const double own = select::median(levelled[c]);
     if (in_[c] && (best == 0 || own < best)) best = own;
   }
   for (std::size_t c = 1; c < candidates_.size(); ++c) {
     if (static_cast<int>(c) == keep) continue;
-    in_[c] = in_[c] && *std::min_element(samples_[c].begin(), samples_[c].end()) <= best * (1 + margin);
+    in_[c] = in_[c] && *std::min_element(levelled[c].begin(), levelled[c].end()) <= best * (1 + margin);
   }
 }
 
 double Contest::median(int i) const {
-  return select::median(samples(i));
+  return select::median(level_rounds(samples_)[static_cast<std::size_t>(i)]);
 }
 
 int Contest::winner() const {

@@ -31,7 +31,7 @@ class Contest {
 
   const std::vector<MoeCandidate>& candidates() const { return candidates_; }
   const std::vector<double>& samples(int i) const { return samples_[static_cast<std::size_t>(i)]; }  // milliseconds
-  double median(int i) const;  // of the samples; 0 without
+  double median(int i) const;  // milliseconds, of the samples with their rounds levelled (verdict.h); 0 without
   bool is_in(int i) const { return in_[static_cast<std::size_t>(i)]; }
   int rounds() const { return rounds_; }
 

@@ -23,12 +23,31 @@ double median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
+std::vector<std::vector<double>> level_rounds(std::span<const std::vector<double>> samples) {
+  const std::size_t rounds = samples.front().size();
+  std::vector<double> levels(rounds);
+  for (std::size_t r = 0; r < rounds; ++r) {
+    std::vector<double> in_round;
+    for (const std::vector<double>& own : samples) {
+      if (own.size() == rounds) in_round.push_back(own[r]);
+    }
+    levels[r] = median(std::move(in_round));
+  }
+  const double middle = median(levels);
+  std::vector<std::vector<double>> levelled(samples.begin(), samples.end());
+  for (std::vector<double>& own : levelled) {
+    for (std::size_t r = 0; r < own.size(); ++r) own[r] *= middle / levels[r];
+  }
+  return levelled;
+}
+
 std::size_t fastest_beyond_doubt(std::span<const std::vector<double>> samples, const std::vector<bool>& may_win) {
+  const auto levelled = level_rounds(samples);
   std::size_t best = 0;
-  double least = median(samples.front());
+  double least = median(levelled.front());
   const double fallback = least;
   for (std::size_t i = 1; i < samples.size(); ++i) {
-    const double own = median(samples[i]);
+    const double own = median(levelled[i]);
     if (!may_win[i] || samples[i].empty() || own >= least) continue;
     best = i;
     least = own;

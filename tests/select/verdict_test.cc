@@ -35,6 +35,14 @@ TEST(Verdict, MedianOfOddEvenAndNone) {
   EXPECT_EQ(median({}), 0);
 }
 
+TEST(Verdict, LevellingTakesOutWhatARoundHasInCommon) {
+  // The second round took twice as long for all; the third candidate left after it.
+  const auto levelled = level_rounds(Samples{{1, 2, 1}, {3, 6, 3}, {2, 4}});
+  EXPECT_EQ(levelled[0], (std::vector<double>{1, 1, 1}));
+  EXPECT_EQ(levelled[1], (std::vector<double>{3, 3, 3}));
+  EXPECT_EQ(levelled[2], (std::vector<double>{2, 2}));
+}
+
 // 13 candidates of the same speed, 10 % stalls: the default must stay in 95 of 100 contests. 400 contests, three
 // standard deviations are 0.033.
 TEST(Verdict, ChanceBeatsTheDefaultInOneOfTwentyContestsAtMost) {
