@@ -1,14 +1,14 @@
-"""The parts of docs/cpu-performance.md that come from result files: text between <!-- NAME:begin --> and <!-- NAME:end -->."""
+"""The parts of pages in docs/ that come from result files: text between <!-- NAME:begin --> and <!-- NAME:end -->."""
 
 import json
 import re
 
-from measuring import peer
+from measuring import peer, selection
 from measuring.base import REPO, RESULTS
 from measuring.layer_tables import by_cell
 from measuring.markup import judged, number, percent, table, token_columns
 
-PAGE = REPO / "docs" / "cpu-performance.md"
+DOCS = REPO / "docs"
 SHOWN = ["2", "3", "4", "6", "6,2,3", "6,3,4", "28 tuples of mean 3"]
 
 
@@ -86,16 +86,26 @@ def token():
     return lines[:-1] or ["No result file has a token's parts yet."]
 
 
-BLOCKS = {"layer": layer, "ratios": ratios, "token": token}
+def choice():
+    """Regret of the choices of kernels."""
+    found = result("selection")
+    return [source(*found), "", *selection.figures(found[1])] if found else ["No result file has these figures yet."]
 
 
-def page():
-    """The page as it should be."""
-    text = PAGE.read_text(encoding="utf-8")
-    for name, lines in BLOCKS.items():
+PAGES = {"cpu-performance.md": {"layer": layer, "ratios": ratios, "token": token}, "selection.md": {"choice": choice}}
+
+
+def page(path, blocks):
+    text = path.read_text(encoding="utf-8")
+    for name, lines in blocks.items():
         block = re.compile(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not block.search(text):
-            raise SystemExit(f"{PAGE.relative_to(REPO)}: the marks of the block '{name}' are missing")
+            raise SystemExit(f"{path.relative_to(REPO)}: the marks of the block '{name}' are missing")
         body = "\n".join(lines()) + "\n"
         text = block.sub(lambda marks: marks.group(1) + body + marks.group(2), text)
     return text
+
+
+def pages():
+    """{path: the page as it should be}"""
+    return {DOCS / name: page(DOCS / name, blocks) for name, blocks in PAGES.items()}

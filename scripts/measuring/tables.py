@@ -1,8 +1,8 @@
-"""results/README.md: the tables of all result files; and the page of docs/ that quotes them."""
+"""results/README.md: the tables of all result files; and the pages of docs/ that quote them."""
 
 import json
 
-from measuring import documents, layer_tables
+from measuring import documents, layer_tables, selection
 from measuring.base import REPO, RESULTS, progress
 from measuring.markup import judged, number, percent, table
 
@@ -72,7 +72,8 @@ def compare_tables(_, content):
 
 
 TABLES = {"moe": layer_tables.moe_tables, "rows": layer_tables.rows_tables, "decode": speed_tables, "prefill": speed_tables,
-          "slice": slice_tables, "neighbour": neighbour_tables, "memory": memory_tables, "compare": compare_tables}
+          "slice": slice_tables, "neighbour": neighbour_tables, "memory": memory_tables,
+          "selection": lambda _, content: selection.figures(content), "compare": compare_tables}
 
 
 def described(path, content):
@@ -94,10 +95,10 @@ def readme(results):
 
 
 def write_tables(results, check):
-    """results/README.md and, for the committed results, the page that quotes them."""
+    """results/README.md and, for the committed results, the pages that quote them."""
     texts = {results / "README.md": readme(results)}
     if results == RESULTS:
-        texts[documents.PAGE] = documents.page()
+        texts |= documents.pages()
     different = 0
     for path, text in texts.items():
         same = path.exists() and path.read_text(encoding="utf-8") == text

@@ -172,7 +172,7 @@ void add_autotune_command(CLI::App& app, Invocation& call) {
   command->add_option("--iterations", task.iterations, "Samples per kernel at most (default 15; --quick 8)")
       ->check(number_in(1, 1e6))
       ->type_name("N");
-  command->add_option("--warmup", task.warmup, "Rounds that are thrown away")
+  command->add_option("--warmup", task.warmup, "Samples of the default that are thrown away first")
       ->check(number_in(0, 1e6))
       ->capture_default_str();
   command->add_option("--budget", task.budget_seconds, "Seconds for everything, loading too (default 60; --quick 10)")

@@ -11,6 +11,7 @@
 #include "cli/signals.h"
 #include "cli/tune_layers.h"
 #include "cli/tune_task.h"
+#include "select/allow.h"
 #include "select/autotuner.h"
 
 namespace fairway::cli {
@@ -37,7 +38,7 @@ struct Comparison {
 
 bool is_named(const kernels::KernelRow& row, const std::string& name) {
   const kernels::KernelAlias* alias = kernels::find_alias(name);
-  return name == row.id || (alias == nullptr ? name : alias->target_family) == row.family;
+  return select::is_named(row, alias == nullptr ? std::string_view(name) : alias->target_family);
 }
 
 // The activations that all rows of that name share, so that the default they are compared with has them too.
@@ -296,7 +297,7 @@ void add_optimize_command(CLI::App& app, Invocation& call) {
   command->add_option("--iterations", task.iterations, "Samples per kernel (default 8)")
       ->check(number_in(1, 1e6))
       ->type_name("N");
-  command->add_option("--warmup", task.warmup, "Rounds that are thrown away")
+  command->add_option("--warmup", task.warmup, "Samples of the default that are thrown away first")
       ->check(number_in(0, 1e6))
       ->capture_default_str();
   add_threads_option(*command, task.threads);

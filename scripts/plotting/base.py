@@ -1,0 +1,40 @@
+"""What every picture needs: matplotlib without a display, the result files, the folder of the pictures."""
+
+import json
+import pathlib
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+matplotlib.rcParams.update({"svg.hashsalt": "fairway", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
+                            "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 130})
+from matplotlib import ticker  # noqa: E402  (the back end is chosen above)
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = REPO / "results"
+IMAGES = REPO / "docs" / "images"
+# Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+GRAY = "#555555"
+
+
+def load(kind, machine):
+    path = RESULTS / f"{kind}_cpu_{machine}.json"
+    if not path.exists():
+        sys.exit(f"scripts/plot-performance: {path.relative_to(REPO)} does not exist; scripts/measure writes it")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def plain_ticks(axis):
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def save(figure, name, png):
+    IMAGES.mkdir(exist_ok=True)
+    # Without a date, and with element ids from the salt above.
+    figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    print(f"==> wrote docs/images/{name}.svg")
+    if png:
+        figure.savefig(pathlib.Path(png) / f"{name}.png")
