@@ -53,6 +53,7 @@ std::uint32_t read_features() {
   const bool fma = bit(leaf1.ecx, 12), avx = bit(leaf1.ecx, 28), f16c = bit(leaf1.ecx, 29);
   if (avx && fma && f16c && bit(leaf7.ebx, 5)) features |= kCpuAvx2;
   if ((features & kCpuAvx2) != 0 && bit(cpuid(7, 1).eax, 4)) features |= kCpuAvxVnni;
+  if ((features & kCpuAvx2) != 0 && bit(leaf7.ecx, 8)) features |= kCpuGfni;
   if ((xcr0 & kZmmState) != kZmmState) return features;
   const bool f = bit(leaf7.ebx, 16), dq = bit(leaf7.ebx, 17), bw = bit(leaf7.ebx, 30), vl = bit(leaf7.ebx, 31);
   if (!(f && dq && bw && vl)) return features;
@@ -132,6 +133,7 @@ std::string cpu_feature_names(std::uint32_t features) {
   };
   constexpr Named kNames[] = {{kCpuAvx2, "avx2"},
                               {kCpuAvxVnni, "avx_vnni"},
+                              {kCpuGfni, "gfni"},
                               {kCpuAvx512, "avx512"},
                               {kCpuAvx512Vnni, "avx512_vnni"},
                               {kCpuAvx512Vbmi, "avx512_vbmi"},

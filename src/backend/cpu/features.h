@@ -15,6 +15,7 @@ enum CpuFeature : std::uint32_t {
   kCpuAvx512Vbmi = 1u << 3,  // byte permutes and multishift
   kCpuAvxVnni = 1u << 4,     // byte dot products of 256 bits without AVX-512
   kCpuAvx512Fp16 = 1u << 5,  // arithmetic in half precision
+  kCpuGfni = 1u << 6,        // bit matrices times bytes, of 256 bits without AVX-512
 };
 
 struct CpuInfo {
@@ -28,7 +29,7 @@ struct CpuInfo {
 
 const CpuInfo& cpu_info();
 
-// "avx2 avx_vnni avx512 avx512_vnni avx512_vbmi avx512_fp16", space-separated, for messages.
+// "avx2 avx_vnni gfni avx512 avx512_vnni avx512_vbmi avx512_fp16", space-separated, for messages.
 std::string cpu_feature_names(std::uint32_t features);
 
 }  // namespace fairway::backend

@@ -21,6 +21,7 @@ TEST(CpuFeatures, AgreeWithTheCompilersRuntime) {
                                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
   EXPECT_EQ(has(kCpuAvx512Vnni), has(kCpuAvx512) && __builtin_cpu_supports("avx512vnni"));
   EXPECT_EQ(has(kCpuAvx512Vbmi), has(kCpuAvx512) && __builtin_cpu_supports("avx512vbmi"));
+  EXPECT_EQ(has(kCpuGfni), has(kCpuAvx2) && __builtin_cpu_supports("gfni"));
   // GCC 12's runtime has no names for these two; the kernel's list has.
   std::ifstream file("/proc/cpuinfo");
   const std::string facts(std::istreambuf_iterator<char>(file), {});
@@ -46,8 +47,8 @@ TEST(CpuFeatures, Names) {
   EXPECT_EQ(cpu_feature_names(kCpuAvx2), "avx2");
   EXPECT_EQ(cpu_feature_names(kCpuAvx2 | kCpuAvx512 | kCpuAvx512Vnni | kCpuAvx512Vbmi),
             "avx2 avx512 avx512_vnni avx512_vbmi");
-  EXPECT_EQ(cpu_feature_names(kCpuAvx2 | kCpuAvxVnni | kCpuAvx512 | kCpuAvx512Fp16),
-            "avx2 avx_vnni avx512 avx512_fp16");
+  EXPECT_EQ(cpu_feature_names(kCpuAvx2 | kCpuAvxVnni | kCpuGfni | kCpuAvx512 | kCpuAvx512Fp16),
+            "avx2 avx_vnni gfni avx512 avx512_fp16");
 }
 
 }  // namespace
