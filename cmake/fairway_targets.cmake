@@ -16,15 +16,19 @@ function(fairway_compile_options target)
   endif()
 endfunction()
 
-# A file named *_avx2.cc, *_avxvnni.cc, *_avx512.cc or *_avx512fp16.cc is compiled for that instruction set and entered
-# only after a CPU check. Such files keep everything they define in a namespace of their own, so that no inline function
-# of theirs can stand in for a baseline one at link time.
+# A file named *_avx2.cc, *_avxvnni.cc, *_gfni.cc (with AVX-VNNI), *_avx512.cc or *_avx512fp16.cc is compiled for that
+# instruction set and entered only after a CPU check. Such files keep everything they define in a namespace of their
+# own, so that no inline function of theirs can stand in for a baseline one at link time.
 function(fairway_isa_flags)
   foreach(source IN LISTS ARGN)
     if(source MATCHES "_avx2\\.cc$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
-    elseif(source MATCHES "_avxvnni\\.cc$")
-      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mavxvnni")
+    elseif(source MATCHES "_(avxvnni|gfni)\\.cc$")
+      set(flags -mavx2 -mfma -mf16c -mavxvnni)
+      if(source MATCHES "_gfni\\.cc$")
+        list(APPEND flags -mgfni)
+      endif()
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
     elseif(source MATCHES "_avx512(fp16)?\\.cc$")
       set(flags -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni
                 -mprefer-vector-width=512)
@@ -34,7 +38,7 @@ function(fairway_isa_flags)
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
     endif()
     # Unrolled vector code with checks of undefined behaviour takes minutes to compile; the reference has them.
-    if(FAIRWAY_SANITIZE MATCHES "undefined" AND source MATCHES "_avx(2|vnni|512|512fp16)\\.cc$")
+    if(FAIRWAY_SANITIZE MATCHES "undefined" AND source MATCHES "_(avx2|avxvnni|gfni|avx512|avx512fp16)\\.cc$")
       set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS "-fno-sanitize=undefined")
     endif()
   endforeach()

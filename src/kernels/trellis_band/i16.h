@@ -7,6 +7,12 @@
 // entry (for a negative F that makes -257 * 15 * 2^e - 1).
 //
 // kPairBytes: the upper byte of 8 c + 2^15, for panels of many rows on processors with byte dot products: 0.77 %.
+//
+// kPairSums: the code c = +-2^e (t >> 3) summed over both halves, |c| <= 4056, so value = c / 1021.83. A significand is
+// one byte here and a factor another, so that one byte product multiplies and adds. Activations have 12 bits, 4056 *
+// 4095 * 128 < 2^31. The error is 0.155 %, most of it from the significand's lost bits.
+//
+// kPairSumBytes: the upper byte of 8 c + 2^15 for this c: 0.745 %.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +26,12 @@ namespace fairway::kernels {
 constexpr CodeScale kPairWords{1.0f / 963.78f, -4.2e-5f};
 constexpr CodeScale kPairBytes{32.0f / 963.78f, (128.0f * 32 - 15.5f) / 963.78f - 4.2e-5f};
 constexpr int kPairWordsLargestValue = 4095;
+
+// The step that is best for both codebooks over all states; the mean error of a sum is below 5e-6, and the lower bits
+// of a byte are 14.85 on average.
+constexpr CodeScale kPairSums{1.0f / 1021.83f, 0.0f};
+constexpr CodeScale kPairSumBytes{32.0f / 1021.83f, (128.0f * 32 - 14.85f) / 1021.83f};
+constexpr int kPairSumsLargestValue = 4095;
 
 // One half of a product as it comes: bit 15 is s, bits 11 and 10 are e with the upper bit inverted, bits 9..0 are the
 // significand with some bits inverted.

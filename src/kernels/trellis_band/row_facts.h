@@ -14,6 +14,7 @@ static_assert(kPairBooks == (codebook_bit(codec::Codebook::k3inst) | codebook_bi
 
 constexpr std::uint32_t kAvx2Features = backend::kCpuAvx2;
 constexpr std::uint32_t kAvxVnniFeatures = backend::kCpuAvx2 | backend::kCpuAvxVnni;
+constexpr std::uint32_t kGfniFeatures = kAvxVnniFeatures | backend::kCpuGfni;
 constexpr std::uint32_t kAvx512Features =
     backend::kCpuAvx2 | backend::kCpuAvx512 | backend::kCpuAvx512Vnni | backend::kCpuAvx512Vbmi;
 

@@ -94,11 +94,11 @@ extern const BandKernel kBandWordsPanelAvxVnni, kBandWordsWidePanelAvxVnni;
 extern const BandKernel kBandWordsPanelAvx512, kBandWordsWidePanelAvx512;
 
 // 3inst and mcg with 12-bit codes and activations, on any processor with these instructions; and with weights as one
-// byte (0.77 % of a weight's deviation).
+// byte (0.77 % of a weight's deviation). Gfni: with AVX-VNNI.
 extern const BandKernel kBandI16SingleAvx2, kBandI16QuadAvx2, kBandI16PanelAvx2, kBandI16WidePanelAvx2;
-extern const BandKernel kBandI16SingleAvxVnni, kBandI16QuadAvxVnni, kBandI16PanelAvxVnni, kBandI16WidePanelAvxVnni;
+extern const BandKernel kBandI16SingleGfni, kBandI16QuadGfni, kBandI16PanelGfni, kBandI16WidePanelGfni;
 extern const BandKernel kBandI16SingleAvx512, kBandI16QuadAvx512, kBandI16PanelAvx512, kBandI16WidePanelAvx512;
-extern const BandKernel kBandI16BytesPanelAvxVnni, kBandI16BytesWidePanelAvxVnni;
+extern const BandKernel kBandI16BytesPanelGfni, kBandI16BytesWidePanelGfni;
 extern const BandKernel kBandI16BytesPanelAvx512, kBandI16BytesWidePanelAvx512;
 
 }  // namespace fairway::kernels

@@ -20,15 +20,17 @@ using backend::kCpuAvx512Fp16;
 using backend::kCpuAvx512Vbmi;
 using backend::kCpuAvx512Vnni;
 using backend::kCpuAvxVnni;
+using backend::kCpuGfni;
 
 constexpr std::uint32_t kYmmVnni = kCpuAvx2 | kCpuAvxVnni;
+constexpr std::uint32_t kYmmVnniGfni = kYmmVnni | kCpuGfni;
 constexpr std::uint32_t kZmm = kCpuAvx512 | kCpuAvx512Vnni | kCpuAvx512Vbmi;
 constexpr std::uint32_t kZmmFp16 = kZmm | kCpuAvx512Fp16;
 
 // Errors of one product, relative to its row's norm. With the largest of 128 normal values near 2.75 deviations, int8
-// activations cost 2.75 / 127 / sqrt(12) = 0.63 %; mul1_codes.h and f16_avx512fp16.cc say what the codes cost.
-constexpr double kFp32 = 2e-6, kFp16 = 0.0025, kWords = 0.0005, kPairWordsError = 0.0007, kPairs = 0.0141,
-                 kBytes = 0.0175;
+// activations cost 2.75 / 127 / sqrt(12) = 0.63 %; mul1_codes.h, i16.h and f16_avx512fp16.cc say what the codes cost.
+constexpr double kFp32 = 2e-6, kFp16 = 0.0025, kWords = 0.0005, kPairWordsError = 0.0007, kPairSumsError = 0.0024,
+                 kPairs = 0.0141, kBytes = 0.0175;
 
 struct NamedKernel {
   const char* name;
@@ -74,18 +76,18 @@ inline const NamedKernel kKernels[] = {
     {"i16 quad avx2", &kBandI16QuadAvx2, kCpuAvx2, kPairWordsError},
     {"i16 panel avx2", &kBandI16PanelAvx2, kCpuAvx2, kPairWordsError},
     {"i16 wide panel avx2", &kBandI16WidePanelAvx2, kCpuAvx2, kPairWordsError, true},
-    {"i16 single avxvnni", &kBandI16SingleAvxVnni, kYmmVnni, kPairWordsError},
-    {"i16 quad avxvnni", &kBandI16QuadAvxVnni, kYmmVnni, kPairWordsError},
-    {"i16 panel avxvnni", &kBandI16PanelAvxVnni, kYmmVnni, kPairWordsError},
-    {"i16 wide panel avxvnni", &kBandI16WidePanelAvxVnni, kYmmVnni, kPairWordsError, true},
+    {"i16 sums single gfni", &kBandI16SingleGfni, kYmmVnniGfni, kPairSumsError},
+    {"i16 sums quad gfni", &kBandI16QuadGfni, kYmmVnniGfni, kPairSumsError},
+    {"i16 sums panel gfni", &kBandI16PanelGfni, kYmmVnniGfni, kPairSumsError},
+    {"i16 sums wide panel gfni", &kBandI16WidePanelGfni, kYmmVnniGfni, kPairSumsError, true},
     {"i16 single avx512", &kBandI16SingleAvx512, kZmm, kPairWordsError},
     {"i16 quad avx512", &kBandI16QuadAvx512, kZmm, kPairWordsError},
     {"i16 panel avx512", &kBandI16PanelAvx512, kZmm, kPairWordsError},
     {"i16 wide panel avx512", &kBandI16WidePanelAvx512, kZmm, kPairWordsError, true},
     {"i16 bytes panel avx512", &kBandI16BytesPanelAvx512, kZmm, kBytes},
     {"i16 bytes wide panel avx512", &kBandI16BytesWidePanelAvx512, kZmm, kBytes, true},
-    {"i16 bytes panel avxvnni", &kBandI16BytesPanelAvxVnni, kYmmVnni, kBytes},
-    {"i16 bytes wide panel avxvnni", &kBandI16BytesWidePanelAvxVnni, kYmmVnni, kBytes, true},
+    {"i16 sum bytes panel gfni", &kBandI16BytesPanelGfni, kYmmVnniGfni, kBytes},
+    {"i16 sum bytes wide panel gfni", &kBandI16BytesWidePanelGfni, kYmmVnniGfni, kBytes, true},
     {"f16 single avx512", &kBandF16SingleAvx512, kZmmFp16, kFp16},
     {"f16 quad avx512", &kBandF16QuadAvx512, kZmmFp16, kFp16},
     {"f16 panel avx512", &kBandF16PanelAvx512, kZmmFp16, kFp16},
