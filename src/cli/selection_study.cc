@@ -2,9 +2,11 @@
 #include "cli/selection_study.h"
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "cli/signals.h"
+#include "select/confidence.h"
 
 namespace fairway::cli {
 namespace {
@@ -14,6 +16,9 @@ using select::MoeCandidate;
 
 constexpr int kSeeds = 20;
 constexpr int kSteadyCalls = 200;
+constexpr int kFinalRounds = 5, kFinalists = 5;
+constexpr int kMostTimes = 4;        // as many rounds as asked for, where a regret is uncertain
+constexpr double kPrecision = 0.02;  // of a regret, half of its 95 % interval
 
 int index_of(const std::vector<MoeCandidate>& all, const MoeCandidate& candidate) {
   return static_cast<int>(std::find(all.begin(), all.end(), candidate) - all.begin());
@@ -39,18 +44,39 @@ std::vector<SelectionCell::Measured> measured_in(const Contest& contest) {
   return all;
 }
 
+int oracle_of(const Contest& contest) {
+  int oracle = 0;
+  for (int i = 1; i < static_cast<int>(contest.candidates().size()); ++i) {
+    if (contest.is_in(i) && contest.median(i) < contest.median(oracle)) oracle = i;
+  }
+  return oracle;
+}
+
+// Whether the time of candidate i over that of the oracle is known well enough.
+bool is_certain(const Contest& contest, int i) {
+  const int oracle = oracle_of(contest);
+  if (i == oracle) return true;
+  std::vector<double> logs;
+  for (std::size_t r = 0; r < contest.samples(oracle).size(); ++r) {
+    logs.push_back(std::log(contest.samples(i)[r] / contest.samples(oracle)[r]));
+  }
+  const auto interval = select::trimmed_confidence_interval(logs, 0.95, 0.125);
+  return interval && interval->high - interval->low <= 2 * kPrecision;
+}
+
 // The learner, called with times drawn from what was measured.
 void replay_online(const Contest& contest, const select::CallTimer& timer, select::SelectorOptions options,
                    SelectionCell& cell) {
   options.learn = true;
   double regret = 0, steady = 0;
+  const auto levelled = contest.levelled();
   for (int seed = 1; seed <= kSeeds; ++seed) {
     options.learner.seed = static_cast<std::uint64_t>(seed);
     std::mt19937_64 random(static_cast<std::uint64_t>(seed));
     select::KernelSelector selector(options);
     const auto call = [&] {
       const auto decision = selector.decide(timer.traits(), timer.tokens());
-      const auto& samples = contest.samples(index_of(contest.candidates(), decision.candidate()));
+      const auto& samples = levelled[static_cast<std::size_t>(index_of(contest.candidates(), decision.candidate()))];
       const double time = samples[random() % samples.size()];
       selector.record(decision, time);
       return contest.median(index_of(contest.candidates(), decision.candidate()));
@@ -78,14 +104,14 @@ bool study_cell(select::CallTimer& timer, const select::SelectorOptions& options
   Contest contest(all_candidates(options, timer, tuned));
   const auto cancelled = [] { return cancel_requested().load(); };
   if (!contest.warm_up(timer, 1, cancelled)) return false;
-  for (int r = 0; r < rounds; ++r) {
+  const int kept = index_of(contest.candidates(), tuned);
+  const auto certain = [&] { return is_certain(contest, 0) && is_certain(contest, kept); };
+  for (int r = 1; r <= rounds || (r <= kMostTimes * rounds && !certain()); ++r) {
     if (!contest.round(timer, cancelled)) return false;
-    contest.drop_hopeless(contest.rounds() < 3 ? 0.5 : 0.1, index_of(contest.candidates(), tuned));
+    if (r >= 2) contest.drop_hopeless(r == 2 ? 0.5 : 0.1, kept);
+    if (r >= kFinalRounds) contest.keep_best(kFinalists, kept);
   }
-  int oracle = 0;
-  for (int i = 1; i < static_cast<int>(contest.candidates().size()); ++i) {
-    if (contest.is_in(i) && contest.median(i) < contest.median(oracle)) oracle = i;
-  }
+  const int oracle = oracle_of(contest);
   const auto median_of = [&](const MoeCandidate& c) { return contest.median(index_of(contest.candidates(), c)); };
   cell.tokens = timer.tokens();
   cell.heuristic = heuristic.name();

@@ -24,7 +24,8 @@ namespace {
 
 constexpr int kLeastAdaptSamples = 5;
 // How much slower than the best the fastest sample of a candidate is when it is given up, after so many rounds.
-constexpr std::array kHopeless = {0.4, 0.2, 0.1};
+constexpr std::array kHopeless = {0.6, 0.25, 0.1};
+constexpr int kFinalRounds = 5, kFinalists = 4;  // after so many rounds, only so many go on beside the default
 constexpr double kConfidence = 0.95;
 
 std::vector<int> distinct(std::vector<int> widths) {
@@ -241,6 +242,7 @@ MixedBPWAutoTuner::TuneReport MixedBPWAutoTuner::tune(std::span<const TuneLayer>
       stopped =
           (r == 0 && !task.contest.warm_up(task.timer, options.warmup, stop)) || !task.contest.round(task.timer, stop);
       task.contest.drop_hopeless(kHopeless[std::min<std::size_t>(static_cast<std::size_t>(r), kHopeless.size() - 1)]);
+      if (r + 1 >= kFinalRounds) task.contest.keep_best(kFinalists);
       if (options.progress && !stopped) {
         const int done = r * count + i + 1;
         const double spent = options.budget_seconds > 0 ? seconds() / options.budget_seconds : 0;

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "fairway/error.h"
-#include "select/verdict.h"
 
 namespace fairway::select {
 namespace {
@@ -44,20 +43,30 @@ bool Contest::warm_up(CallTimer& timer, int samples, const Stop& stop) {
 
 void Contest::drop_hopeless(double margin, int keep) {
   if (rounds_ == 0) return;
-  const auto levelled = level_rounds(samples_);
+  const auto all = levelled();
   double best = 0;
   for (std::size_t c = 0; c < candidates_.size(); ++c) {
-    const double own = select::median(levelled[c]);
+    const double own = select::median(all[c]);
     if (in_[c] && (best == 0 || own < best)) best = own;
   }
   for (std::size_t c = 1; c < candidates_.size(); ++c) {
     if (static_cast<int>(c) == keep) continue;
-    in_[c] = in_[c] && *std::min_element(levelled[c].begin(), levelled[c].end()) <= best * (1 + margin);
+    in_[c] = in_[c] && *std::min_element(all[c].begin(), all[c].end()) <= best * (1 + margin);
   }
 }
 
+void Contest::keep_best(int count, int keep) {
+  const auto all = levelled();
+  std::vector<std::pair<double, std::size_t>> others;
+  for (std::size_t c = 1; c < candidates_.size(); ++c) {
+    if (in_[c] && static_cast<int>(c) != keep) others.emplace_back(select::median(all[c]), c);
+  }
+  std::sort(others.begin(), others.end());
+  for (std::size_t i = static_cast<std::size_t>(count); i < others.size(); ++i) in_[others[i].second] = false;
+}
+
 double Contest::median(int i) const {
-  return select::median(level_rounds(samples_)[static_cast<std::size_t>(i)]);
+  return select::median(levelled()[static_cast<std::size_t>(i)]);
 }
 
 int Contest::winner() const {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "select/call_timer.h"
+#include "select/verdict.h"
 
 namespace fairway::select {
 
@@ -25,12 +26,15 @@ class Contest {
   // Candidates that cannot win any more are not called again: their fastest sample is slower by the fraction `margin`
   // than the median of the best. The default stays, and candidate `keep`.
   void drop_hopeless(double margin, int keep = 0);
+  // Of all others only the `count` with the lowest medians.
+  void keep_best(int count, int keep = 0);
 
   // Index of the winner by verdict.h; 0, the default, if nothing beats it beyond doubt.
   int winner() const;
 
   const std::vector<MoeCandidate>& candidates() const { return candidates_; }
   const std::vector<double>& samples(int i) const { return samples_[static_cast<std::size_t>(i)]; }  // milliseconds
+  std::vector<std::vector<double>> levelled() const { return level_rounds(samples_); }
   double median(int i) const;  // milliseconds, of the samples with their rounds levelled (verdict.h); 0 without
   bool is_in(int i) const { return in_[static_cast<std::size_t>(i)]; }
   int rounds() const { return rounds_; }

@@ -106,6 +106,13 @@ TEST(Contest, EveryCandidateTakesItsTurn) {
   EXPECT_EQ(contest.rounds(), 0);
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(contest.round(timer));
   for (int i = 0; i < static_cast<int>(contest.candidates().size()); ++i) EXPECT_EQ(contest.samples(i).size(), 3u) << i;
+  const int count = static_cast<int>(contest.candidates().size());
+  if (count > 2) {
+    contest.keep_best(1);
+    int in = 0;
+    for (int i = 0; i < count; ++i) in += contest.is_in(i);
+    EXPECT_EQ(in, 2);  // the default besides
+  }
   contest.drop_hopeless(-1.0);  // nothing is faster than nothing: only the default stays
   for (int i = 1; i < static_cast<int>(contest.candidates().size()); ++i) EXPECT_FALSE(contest.is_in(i)) << i;
   EXPECT_TRUE(contest.is_in(0));
