@@ -145,16 +145,19 @@ Json regret_json(const std::vector<SelectionCell>& cells, double SelectionCell::
       {"worst", worst == nullptr ? "" : fmt::format("{}, {}, {} tokens", worst->geometry, worst->mix, worst->tokens)}};
 }
 
-// Per geometry and number of tokens: the candidate that loses least, summed over the mixes.
+// Per geometry and number of tokens: the candidate that loses least, summed over the mixes; the one of the rules if it
+// loses at most one per cent more, which is less than a run can tell.
 Json recommendations(const SelectionOptions& options, const std::vector<SelectionCell>& cells) {
   Json all = Json::array();
   for (const std::string& geometry : options.geometries) {
     for (const int tokens : options.batch) {
       std::map<std::string, std::pair<double, int>> loss;  // candidate -> sum of time / oracle, mixes it was timed in
       int mixes = 0;
+      const std::string* by_rule = nullptr;
       for (const SelectionCell& cell : cells) {
         if (cell.geometry != geometry || cell.tokens != tokens) continue;
         ++mixes;
+        by_rule = &cell.heuristic;
         for (const SelectionCell::Measured& kernel : cell.measured) {
           auto& [sum, count] = loss[kernel.kernel];
           sum += kernel.median_ms / cell.oracle_ms;
@@ -170,6 +173,11 @@ Json recommendations(const SelectionOptions& options, const std::vector<Selectio
         }
       }
       if (best == nullptr) continue;
+      const auto rule = loss.find(*by_rule);
+      if (rule->second.second == mixes && rule->second.first <= 1.01 * least) {
+        best = &rule->first;
+        least = rule->second.first;
+      }
       all.push_back(
           {{"geometry", geometry}, {"tokens", tokens}, {"kernel", *best}, {"mean_regret", least / mixes - 1}});
     }

@@ -17,8 +17,8 @@ using select::MoeCandidate;
 constexpr int kSeeds = 20;
 constexpr int kSteadyCalls = 200;
 constexpr int kFinalRounds = 5, kFinalists = 5;
-constexpr int kMostTimes = 4;        // as many rounds as asked for, where a regret is uncertain
-constexpr double kPrecision = 0.02;  // of a regret, half of its 95 % interval
+constexpr int kMostTimes = 3;         // as many rounds as asked for, where a regret is uncertain
+constexpr double kPrecision = 0.035;  // of a regret, half of its 95 % interval
 
 int index_of(const std::vector<MoeCandidate>& all, const MoeCandidate& candidate) {
   return static_cast<int>(std::find(all.begin(), all.end(), candidate) - all.begin());

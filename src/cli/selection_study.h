@@ -32,7 +32,7 @@ constexpr int kOnlineCalls = 20;
 
 // Times every legal row, and the tiles worth trying, in rounds. Candidates 1.5 times as slow as the best leave after
 // two rounds, those 10 % slower after three, all but the best five after five; the default and the tuned one stay.
-// Rounds go on, up to four times as many, until the regrets of both are known to two per cent. The online learner then
+// Rounds go on, up to three times as many, until the regrets of both are known to 3.5 per cent. The online learner then
 // runs on draws from these very samples, with rounds levelled: its decisions are its own, the times are this run's.
 // False if cancelled.
 bool study_cell(select::CallTimer& timer, const select::SelectorOptions& options, const select::TunedTable& table,
