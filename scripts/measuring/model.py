@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from measuring.base import DEMO, THREADS, bench, comma, document, fairway, progress, revision, spread, synth
-from measuring.layer import one_round
+from measuring.layer import MEAN_3, MIXED, one_round
 
 SLICE_LAYERS = (7, 4)  # each with one dense layer; the difference is three expert layers
 FULL_LAYERS = 47       # of GLM-4.7-Flash: one dense, 46 with experts
@@ -73,6 +73,21 @@ def slices(settings):
                f"--prompt-len {settings.prompt}, --threads {comma(THREADS)} --warmup 1 --runs 1, on slices of "
                f"{' and '.join(map(str, SLICE_LAYERS))} layers in turn, repeated")
     return document(settings, "slice", command, geometry=settings.geometry(), formula=FORMULA, records=records)
+
+
+def mixed(settings):
+    """Decode of a slice whose neighbouring experts never have the same widths, with the counters that say which path ran."""
+    prompt = 8
+    cells = bench(settings, "decode", synth(settings, MIXED, MEAN_3), "--threads", comma(THREADS), "--warmup", 1, "--runs",
+                  settings.rounds, "--prompt-len", prompt, "--decode-tokens", settings.decode)["results"]
+    moe_layers = settings.layers - settings.geometry().get("first_k_dense_replace", 0)
+    passes = 1 + settings.decode  # the prompt is one
+    records = [{"threads": cell["threads"], "tokens_per_second": cell["tokens_per_second"],
+                "share_of_ceiling": cell["share_of_ceiling"], "moe_layers": moe_layers, "passes": passes,
+                "moe_layers_x_passes": moe_layers * passes, **cell["counters"], "kernels": cell["kernels"]} for cell in cells]
+    command = (f"fairway bench decode --model-path MODEL --threads {comma(THREADS)} --warmup 1 --runs {settings.rounds} "
+               f"--prompt-len {prompt} --decode-tokens {settings.decode}")
+    return document(settings, "mixed", command, geometry=settings.geometry(), layers=settings.layers, bits=MIXED, records=records)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,15 @@ def slice_tables(_, content):
             *profile_table([r for r in content["records"] if r["measurement"] == "decode"])]
 
 
+def mixed_tables(_, content):
+    rows = [[str(r["threads"]), number(r["tokens_per_second"]), percent(r["share_of_ceiling"]), str(r["moe_layers_x_passes"]),
+             str(r["grouped_calls"]), str(r["bit_tuples"]), str(r["fallback_calls"])] for r in content["records"]]
+    return [f"Decode of {content['layers']} layers of GLM-4.7-Flash with experts of {content['bits']}: one grouped call for each "
+            "expert layer and pass.", "",
+            *table(["threads", "tokens/s", "share of the memory ceiling", "expert layers x passes", "grouped calls",
+                    "bit tuples in them", "fallbacks"], rows)]
+
+
 def neighbour_tables(_, content):
     rows = [[r["measurement"], str(r["threads"]), number(r["alone_ms"]), number(r["beside_a_loop_ms"]), number(r["slowdown"]),
              judged(r["slowdown"]["median"], r["bar"], at_most=True)] for r in content["records"]]
@@ -72,7 +81,7 @@ def compare_tables(_, content):
 
 
 TABLES = {"moe": layer_tables.moe_tables, "rows": layer_tables.rows_tables, "decode": speed_tables, "prefill": speed_tables,
-          "slice": slice_tables, "neighbour": neighbour_tables, "memory": memory_tables,
+          "slice": slice_tables, "mixed": mixed_tables, "neighbour": neighbour_tables, "memory": memory_tables,
           "selection": lambda _, content: selection.figures(content), "compare": compare_tables}
 
 

@@ -10,6 +10,7 @@ from plotting.base import COLOURS, GRAY, plain_ticks
 NAMES = {"demo": "bundled model", "glm47": "GLM-4.7-Flash", "qwen3-30b": "Qwen3-30B-A3B"}
 CHOICES = {"heuristic_regret": "rules", "tuned_regret": "tuned table", "online_regret": "learner after 20 calls"}
 MOST = 10  # per cent: the darkest colour
+LEAST_SAMPLES = 2  # of a kernel that is drawn
 LINES = {"moe_trellis_swiglu_decode": "one token at a time", "moe_trellis_swiglu_prefill4": "prefill4",
          "moe_trellis_swiglu": "base", "moe_trellis_swiglu_large_batch": "large_batch",
          "moe_trellis_swiglu_grouped": "grouped", "mixed_bpw_kernel": "widths at run time"}
@@ -28,11 +29,11 @@ def regret_map(content):
     for row, geometry in zip(panels, geometries):
         for axes, (key, words) in zip(row, CHOICES.items()):
             values = numpy.array([[100 * cells[geometry, mix, t][key] for t in tokens] for mix in mixes])
-            image = axes.imshow(values, cmap="cividis_r", norm=colors.Normalize(0, MOST), aspect="auto")
+            image = axes.imshow(values, cmap="Blues", norm=colors.Normalize(0, MOST), aspect="auto")
             for (y, x), value in numpy.ndenumerate(values):
                 if value >= 0.5:
                     axes.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=6.5,
-                              color="white" if value > MOST / 2 else "black")
+                              color="white" if value > 0.6 * MOST else "black")
             axes.set_title(f"{NAMES.get(geometry, geometry)}: {words}, mean {values.mean():.1f} %", fontsize=9)
             axes.set_xticks(range(len(tokens)), tokens, fontsize=7)
             axes.set_yticks(range(len(mixes)), mixes, fontsize=7.5)
@@ -59,6 +60,8 @@ def crossover(content, mix):
                 continue
             best = {}
             for kernel in cell["measured"]:
+                if len(kernel["samples_ms"]) < LEAST_SAMPLES:
+                    continue
                 family = family_of(kernel["kernel"])
                 best[family] = min(best.get(family, math.inf), kernel["median_ms"])
             for family, time in best.items():
@@ -72,5 +75,5 @@ def crossover(content, mix):
         axes.grid(True, which="major", color="#dddddd", linewidth=0.5)
         plain_ticks(axes.xaxis)
     panels[0][0].set_ylabel("time / time of the best kernel")
-    panels[0][-1].legend(loc="upper right", frameon=False, fontsize=8)
+    panels[0][0].legend(loc="upper left", frameon=False, fontsize=8)
     return figure
