@@ -80,11 +80,9 @@ def mixed(settings):
     prompt = 8
     cells = bench(settings, "decode", synth(settings, MIXED, MEAN_3), "--threads", comma(THREADS), "--warmup", 1, "--runs",
                   settings.rounds, "--prompt-len", prompt, "--decode-tokens", settings.decode)["results"]
-    moe_layers = settings.layers - settings.geometry().get("first_k_dense_replace", 0)
     passes = 1 + settings.decode  # the prompt is one
     records = [{"threads": cell["threads"], "tokens_per_second": cell["tokens_per_second"],
-                "share_of_ceiling": cell["share_of_ceiling"], "moe_layers": moe_layers, "passes": passes,
-                "moe_layers_x_passes": moe_layers * passes, **cell["counters"], "kernels": cell["kernels"]} for cell in cells]
+                "share_of_ceiling": cell["share_of_ceiling"], "layers_x_passes": settings.layers * passes, **cell["counters"], "kernels": cell["kernels"]} for cell in cells]
     command = (f"fairway bench decode --model-path MODEL --threads {comma(THREADS)} --warmup 1 --runs {settings.rounds} "
                f"--prompt-len {prompt} --decode-tokens {settings.decode}")
     return document(settings, "mixed", command, geometry=settings.geometry(), layers=settings.layers, bits=MIXED, records=records)

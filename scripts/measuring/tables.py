@@ -45,11 +45,11 @@ def slice_tables(_, content):
 
 
 def mixed_tables(_, content):
-    rows = [[str(r["threads"]), number(r["tokens_per_second"]), percent(r["share_of_ceiling"]), str(r["moe_layers_x_passes"]),
+    rows = [[str(r["threads"]), number(r["tokens_per_second"]), percent(r["share_of_ceiling"]), str(r["layers_x_passes"]),
              str(r["grouped_calls"]), str(r["bit_tuples"]), str(r["fallback_calls"])] for r in content["records"]]
     return [f"Decode of {content['layers']} layers of GLM-4.7-Flash with experts of {content['bits']}: one grouped call for each "
-            "expert layer and pass.", "",
-            *table(["threads", "tokens/s", "share of the memory ceiling", "expert layers x passes", "grouped calls",
+            "layer and pass. (The dense layer is one, too: its MLP is an expert that every token uses.)", "",
+            *table(["threads", "tokens/s", "share of the memory ceiling", "layers x passes", "grouped calls",
                     "bit tuples in them", "fallbacks"], rows)]
 
 
