@@ -83,6 +83,7 @@ int run_command(const std::vector<std::string>& command) {
   std::string program = command[0];
   if (program == "fairway") program = std::filesystem::read_symlink("/proc/self/exe", error).string();
   std::vector<char*> arguments;
+  arguments.reserve(command.size() + 1);
   for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   posix_spawn_file_actions_t actions;

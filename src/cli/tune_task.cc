@@ -178,7 +178,7 @@ std::size_t write_entries(const std::filesystem::path& path, const std::vector<T
 }
 
 std::filesystem::path table_path(const std::string& output) {
-  const std::filesystem::path path = output.empty() ? select::default_table_path() : std::filesystem::path(output);
+  std::filesystem::path path = output.empty() ? select::default_table_path() : std::filesystem::path(output);
   if (path.empty()) {
     throw Error(ErrorKind::kUsage,
                 "no place for the table: set HOME, XDG_CACHE_HOME or FAIRWAY_AUTOTUNE, or give "

@@ -24,8 +24,8 @@ ExpertProblem::ExpertProblem(std::mt19937& random, int hidden_size, int row_coun
 }
 
 void ExpertProblem::add_rows(std::mt19937& random, const kernels::ExpertWeights& expert, int m) {
-  std::vector<std::int32_t> chosen;
-  for (int i = 0; i < m; ++i) chosen.push_back(static_cast<std::int32_t>(random() % static_cast<unsigned>(x_rows)));
+  std::vector<std::int32_t> chosen(static_cast<std::size_t>(m));
+  for (std::int32_t& row : chosen) row = static_cast<std::int32_t>(random() % static_cast<unsigned>(x_rows));
   rows.push_back(std::move(chosen));
   groups.push_back({&expert, rows.back().data(), m, slots});
   slots += m;
