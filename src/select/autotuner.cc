@@ -216,8 +216,11 @@ std::vector<BenchmarkResult> MixedBPWAutoTuner::benchmark_layers(std::span<const
 MixedBPWAutoTuner::TuneReport MixedBPWAutoTuner::tune(std::span<const TuneLayer> layers,
                                                       const std::vector<int>& batch_sizes, const TuneOptions& options,
                                                       kernels::KernelContext& context) {
-  const auto begin = std::chrono::steady_clock::now();
-  const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
+  const auto clock = options.clock ? options.clock : [] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  };
+  const double begin = clock();
+  const auto seconds = [&] { return clock() - begin; };
   std::map<std::uint64_t, std::vector<TuneLayer>> kinds;
   for (const TuneLayer& layer : layers) kinds[layer.traits.key].push_back(layer);
   std::vector<std::unique_ptr<TuneTask>> tasks;

@@ -40,6 +40,7 @@ struct TuneOptions {
   Policy policy;
   const std::atomic<bool>* cancel = nullptr;  // checked between samples; what was measured by then is kept
   std::function<void(int done, int total, const std::string& what)> progress;
+  std::function<double()> clock;  // seconds since any moment, for the budget; empty: the steady clock
 };
 
 // Thread-safe except for the benchmarks, which are meant to have the machine to themselves.

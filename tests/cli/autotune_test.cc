@@ -11,10 +11,10 @@
 namespace fairway::test {
 namespace {
 
-ProcessResult autotune(std::vector<std::string> more, Interrupt interrupt = {}) {
+ProcessResult autotune(std::vector<std::string> more) {
   std::vector<std::string> args = {"autotune", "--threads", "1"};
   args.insert(args.end(), more.begin(), more.end());
-  return run_fairway(args, "", interrupt);
+  return run_fairway(args);
 }
 
 TEST(Autotune, AModelsLayersWithRecordedInputs) {
@@ -58,14 +58,19 @@ TEST(Autotune, ATableGrowsAndADamagedOneIsReplaced) {
   EXPECT_EQ(second.json()["entries_in_file"], 2);
 }
 
-TEST(Autotune, QuickStaysWithinItsTime) {
+// That a budget is kept is a test of the tuner, with a clock that does not depend on what else the machine does.
+TEST(Autotune, QuickTimesFewSizesAFewTimes) {
   const TempDir dir;
-  const ProcessResult result =
-      autotune({"--geometry", "demo", "--quick", "--output", (dir.path() / "t.json").string(), "--json"});
+  const ProcessResult result = autotune(
+      {"--geometry", "demo", "--quick", "--budget", "3", "--output", (dir.path() / "t.json").string(), "--json"});
   ASSERT_EQ(result.code, 0) << result.err;
   const nlohmann::json task = result.json()["tasks"][0];
-  EXPECT_LT(task["seconds"].get<double>(), 15);
-  EXPECT_EQ(task["entries"].size(), 5u);
+  ASSERT_GE(task["entries"].size(), 1u);
+  EXPECT_EQ(task["complete"], task["entries"].size() == 5u);
+  for (const nlohmann::json& entry : task["entries"]) {
+    EXPECT_TRUE(std::set<int>({1, 4, 16, 64, 256}).contains(entry["tokens"].get<int>())) << entry["tokens"];
+    for (const nlohmann::json& kernel : entry["measured"]) EXPECT_LE(kernel["samples_ms"].size(), 8u);
+  }
 }
 
 TEST(Autotune, TheTableIsPrinted) {
@@ -82,9 +87,9 @@ TEST(Autotune, TheTableIsPrinted) {
 TEST(Autotune, CtrlCKeepsTheBestSoFar) {
   const TempDir dir;
   const std::string file = (dir.path() / "table.json").string();
-  const ProcessResult result = autotune({"--geometry", "demo", "--batch-sizes", "1", "--iterations", "1000000",
-                                         "--budget", "600", "--output", file, "--json"},
-                                        {.after_ms = 4000});
+  const ProcessResult result =
+      interrupt_at_work({"autotune", "--threads", "1", "--geometry", "demo", "--batch-sizes", "1", "--iterations",
+                         "1000000", "--budget", "600", "--output", file, "--json"});
   ASSERT_EQ(result.code, 130) << result.err;
   EXPECT_TRUE(contains(result.err, "interrupted")) << result.err;
   EXPECT_EQ(result.json()["stop"], "cancelled");

@@ -143,9 +143,8 @@ TEST(Bench, CtrlCEndsIt) {
 
 TEST(Bench, CtrlCKeepsTheCompleteRounds) {
   const ProcessResult result =
-      run_fairway({"bench", "moe", "--model-path", kModel, "--warmup", "0", "--runs", "1000000", "--batch", "1",
-                   "--cell-seconds", "0", "--ceiling-mib", "16", "--json"},
-                  "", {.after_ms = 1500});
+      interrupt_at_work({"bench", "moe", "--model-path", kModel, "--warmup", "0", "--runs", "1000000", "--batch", "1",
+                         "--cell-seconds", "0", "--ceiling-mib", "16", "--json"});
   ASSERT_EQ(result.code, 130) << result.err;
   EXPECT_EQ(result.json()["stop"], "cancelled");
   EXPECT_GT(result.json()["results"][0]["ms_per_layer"]["samples"].size(), 0u);

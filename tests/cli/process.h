@@ -108,6 +108,17 @@ inline ProcessResult run_fairway(const std::vector<std::string>& args, const std
   return result;
 }
 
+// Ctrl-C once a --json command has something to report. A slow machine may still be loading after the first delay; then
+// the answer is an error object and the next delay is longer.
+inline ProcessResult interrupt_at_work(const std::vector<std::string>& args) {
+  ProcessResult result;
+  for (const int delay_ms : {1000, 4000, 16000, 64000}) {
+    result = run_fairway(args, "", {.after_ms = delay_ms});
+    if (result.code != 130 || !result.json().contains("error")) break;
+  }
+  return result;
+}
+
 inline std::string write_file(const std::filesystem::path& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
   return path.string();
