@@ -127,6 +127,7 @@ void add_commands(CLI::App& app, Invocation& call) {
   app.footer(help_footer("fairway run --model models/books-moe --prompt \"It was a dark\" --max-tokens 40"));
   add_run_command(app, call);
   add_eval_command(app, call);
+  add_compare_command(app, call);
   add_inspect_command(app, call);
   add_kernels_command(app, call);
   add_bench_command(app, call);

@@ -34,6 +34,7 @@ std::string help_footer(const std::string& example);
 
 void add_run_command(CLI::App& app, Invocation& call);
 void add_eval_command(CLI::App& app, Invocation& call);
+void add_compare_command(CLI::App& app, Invocation& call);
 void add_inspect_command(CLI::App& app, Invocation& call);
 void add_kernels_command(CLI::App& app, Invocation& call);
 void add_bench_command(CLI::App& app, Invocation& call);

@@ -1,7 +1,6 @@
 // fairway eval: perplexity of a text over windows of a token stream.
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -13,23 +12,17 @@
 #include "cli/report.h"
 #include "cli/selection.h"
 #include "cli/signals.h"
-#include "formats/json.h"
+#include "cli/windows.h"
 
 namespace fairway::cli {
 namespace {
 
 struct EvalOptions {
-  std::string model, text, ids, logprobs;
-  int threads = 0, window = 1024, stride = 0, windows = 0;
+  std::string model, logprobs;
+  int threads = 0;
+  WindowOptions windows;
   KernelOptions kernels;
   StartOptions start;
-};
-
-// Window i is ids [stride * i, stride * i + window]; all but its first token are predicted.
-struct Windows {
-  std::int64_t count;
-  std::int64_t length;  // predicted tokens of each
-  std::int64_t stride;
 };
 
 struct Tally {
@@ -40,52 +33,8 @@ struct Tally {
   double perplexity() const { return std::exp(negative_log / static_cast<double>(tokens)); }
 };
 
-std::vector<int> parse_ids(const std::string& file, int vocab_size) {
-  const nlohmann::json document = formats::parse_json(read_file(file, "--ids"), file);
-  const auto bad = [&](const std::string& what) {
-    return Error(ErrorKind::kBadInput, fmt::format("{}: {}", file, what));
-  };
-  if (document.is_object() && !document.contains("ids")) throw bad("the object has no key \"ids\"");
-  const nlohmann::json& array = document.is_object() ? document["ids"] : document;
-  if (!array.is_array()) throw bad("expected an array of token ids, or an object with such an array as \"ids\"");
-  std::vector<int> ids;
-  ids.reserve(array.size());
-  for (const nlohmann::json& item : array) {
-    const bool inside = item.is_number_integer() && item >= 0 && item < vocab_size;
-    if (!inside) {
-      throw bad(fmt::format("ids[{}] is {}, expected an integer from 0 to {}", ids.size(),
-                            formats::printable(item.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)),
-                            vocab_size - 1));
-    }
-    ids.push_back(item.get<int>());
-  }
-  return ids;
-}
-
-std::vector<int> token_stream(const EvalOptions& options, const engine::Engine& engine) {
-  if (!options.ids.empty()) return parse_ids(options.ids, engine.model().config().vocab_size);
-  try {
-    return formats::encode_documents(engine.tokenizer(), read_file(options.text, "--text"));
-  } catch (const Error& e) {
-    if (e.kind() != ErrorKind::kBadInput || std::string_view(e.what()).starts_with("--text")) throw;
-    throw Error(ErrorKind::kBadInput, fmt::format("{}: {}", options.text, e.what()));
-  }
-}
-
-Windows plan_windows(const EvalOptions& options, std::int64_t tokens, const std::string& source) {
-  if (tokens < 2) {
-    throw Error(ErrorKind::kBadInput,
-                fmt::format("{}: {} tokens, at least 2 are needed to predict one", source, tokens));
-  }
-  const std::int64_t stride = options.stride > 0 ? options.stride : options.window;
-  if (tokens <= options.window) return {1, tokens - 1, stride};
-  std::int64_t count = (tokens - 1 - options.window) / stride + 1;
-  if (options.windows > 0) count = std::min<std::int64_t>(count, options.windows);
-  return {count, options.window, stride};
-}
-
-void add_window(std::span<const int> ids, const std::vector<float>& logprobs, std::int64_t counted, const Windows& plan,
-                bool keep, Tally& tally) {
+void add_window(std::span<const int> ids, const std::vector<float>& logprobs, std::int64_t counted,
+                const WindowPlan& plan, bool keep, Tally& tally) {
   for (std::size_t i = 0; i < logprobs.size(); ++i) {
     if (!(logprobs[i] <= 0.0f) || std::isinf(logprobs[i])) {
       throw Error(ErrorKind::kBadInput,
@@ -117,25 +66,24 @@ std::optional<std::vector<float>> window_logprobs(engine::Engine& engine, std::s
   }
 }
 
-Tally evaluate(engine::Engine& engine, std::span<const int> ids, const Windows& plan, bool keep) {
+Tally evaluate(engine::Engine& engine, std::span<const int> ids, const WindowPlan& plan, bool keep) {
   Tally tally;
   Progress progress("eval");
   for (std::int64_t i = 0; i < plan.count; ++i) {
-    const std::span<const int> window =
-        ids.subspan(static_cast<std::size_t>(i * plan.stride), static_cast<std::size_t>(plan.length) + 1);
+    const std::span<const int> window = plan.window(ids, i);
     const auto logprobs = window_logprobs(engine, window);
     if (!logprobs) {
       tally.cancelled = true;
       break;
     }
-    add_window(window, *logprobs, i == 0 ? plan.length : std::min(plan.stride, plan.length), plan, keep, tally);
+    add_window(window, *logprobs, plan.counted(i), plan, keep, tally);
     progress.update(static_cast<double>(i + 1) / static_cast<double>(plan.count),
                     fmt::format("window {}/{} perplexity {:.4f}", i + 1, plan.count, tally.perplexity()));
   }
   return tally;
 }
 
-Json result_json(const engine::Engine& engine, const EvalOptions& options, const Windows& plan, const Tally& tally,
+Json result_json(const engine::Engine& engine, const EvalOptions& options, const WindowPlan& plan, const Tally& tally,
                  double seconds) {
   return {{"perplexity", tally.tokens > 0 ? Json(tally.perplexity()) : Json(nullptr)},
           {"tokens", tally.tokens},
@@ -145,7 +93,7 @@ Json result_json(const engine::Engine& engine, const EvalOptions& options, const
           {"stride", plan.stride},
           {"tokens_per_second", static_cast<double>(tally.windows * plan.length) / seconds},
           {"stop", tally.cancelled ? "cancelled" : "complete"},
-          {"source", options.text.empty() ? options.ids : options.text},
+          {"source", options.windows.source()},
           {"threads", engine.threads()},
           {"load_seconds", engine.load_seconds()},
           {"peak_memory_bytes", peak_memory_bytes()},
@@ -154,28 +102,12 @@ Json result_json(const engine::Engine& engine, const EvalOptions& options, const
           {"model", model_json(engine.model())}};
 }
 
-void check_options(const EvalOptions& options) {
-  if (options.text.empty() == options.ids.empty()) {
-    throw Error(ErrorKind::kUsage, "eval needs exactly one of --text FILE and --ids FILE");
-  }
-  if (options.stride > options.window) {
-    throw Error(ErrorKind::kUsage, fmt::format("--stride {} is larger than --window {}: tokens would be skipped",
-                                               options.stride, options.window));
-  }
-}
-
 int eval(const EvalOptions& options, bool json) {
-  check_options(options);
+  check_window_options(options.windows, "eval");
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   engine::Engine engine = load_engine(options.model, options.threads, policy);
-  const std::vector<int> ids = token_stream(options, engine);
-  const Windows plan =
-      plan_windows(options, static_cast<std::int64_t>(ids.size()), options.text.empty() ? options.ids : options.text);
-  const int limit = engine.model().config().max_position_embeddings;
-  if (plan.length > limit) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("--window {} is larger than the {} positions of {}", plan.length, limit, options.model));
-  }
+  const std::vector<int> ids = token_stream(options.windows, engine);
+  const WindowPlan plan = plan_windows(options.windows, static_cast<std::int64_t>(ids.size()), engine);
   const auto start = std::chrono::steady_clock::now();
   const Tally tally = evaluate(engine, ids, plan, !options.logprobs.empty());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -201,19 +133,7 @@ void add_eval_command(CLI::App& app, Invocation& call) {
   CLI::App* command = add_command(app, call, "eval", "Measure perplexity over windows of a text or of token ids",
                                   "fairway eval --model models/books-moe --text book.txt --window 1024 --windows 10");
   add_model_option(*command, options->model);
-  command->add_option("--text", options->text, "Text file; documents are separated by a line feed and a NUL")
-      ->type_name("FILE");
-  command->add_option("--ids", options->ids, "JSON array of token ids, or an object with the key \"ids\"")
-      ->type_name("FILE");
-  command->add_option("--window", options->window, "Predicted tokens per window")
-      ->check(number_in(1, kNoLimit))
-      ->capture_default_str();
-  command
-      ->add_option(
-          "--stride", options->stride,
-          "Tokens from one window to the next (default: the window); of later windows only the last so many count")
-      ->check(number_in(1, kNoLimit));
-  command->add_option("--windows", options->windows, "Windows at most (default: all)")->check(number_in(1, kNoLimit));
+  add_window_options(*command, options->windows);
   command->add_option("--logprobs", options->logprobs, "Write ids and log-probabilities of every window here, as JSON")
       ->type_name("OUT");
   add_threads_option(*command, options->threads);

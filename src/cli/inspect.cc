@@ -3,17 +3,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
-#include <map>
 #include <memory>
-#include <set>
 
 #include "cli/cli.h"
+#include "cli/inventory.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "formats/checkpoint.h"
 #include "formats/config.h"
-#include "formats/model_layout.h"
 #include "formats/tokenizer.h"
 #include "model/weights.h"
 
@@ -21,80 +18,7 @@ namespace fairway::cli {
 namespace {
 
 using formats::Checkpoint;
-using formats::LinearRole;
 using formats::ModelConfig;
-
-constexpr std::size_t kRoles = static_cast<std::size_t>(LinearRole::kHead) + 1;
-constexpr int kDenseBits = 0;  // marks a projection that is stored as plain floats
-
-struct RoleSize {
-  std::int64_t weights = 0, bytes = 0;
-  double bits() const { return weights == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(weights); }
-};
-
-struct Inventory {
-  std::array<RoleSize, kRoles> roles;
-  RoleSize vectors;                                   // norms and router biases
-  std::int64_t unused_bytes = 0;                      // tensors that the architecture does not have
-  std::int64_t scale_elems = 0;                       // suh and svh, which are kept as fp32 in memory
-  std::map<std::array<int, 3>, std::int64_t> tuples;  // gate, up, down bits -> routed experts
-  RoleSize total() const {
-    RoleSize sum = vectors;
-    for (const RoleSize& role : roles) sum = {sum.weights + role.weights, sum.bytes + role.bytes};
-    return sum;
-  }
-};
-
-std::int64_t bytes_of(const formats::TensorView& tensor) {
-  return static_cast<std::int64_t>(tensor.bytes.size());
-}
-
-// 1..8, or kDenseBits.
-int stored_bits(const Checkpoint& checkpoint, const std::string& prefix) {
-  const formats::TensorView* trellis = checkpoint.find(prefix + ".trellis");
-  return trellis == nullptr ? kDenseBits : static_cast<int>(trellis->shape.back() / 16);
-}
-
-void add_linear(const Checkpoint& checkpoint, const formats::LinearSpec& spec, std::set<std::string>& used,
-                Inventory& out) {
-  RoleSize& role = out.roles[static_cast<std::size_t>(spec.role)];
-  bool present = false;
-  for (const char* part : {".trellis", ".suh", ".svh", ".su", ".sv", ".mcg", ".mul1", ".bias", ".weight"}) {
-    const formats::TensorView* tensor = checkpoint.find(spec.prefix + part);
-    if (tensor == nullptr) continue;
-    present = true;
-    used.insert(tensor->name);
-    role.bytes += bytes_of(*tensor);
-    if (std::string_view(part) == ".trellis") out.scale_elems += 16 * (tensor->shape[0] + tensor->shape[1]);
-  }
-  if (present) role.weights += std::int64_t{spec.in} * spec.out;
-}
-
-Inventory take_inventory(const ModelConfig& config, const Checkpoint& checkpoint) {
-  Inventory out;
-  std::set<std::string> used;
-  std::array<int, 3> tuple{};
-  std::size_t projection = 0;  // a routed expert's gate, up and down stand together
-  formats::visit_linears(config, [&](const formats::LinearSpec& spec) {
-    add_linear(checkpoint, spec, used, out);
-    if (spec.role == LinearRole::kExpert) {
-      tuple[projection] = stored_bits(checkpoint, spec.prefix);
-      projection = (projection + 1) % 3;
-      if (projection == 0) ++out.tuples[tuple];
-    }
-    return true;
-  });
-  for (const formats::VectorSpec& spec : formats::expected_vectors(config)) {
-    const formats::TensorView& tensor = checkpoint.require(spec.name);
-    used.insert(tensor.name);
-    out.vectors.weights += spec.count;
-    out.vectors.bytes += bytes_of(tensor);
-  }
-  for (const formats::TensorView* tensor : checkpoint.tensors()) {
-    if (!used.contains(tensor->name)) out.unused_bytes += bytes_of(*tensor);
-  }
-  return out;
-}
 
 std::int64_t cache_bytes_per_1000_tokens(const ModelConfig& config) {
   return 1000 * model::cache_row_elems(config) * config.num_hidden_layers * static_cast<std::int64_t>(sizeof(float));
@@ -129,43 +53,13 @@ Json architecture_json(const ModelConfig& config) {
   return json;
 }
 
-Json size_json(const RoleSize& size) {
-  return {{"weights", size.weights}, {"bytes", size.bytes}, {"bits_per_weight", size.bits()}};
-}
-
-Json roles_json(const Inventory& inventory) {
-  Json roles = Json::object();
-  for (std::size_t i = 0; i < kRoles; ++i) {
-    if (inventory.roles[i].weights > 0) {
-      roles[formats::linear_role_name(static_cast<LinearRole>(i))] = size_json(inventory.roles[i]);
-    }
-  }
-  roles["vectors"] = size_json(inventory.vectors);
-  return roles;
-}
-
-Json tuples_json(const Inventory& inventory) {
-  std::int64_t experts = 0;
-  for (const auto& [bits, count] : inventory.tuples) experts += count;
-  Json list = Json::array();
-  for (const auto& [bits, count] : inventory.tuples) {
-    list.push_back({{"gate", bits[0]},
-                    {"up", bits[1]},
-                    {"down", bits[2]},
-                    {"dense", bits[0] == kDenseBits},
-                    {"experts", count},
-                    {"share", static_cast<double>(count) / static_cast<double>(experts)}});
-  }
-  return list;
-}
-
 Json tensors_json(const Checkpoint& checkpoint) {
   Json list = Json::array();
   for (const formats::TensorView* tensor : checkpoint.tensors()) {
     list.push_back({{"name", tensor->name},
                     {"type", formats::tensor_type_name(tensor->type)},
                     {"shape", tensor->shape},
-                    {"bytes", bytes_of(*tensor)},
+                    {"bytes", tensor->bytes.size()},
                     {"file", checkpoint.file_of(*tensor).filename().string()}});
   }
   return list;
@@ -183,7 +77,7 @@ Json document(const std::string& model, const ModelConfig& config, const Checkpo
   json["bits_per_weight"] = inventory.total().bits();
   json["roles"] = roles_json(inventory);
   json["unused_tensor_bytes"] = inventory.unused_bytes;
-  json["expert_bit_tuples"] = tuples_json(inventory);
+  json["expert_bit_tuples"] = expert_bits_json(inventory);
   json["memory"] = {{"file_bytes", checkpoint.file_bytes()},
                     {"scale_bytes", scales},
                     {"kv_cache_bytes_per_1000_tokens", cache},

@@ -80,6 +80,7 @@ class Engine {
 
  private:
   Engine();
+  friend class Comparison;  // takes several engines through a window in step
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -35,6 +35,13 @@ struct Engine::State {
   // Logits of the last row of `hidden` into `logits`.
   void last_row_logits();
 
+  // Empties the cache for a window and returns its inputs: all but the last id, which is only predicted. At least two
+  // ids. Error(kUsage) if they do not fit, or the last one is out of range; forward() checks the others.
+  std::span<const int> start_window(std::span<const int> ids);
+
+  // Logits of `rows` rows of `hidden` from `row` on into `logits`, [rows, vocab_size].
+  void block_logits(std::size_t row, std::size_t rows);
+
   EngineOptions options;
   model::Model model;
   formats::Tokenizer tokenizer;

@@ -124,6 +124,7 @@ void Model::forward(std::span<const int> ids, KvCache& cache, const select::Poli
               exec);
     const moe::StageTimer timer(counters, moe::Stage::kExperts);
     moe::moe_forward(layer.mlp, normed, m, c.hidden_size, x, policy, context, cache.scratch_, counters);
+    if (counters.layer_observer) counters.layer_observer(static_cast<int>(l), x, m, c.hidden_size);
   }
   norm_rows(x, c.hidden_size, w.final_norm.data(), c.rms_norm_eps, m, c.hidden_size, x, c.hidden_size, exec);
   cache.length_ += m;

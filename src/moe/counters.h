@@ -29,6 +29,9 @@ struct MoeLayerWeights;
 using CallObserver =
     std::function<void(const MoeLayerWeights& layer, const float* x, int m, int hidden, std::span<const std::int32_t>)>;
 
+// Sees the hidden states x[m, hidden] after layer `layer`, before the next one changes them.
+using LayerObserver = std::function<void(int layer, const float* x, int m, int hidden)>;
+
 struct Counters {
   bool timed = false;               // keep stage_seconds; off, a stage costs no look at the clock
   StageSeconds stage_seconds{};     // by Stage
@@ -38,6 +41,7 @@ struct Counters {
   std::array<std::uint64_t, select::kFallbacks> fallbacks{};   // by select::Fallback
   std::map<const kernels::KernelRow*, std::uint64_t> kernels;  // calls per row, every op
   CallObserver observer;                                       // empty: nobody looks
+  LayerObserver layer_observer;                                // empty: nobody looks
 
   void count_kernel(const kernels::KernelRow& row) { ++kernels[&row]; }
   std::uint64_t fallback_calls() const {

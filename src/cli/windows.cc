@@ -1,0 +1,93 @@
+// Token streams and their windows.
+#include "cli/windows.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "formats/json.h"
+
+namespace fairway::cli {
+namespace {
+
+std::vector<int> parse_ids(const std::string& file, int vocab_size) {
+  const nlohmann::json document = formats::parse_json(read_file(file, "--ids"), file);
+  const auto bad = [&](const std::string& what) {
+    return Error(ErrorKind::kBadInput, fmt::format("{}: {}", file, what));
+  };
+  if (document.is_object() && !document.contains("ids")) throw bad("the object has no key \"ids\"");
+  const nlohmann::json& array = document.is_object() ? document["ids"] : document;
+  if (!array.is_array()) throw bad("expected an array of token ids, or an object with such an array as \"ids\"");
+  std::vector<int> ids;
+  ids.reserve(array.size());
+  for (const nlohmann::json& item : array) {
+    const bool inside = item.is_number_integer() && item >= 0 && item < vocab_size;
+    if (!inside) {
+      throw bad(fmt::format("ids[{}] is {}, expected an integer from 0 to {}", ids.size(),
+                            formats::printable(item.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)),
+                            vocab_size - 1));
+    }
+    ids.push_back(item.get<int>());
+  }
+  return ids;
+}
+
+}  // namespace
+
+void add_window_options(CLI::App& command, WindowOptions& options) {
+  command.add_option("--text", options.text, "Text file; documents are separated by a line feed and a NUL")
+      ->type_name("FILE");
+  command.add_option("--ids", options.ids, "JSON array of token ids, or an object with the key \"ids\"")
+      ->type_name("FILE");
+  command.add_option("--window", options.window, "Predicted tokens per window")
+      ->check(number_in(1, kNoLimit))
+      ->capture_default_str();
+  command
+      .add_option(
+          "--stride", options.stride,
+          "Tokens from one window to the next (default: the window); of later windows only the last so many count")
+      ->check(number_in(1, kNoLimit));
+  command.add_option("--windows", options.windows, "Windows at most (default: all)")->check(number_in(1, kNoLimit));
+}
+
+void check_window_options(const WindowOptions& options, const char* command) {
+  if (options.text.empty() == options.ids.empty()) {
+    throw Error(ErrorKind::kUsage, fmt::format("{} needs exactly one of --text FILE and --ids FILE", command));
+  }
+  if (options.stride > options.window) {
+    throw Error(ErrorKind::kUsage, fmt::format("--stride {} is larger than --window {}: tokens would be skipped",
+                                               options.stride, options.window));
+  }
+}
+
+std::vector<int> token_stream(const WindowOptions& options, const engine::Engine& engine) {
+  if (!options.ids.empty()) return parse_ids(options.ids, engine.model().config().vocab_size);
+  try {
+    return formats::encode_documents(engine.tokenizer(), read_file(options.text, "--text"));
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::kBadInput || std::string_view(e.what()).starts_with("--text")) throw;
+    throw Error(ErrorKind::kBadInput, fmt::format("{}: {}", options.text, e.what()));
+  }
+}
+
+WindowPlan plan_windows(const WindowOptions& options, std::int64_t tokens, const engine::Engine& engine) {
+  if (tokens < 2) {
+    throw Error(ErrorKind::kBadInput,
+                fmt::format("{}: {} tokens, at least 2 are needed to predict one", options.source(), tokens));
+  }
+  WindowPlan plan{1, tokens - 1, options.stride > 0 ? options.stride : options.window};
+  if (tokens > options.window) {
+    plan.count = (tokens - 1 - options.window) / plan.stride + 1;
+    plan.length = options.window;
+    if (options.windows > 0) plan.count = std::min<std::int64_t>(plan.count, options.windows);
+  }
+  const int limit = engine.model().config().max_position_embeddings;
+  if (plan.length > limit) {
+    throw Error(ErrorKind::kUsage, fmt::format("--window {} is larger than the {} positions of {}", plan.length, limit,
+                                               engine.model().checkpoint().directory().string()));
+  }
+  return plan;
+}
+
+}  // namespace fairway::cli
