@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "formats/json_text.h"
+
 namespace fairway::cli {
 
 using Json = nlohmann::ordered_json;  // keys appear in the order the documentation lists them
@@ -16,8 +18,7 @@ using Json = nlohmann::ordered_json;  // keys appear in the order the documentat
 void print_text(std::string_view text);
 void print_json(const Json& value);
 
-// Indented JSON with arrays of plain values on one line; ends with a line feed. Invalid UTF-8 becomes U+FFFD.
-std::string json_text(const Json& value);
+using formats::json_text;
 
 // Written beside the target and renamed, so that a reader never sees half of it. `flag` names the option in messages.
 void write_text_file(const std::filesystem::path& path, std::string_view text, const char* flag);

@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "formats/exl3_storage.h"
 #include "formats/json.h"
 
 namespace fairway::cli {
@@ -68,7 +69,7 @@ void check_space(const fs::path& out, const std::vector<SynthTensor>& tensors) {
 void write_side_files(const nlohmann::ordered_json& config, const std::vector<SynthTensor>& tensors, int vocab_size,
                       const Source& source, const fs::path& out) {
   nlohmann::ordered_json quantization = config["quantization_config"];
-  quantization["tensor_storage"] = tensor_storage(tensors);
+  quantization["tensor_storage"] = formats::tensor_storage(specs_of(tensors));
   write_text_file(out / "quantization_config.json", json_text(quantization), "--out");
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {
     if (fs::exists(source.directory / name)) {

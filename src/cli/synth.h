@@ -35,8 +35,8 @@ enum class Fill {
 struct SynthTensor {
   formats::TensorSpec spec;
   Fill fill;
-  float value = 0;  // meaning by fill
-  std::uint32_t flag = 0;
+  float value = 0;         // meaning by fill
+  std::uint32_t flag = 0;  // of kFlag
   std::int64_t live = -1;  // kSigns: entries from here on are 0 (padded outputs); -1: all are live
   std::int64_t bytes() const;
 };
@@ -58,9 +58,7 @@ void write_tensors(const std::vector<SynthTensor>& tensors, std::uint64_t seed, 
 nlohmann::ordered_json synth_config(const std::string& text, const std::string& file, const SynthOptions& options,
                                     double mean_bits);
 
-// "tensor_storage" of quantization_config.json: for every module its tensors, and for a trellis its width and the
-// codebook's multiplier.
-nlohmann::ordered_json tensor_storage(const std::vector<SynthTensor>& tensors);
+std::vector<formats::TensorSpec> specs_of(const std::vector<SynthTensor>& tensors);
 
 // tokenizer.json with one token per byte and placeholders "[256]", "[257]", ... up to vocab_size, without merges.
 std::string byte_tokenizer_json(int vocab_size);

@@ -10,6 +10,7 @@
 #include "codec/half.h"
 #include "codec/packing.h"
 #include "formats/byte_symbols.h"
+#include "formats/exl3_storage.h"
 #include "formats/json.h"
 #include "formats/model_layout.h"
 
@@ -101,15 +102,12 @@ class Planner {
   void add_trellis(const LinearSpec& spec, int bits) {
     const std::int64_t in = padded(spec.in), out = padded(spec.out);
     const float scale = 1.0f / (std::sqrt(static_cast<float>(spec.in)) * rms_);
-    out_.push_back({{spec.prefix + ".trellis", TensorType::kI16, {in / 16, out / 16, 16 * bits}}, Fill::kWords});
-    out_.push_back({{spec.prefix + ".suh", TensorType::kF16, {in}}, Fill::kSigns, scale});
-    out_.push_back({{spec.prefix + ".svh", TensorType::kF16, {out}}, Fill::kSigns, 1.0f, 0, spec.out});
-    if (codebook_ == codec::Codebook::k3inst) return;  // recognised by the absence of a flag
-    const bool mcg = codebook_ == codec::Codebook::kMcg;
-    out_.push_back({{spec.prefix + (mcg ? ".mcg" : ".mul1"), TensorType::kI32, {}},
-                    Fill::kFlag,
-                    0,
-                    mcg ? codec::kMcgMultiplier : codec::kMul1Multiplier});
+    std::vector<formats::TensorSpec> tensors = formats::exl3_tensors(spec.prefix, in, out, bits, codebook_);
+    out_.push_back({std::move(tensors[0]), Fill::kWords});
+    out_.push_back({std::move(tensors[1]), Fill::kSigns, scale});
+    out_.push_back({std::move(tensors[2]), Fill::kSigns, 1.0f, 0, spec.out});
+    if (tensors.size() > 3)
+      out_.push_back({std::move(tensors[3]), Fill::kFlag, 0, formats::codebook_multiplier(codebook_)});
   }
 
   int bits_of(const LinearSpec& spec) const {
@@ -141,9 +139,13 @@ void resize_layer_list(nlohmann::ordered_json& config, const char* key, std::siz
 }  // namespace
 
 std::int64_t SynthTensor::bytes() const {
-  std::int64_t count = formats::tensor_type_bytes(spec.type);
-  for (const std::int64_t dim : spec.shape) count *= dim;
-  return count;
+  return formats::tensor_bytes(spec);
+}
+
+std::vector<formats::TensorSpec> specs_of(const std::vector<SynthTensor>& tensors) {
+  std::vector<formats::TensorSpec> specs;
+  for (const SynthTensor& tensor : tensors) specs.push_back(tensor.spec);
+  return specs;
 }
 
 codec::Codebook codebook_named(const std::string& name) {

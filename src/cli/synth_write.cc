@@ -10,11 +10,11 @@
 #include "cli/signals.h"
 #include "cli/synth.h"
 #include "codec/half.h"
+#include "formats/shard_writer.h"
 
 namespace fairway::cli {
 namespace {
 
-constexpr std::int64_t kShardBytes = 4'000'000'000;
 constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
 
 // xoshiro256** seeded with splitmix64 (Blackman and Vigna, public domain algorithms); seed and tensor number give the
@@ -85,7 +85,7 @@ void fill_words(const SynthTensor& tensor, std::int64_t first, Random& random, s
   }
 }
 
-void write_tensor(const SynthTensor& tensor, Random random, formats::SafetensorsWriter& writer) {
+void write_tensor(const SynthTensor& tensor, Random random, formats::ShardWriter& writer) {
   if (tensor.fill == Fill::kFlag) {
     std::uint8_t bytes[4];
     std::memcpy(bytes, &tensor.flag, sizeof bytes);
@@ -102,72 +102,16 @@ void write_tensor(const SynthTensor& tensor, Random random, formats::Safetensors
   }
 }
 
-// [begin, end) of each shard.
-std::vector<std::pair<std::size_t, std::size_t>> plan_shards(const std::vector<SynthTensor>& tensors) {
-  std::vector<std::pair<std::size_t, std::size_t>> shards{{0, 0}};
-  std::int64_t bytes = 0;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (bytes > 0 && bytes + tensors[i].bytes() > kShardBytes) {
-      shards.emplace_back(i, i);
-      bytes = 0;
-    }
-    bytes += tensors[i].bytes();
-    shards.back().second = i + 1;
-  }
-  return shards;
-}
-
-std::string shard_name(std::size_t index, std::size_t count) {
-  if (count == 1) return "model.safetensors";
-  return fmt::format("model-{:05}-of-{:05}.safetensors", index + 1, count);
-}
-
-// Files of a run that did not finish are removed again.
-class Created {
- public:
-  ~Created() {
-    std::error_code ignored;  // an unwinding destructor has nobody to tell
-    for (const auto& path : paths_) std::filesystem::remove(path, ignored);
-  }
-  void add(std::filesystem::path path) { paths_.push_back(std::move(path)); }
-  void keep() { paths_.clear(); }
-
- private:
-  std::vector<std::filesystem::path> paths_;
-};
-
 }  // namespace
 
 void write_tensors(const std::vector<SynthTensor>& tensors, std::uint64_t seed, const std::filesystem::path& out) {
-  const auto shards = plan_shards(tensors);
-  std::int64_t total = 0, done = 0;
-  for (const SynthTensor& tensor : tensors) total += tensor.bytes();
-  nlohmann::ordered_json files = nlohmann::ordered_json::object();
-  auto& entries = files.get_ref<nlohmann::ordered_json::object_t&>();
-  entries.reserve(tensors.size());  // appended without the search for an equal key: names are unique by construction
   Progress progress("synth");
-  Created created;
-  for (std::size_t s = 0; s < shards.size(); ++s) {
-    const std::string name = shard_name(s, shards.size());
-    std::vector<formats::TensorSpec> specs;
-    for (std::size_t i = shards[s].first; i < shards[s].second; ++i) {
-      specs.push_back(tensors[i].spec);
-      entries.push_back({tensors[i].spec.name, name});
-    }
-    created.add(out / name);
-    formats::SafetensorsWriter writer(out / name, std::move(specs));
-    for (std::size_t i = shards[s].first; i < shards[s].second; ++i) {
-      write_tensor(tensors[i], Random(seed, i), writer);
-      done += tensors[i].bytes();
-      progress.update(static_cast<double>(done) / static_cast<double>(total), name);
-    }
-    writer.finish();
+  formats::ShardWriter writer(out, specs_of(tensors));
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    write_tensor(tensors[i], Random(seed, i), writer);
+    progress.update(writer.share(), writer.current_file());
   }
-  if (shards.size() > 1) {
-    write_text_file(out / "model.safetensors.index.json",
-                    json_text({{"metadata", {{"total_size", total}}}, {"weight_map", std::move(files)}}), "--out");
-  }
-  created.keep();
+  writer.finish();
 }
 
 }  // namespace fairway::cli

@@ -1,27 +1,22 @@
-// Streams a safetensors file into a temporary name beside the final one and renames it once everything is on disk.
+// Header first, then tensor bytes in the declared order, into a file that appears when everything is on disk.
 #include "formats/safetensors_writer.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <unordered_set>
 #include <utility>
 
 #include "fairway/error.h"
+#include "formats/durable_file.h"
 #include "formats/json.h"
 
 namespace fairway::formats {
 namespace {
 
-constexpr std::size_t kBufferBytes = 1u << 20;  // scale vectors are small; one write call per tensor would be slow
-constexpr std::size_t kDataAlignment = 8;       // of the first tensor's bytes, as the reference library pads
+constexpr std::size_t kDataAlignment = 8;  // of the first tensor's bytes, as the reference library pads
 
 std::int64_t spec_bytes(const std::filesystem::path& path, const TensorSpec& spec) {
   std::int64_t bytes = tensor_type_bytes(spec.type);
@@ -53,24 +48,11 @@ std::string quoted_name(const std::filesystem::path& path, const TensorSpec& spe
 
 struct SafetensorsWriter::State {
   std::filesystem::path path;
-  std::filesystem::path partial;
-  int fd = -1;
   std::vector<TensorSpec> specs;
   std::vector<std::int64_t> sizes;  // bytes of each tensor
   std::size_t current = 0;          // tensor being filled
   std::int64_t filled = 0;          // bytes of it
-  std::int64_t flushed = 0;         // bytes handed to the system
-  std::vector<std::uint8_t> buffer;
-
-  ~State() {
-    if (fd >= 0) ::close(fd);
-    if (!partial.empty()) ::unlink(partial.c_str());
-  }
-
-  [[noreturn]] void fail(const char* what, int error) const {
-    throw Error(ErrorKind::kResource,
-                fmt::format("{}: {} after {} bytes: {}", path.string(), what, flushed, std::strerror(error)));
-  }
+  std::optional<DurableFile> file;
 
   std::string header() {
     std::string text = R"({"__metadata__":{"format":"pt"})";  // without it older Hugging Face loaders refuse the file
@@ -93,55 +75,11 @@ struct SafetensorsWriter::State {
     return text;
   }
 
-  void create() {
-    for (int attempt = 0; fd < 0; ++attempt) {
-      // Not ending in .safetensors, so that nobody who lists the directory takes the unfinished file for a shard.
-      std::filesystem::path candidate = path;
-      candidate += fmt::format(".partial-{}-{}", ::getpid(), attempt);
-      fd = ::open(candidate.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (fd < 0 && (errno != EEXIST || attempt == 100)) fail("cannot create a file beside it", errno);
-      if (fd >= 0) partial = candidate;
-    }
-  }
-
-  void append(std::span<const std::uint8_t> bytes) {
-    if (buffer.size() + bytes.size() > kBufferBytes) flush();
-    if (bytes.size() >= kBufferBytes) {
-      send(bytes);
-    } else {
-      buffer.insert(buffer.end(), bytes.begin(), bytes.end());
-    }
-  }
-
-  void flush() {
-    send(buffer);
-    buffer.clear();
-  }
-
-  void send(std::span<const std::uint8_t> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t sent = ::write(fd, bytes.data(), bytes.size());
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent <= 0) fail("cannot write", sent < 0 ? errno : ENOSPC);
-      flushed += sent;
-      bytes = bytes.subspan(static_cast<std::size_t>(sent));
-    }
-  }
-
   void skip_full_tensors() {
     while (current < specs.size() && filled == sizes[current]) {
       ++current;
       filled = 0;
     }
-  }
-
-  // Makes the new name itself durable; a directory that cannot be synced is not worth losing the file for.
-  void sync_directory() const {
-    const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-    const int directory = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0) return;
-    ::fsync(directory);
-    ::close(directory);
   }
 };
 
@@ -151,12 +89,11 @@ SafetensorsWriter::SafetensorsWriter(std::filesystem::path path, std::vector<Ten
   s.path = std::move(path);
   s.specs = std::move(specs);
   const std::string header = s.header();
-  s.create();
-  s.buffer.reserve(kBufferBytes);
+  s.file.emplace(s.path);
   std::uint8_t length[8];
   for (int i = 0; i < 8; ++i) length[i] = static_cast<std::uint8_t>(std::uint64_t{header.size()} >> (8 * i));
-  s.append(length);
-  s.append({reinterpret_cast<const std::uint8_t*>(header.data()), header.size()});
+  s.file->write(length);
+  s.file->write({reinterpret_cast<const std::uint8_t*>(header.data()), header.size()});
   s.skip_full_tensors();
 }
 
@@ -165,7 +102,7 @@ SafetensorsWriter::~SafetensorsWriter() = default;
 void SafetensorsWriter::write(std::span<const std::uint8_t> bytes) {
   State& s = *state_;
   if (bytes.empty()) return;
-  if (s.fd < 0) throw Error(ErrorKind::kUsage, fmt::format("{}: written to after finish", s.path.string()));
+  if (!s.file->is_open()) throw Error(ErrorKind::kUsage, fmt::format("{}: written to after finish", s.path.string()));
   if (s.current == s.specs.size()) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("{}: {} bytes beyond the last declared tensor", s.path.string(), bytes.size()));
@@ -176,24 +113,19 @@ void SafetensorsWriter::write(std::span<const std::uint8_t> bytes) {
                 fmt::format("{}: tensor \"{}\": {} bytes written where {} of {} are left", s.path.string(),
                             printable(s.specs[s.current].name), bytes.size(), room, s.sizes[s.current]));
   }
-  s.append(bytes);
+  s.file->write(bytes);
   s.filled += static_cast<std::int64_t>(bytes.size());
   s.skip_full_tensors();
 }
 
 void SafetensorsWriter::finish() {
   State& s = *state_;
-  if (s.fd < 0) throw Error(ErrorKind::kUsage, fmt::format("{}: finished twice", s.path.string()));
+  if (!s.file->is_open()) throw Error(ErrorKind::kUsage, fmt::format("{}: finished twice", s.path.string()));
   if (s.current != s.specs.size()) {
     throw Error(ErrorKind::kUsage, fmt::format("{}: tensor \"{}\" has {} of {} bytes", s.path.string(),
                                                printable(s.specs[s.current].name), s.filled, s.sizes[s.current]));
   }
-  s.flush();
-  if (::fsync(s.fd) != 0) s.fail("cannot flush to disk", errno);
-  if (::close(std::exchange(s.fd, -1)) != 0) s.fail("cannot close", errno);
-  if (std::rename(s.partial.c_str(), s.path.c_str()) != 0) s.fail("cannot rename to the final name", errno);
-  s.partial.clear();
-  s.sync_directory();
+  s.file->finish();
 }
 
 }  // namespace fairway::formats
