@@ -21,11 +21,7 @@ using formats::LinearRole;
 using formats::LinearSpec;
 using formats::TensorType;
 
-constexpr int kPad = codec::kHadamardDim;
-
-std::int64_t padded(int size) {
-  return (std::int64_t{size} + kPad - 1) / kPad * kPad;
-}
+using codec::padded;
 
 float codebook_rms(codec::Codebook codebook) {
   double sum = 0;

@@ -102,7 +102,8 @@ void TuneLayers::record(const LayerOptions& options, const std::string& text, in
   moe::Counters counters;
   int seen = 0;
   counters.observer = [&](const moe::MoeLayerWeights& layer, const float* x, int m, int hidden,
-                          std::span<const std::int32_t> experts) {
+                          std::span<const std::int32_t> experts, std::span<const float>) {
+    if (experts.empty()) return;  // a dense MLP
     throw_if_cancelled("recording hidden states");
     progress.update(0.5 + 0.5 * ++seen / model_->moe_layer_count(), "forward pass");
     const auto place = places.find(&layer);

@@ -9,6 +9,11 @@
 
 namespace fairway::codec {
 
+// A number of inputs or outputs as it is stored: the next multiple of the Hadamard block.
+constexpr int padded(int n) {
+  return (n + kHadamardDim - 1) / kHadamardDim * kHadamardDim;
+}
+
 // Bytes of one stored tile at a width.
 constexpr int tile_bytes(int bits) {
   return 32 * bits;

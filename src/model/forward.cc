@@ -97,37 +97,58 @@ void Model::forward(std::span<const int> ids, KvCache& cache, const select::Poli
   const int m = static_cast<int>(ids.size());
   hidden.resize(static_cast<std::size_t>(m) * c.hidden_size);
   if (m == 0) return;
-  cache.grow_room(cache.length_ + m);
-
-  const Execution exec{policy, context, counters};
-  backend::Workspace::Scope scope(context.workspace);
   float* x = hidden.data();
-  for (int i = 0; i < m; ++i) read_embedding(w.embedding, ids[i], x + static_cast<std::int64_t>(i) * c.hidden_size);
-  float* normed = context.workspace.alloc<float>(hidden.size());
-  for (std::size_t l = 0; l < w.layers.size(); ++l) {
-    const LayerWeights& layer = w.layers[l];
-    norm_rows(x, c.hidden_size, layer.attention_input_norm.data(), c.rms_norm_eps, m, c.hidden_size, normed,
-              c.hidden_size, exec);
-    const CacheSlice slice{cache.layers_[l].data(), cache.row_elems_, cache.length_, cache.rope_};
-    {
-      backend::Workspace::Scope attention_scope(context.workspace);
-      float* attended = context.workspace.alloc<float>(hidden.size());
-      const moe::StageTimer timer(counters, moe::Stage::kAttentionBlock);
-      if (c.attention == formats::AttentionKind::kMla) {
-        mla_block(layer.mla, c, normed, m, slice, mla, attended, exec);
-      } else {
-        gqa_block(layer.gqa, c, normed, m, slice, attended, exec);
-      }
-      add_rows(attended, m, c.hidden_size, x, exec);
-    }
-    norm_rows(x, c.hidden_size, layer.mlp_input_norm.data(), c.rms_norm_eps, m, c.hidden_size, normed, c.hidden_size,
-              exec);
-    const moe::StageTimer timer(counters, moe::Stage::kExperts);
-    moe::moe_forward(layer.mlp, normed, m, c.hidden_size, x, policy, context, cache.scratch_, counters);
-    if (counters.layer_observer) counters.layer_observer(static_cast<int>(l), x, m, c.hidden_size);
+  embed(ids, x);
+  for (int l = 0; l < c.num_hidden_layers; ++l) {
+    forward_layer(l, layer(l), x, m, cache, policy, context, counters, mla);
   }
-  norm_rows(x, c.hidden_size, w.final_norm.data(), c.rms_norm_eps, m, c.hidden_size, x, c.hidden_size, exec);
+  final_norm(x, m, policy, context, counters);
   cache.length_ += m;
+}
+
+void Model::embed(std::span<const int> ids, float* x) const {
+  for (const int id : ids) {
+    read_embedding(weights_->embedding, id, x);
+    x += weights_->config.hidden_size;
+  }
+}
+
+void Model::forward_layer(int layer, const LayerWeights& weights, float* x, int m, KvCache& cache,
+                          const select::Policy& policy, kernels::KernelContext& context, moe::Counters& counters,
+                          MlaPath mla) const {
+  const formats::ModelConfig& c = weights_->config;
+  const Execution exec{policy, context, counters};
+  cache.grow_room(cache.length_ + m);
+  backend::Workspace::Scope scope(context.workspace);
+  const std::size_t elems = static_cast<std::size_t>(m) * c.hidden_size;
+  float* normed = context.workspace.alloc<float>(elems);
+  norm_rows(x, c.hidden_size, weights.attention_input_norm.data(), c.rms_norm_eps, m, c.hidden_size, normed,
+            c.hidden_size, exec);
+  const CacheSlice slice{cache.layers_[static_cast<std::size_t>(layer)].data(), cache.row_elems_, cache.length_,
+                         cache.rope_};
+  {
+    backend::Workspace::Scope attention_scope(context.workspace);
+    float* attended = context.workspace.alloc<float>(elems);
+    const moe::StageTimer timer(counters, moe::Stage::kAttentionBlock);
+    if (c.attention == formats::AttentionKind::kMla) {
+      mla_block(weights.mla, c, normed, m, slice, mla, attended, exec);
+    } else {
+      gqa_block(weights.gqa, c, normed, m, slice, attended, exec);
+    }
+    add_rows(attended, m, c.hidden_size, x, exec);
+  }
+  norm_rows(x, c.hidden_size, weights.mlp_input_norm.data(), c.rms_norm_eps, m, c.hidden_size, normed, c.hidden_size,
+            exec);
+  const moe::StageTimer timer(counters, moe::Stage::kExperts);
+  moe::moe_forward(weights.mlp, normed, m, c.hidden_size, x, policy, context, cache.scratch_, counters);
+  if (counters.layer_observer) counters.layer_observer(layer, x, m, c.hidden_size);
+}
+
+void Model::final_norm(float* x, int m, const select::Policy& policy, kernels::KernelContext& context,
+                       moe::Counters& counters) const {
+  const formats::ModelConfig& c = weights_->config;
+  norm_rows(x, c.hidden_size, weights_->final_norm.data(), c.rms_norm_eps, m, c.hidden_size, x, c.hidden_size,
+            {policy, context, counters});
 }
 
 void Model::logits(const float* hidden, int m, const select::Policy& policy, kernels::KernelContext& context,

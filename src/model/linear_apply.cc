@@ -13,6 +13,7 @@ constexpr int kNormRowsPerTask = 16;  // about 10 us of work at 2048 columns, mo
 void apply_linear(const kernels::LinearWeights& weights, const float* x, std::int64_t ldx, int m, float* y,
                   std::int64_t ldy, const Execution& exec) {
   if (m <= 0) return;
+  if (exec.counters.linear_observer) exec.counters.linear_observer(weights, x, ldx, m);
   if (!weights.is_trellis()) {
     const kernels::DenseLinearRow* row = select::select_dense_linear(exec.policy, m);
     exec.counters.count_kernel(row->info);

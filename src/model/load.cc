@@ -163,6 +163,13 @@ const Checkpoint& Model::checkpoint() const {
   return weights_->checkpoint;
 }
 
+const LayerWeights& Model::layer(int index) const {
+  return weights_->layers.at(static_cast<std::size_t>(index));
+}
+const LinearWeights& Model::head() const {
+  return weights_->head;
+}
+
 int Model::moe_layer_count() const {
   const auto& is_moe = weights_->config.layer_is_moe;
   return static_cast<int>(std::count(is_moe.begin(), is_moe.end(), true));

@@ -46,6 +46,8 @@ class KvCache {
 // Which mathematics attention uses; tests force it, everyone else leaves it automatic.
 enum class MlaPath { kAuto, kAbsorbed, kExpanded };
 
+struct LayerWeights;
+
 class Model {
  public:
   // Reads config.json and all tensors (mapped, not copied). progress(done, total) is called per layer if given.
@@ -59,6 +61,18 @@ class Model {
   // `hidden`. Throws Error(kUsage) if the cache would exceed max_position_embeddings or an id is out of range.
   void forward(std::span<const int> ids, KvCache& cache, const select::Policy& policy, kernels::KernelContext& context,
                moe::Counters& counters, std::vector<float>& hidden, MlaPath mla = MlaPath::kAuto) const;
+
+  // The steps of forward(), for programs that take one layer at a time over many sequences. x is [m, hidden], in place;
+  // its rows are the positions from cache.length() on, and that length stays as it is. `weights` may be other weights
+  // of the same shapes as the layer's own.
+  void embed(std::span<const int> ids, float* x) const;
+  void forward_layer(int layer, const LayerWeights& weights, float* x, int m, KvCache& cache,
+                     const select::Policy& policy, kernels::KernelContext& context, moe::Counters& counters,
+                     MlaPath mla = MlaPath::kAuto) const;
+  void final_norm(float* x, int m, const select::Policy& policy, kernels::KernelContext& context,
+                  moe::Counters& counters) const;
+  const LayerWeights& layer(int index) const;  // model/weights.h
+  const kernels::LinearWeights& head() const;
 
   // hidden rows [m, hidden] -> logits [m, vocab_size]. Padded vocabulary entries are never returned.
   void logits(const float* hidden, int m, const select::Policy& policy, kernels::KernelContext& context,

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 
+#include "kernels/common/matrix.h"
 #include "kernels/common/registry.h"
 #include "select/select.h"
 
@@ -24,10 +25,14 @@ using StageSeconds = std::array<double, kStages>;
 
 struct MoeLayerWeights;
 
-// Sees a call of a layer with routed experts before these run: its inputs x[m, hidden] and the experts that the router
-// chose, [m, top_k].
-using CallObserver =
-    std::function<void(const MoeLayerWeights& layer, const float* x, int m, int hidden, std::span<const std::int32_t>)>;
+// Sees a call of a layer of experts before these run: its inputs x[m, hidden], the experts that the router chose and
+// their weights, both [m, top_k] and both empty for a dense MLP.
+using CallObserver = std::function<void(const MoeLayerWeights& layer, const float* x, int m, int hidden,
+                                        std::span<const std::int32_t> ids, std::span<const float> weights)>;
+
+// Sees the inputs of a single linear layer before it runs: x[m, weights.in], row stride ldx.
+using LinearObserver =
+    std::function<void(const kernels::LinearWeights& weights, const float* x, std::int64_t ldx, int m)>;
 
 // Sees the hidden states x[m, hidden] after layer `layer`, before the next one changes them.
 using LayerObserver = std::function<void(int layer, const float* x, int m, int hidden)>;
@@ -41,7 +46,8 @@ struct Counters {
   std::array<std::uint64_t, select::kFallbacks> fallbacks{};   // by select::Fallback
   std::map<const kernels::KernelRow*, std::uint64_t> kernels;  // calls per row, every op
   CallObserver observer;                                       // empty: nobody looks
-  LayerObserver layer_observer;                                // empty: nobody looks
+  LayerObserver layer_observer;
+  LinearObserver linear_observer;
 
   void count_kernel(const kernels::KernelRow& row) { ++kernels[&row]; }
   std::uint64_t fallback_calls() const {

@@ -163,9 +163,11 @@ void combine_token(const MoeLayerWeights& layer, const float* slots, int m, int 
 void moe_forward(const MoeLayerWeights& layer, const float* x, int m, int hidden, float* y,
                  const select::Policy& policy, KernelContext& context, MoeScratch& scratch, Counters& counters) {
   if (m <= 0) return;
-  if (!layer.experts.empty()) {
-    route_tokens(layer, x, m, hidden, policy, context, scratch, counters);
-    if (counters.observer) counters.observer(layer, x, m, hidden, scratch.ids);
+  if (!layer.experts.empty()) route_tokens(layer, x, m, hidden, policy, context, scratch, counters);
+  if (counters.observer) {
+    const std::size_t routed = layer.experts.empty() ? 0 : scratch.ids.size();
+    counters.observer(layer, x, m, hidden, std::span(scratch.ids).first(routed),
+                      std::span(scratch.weights).first(routed));
   }
   moe_forward_routed(layer, x, m, hidden, y, policy, context, scratch, counters);
 }

@@ -8,18 +8,16 @@
 #include <cstring>
 #include <random>
 
-#include "codec/hadamard.h"
+#include "codec/packing.h"
 #include "fairway/error.h"
 
 namespace fairway::select {
 namespace {
 
+using codec::padded;
+
 constexpr std::size_t kMostLayers = 16;
 constexpr std::size_t kRandomBytes = 16 << 20;
-
-int padded(int size) {
-  return (size + codec::kHadamardDim - 1) / codec::kHadamardDim * codec::kHadamardDim;
-}
 
 BitMix uniform(int bits) {
   const auto width = static_cast<std::uint8_t>(bits);

@@ -28,9 +28,7 @@ class GuardedBytes {
   std::uint8_t* data_;
 };
 
-constexpr int padded(int n) {
-  return (n + codec::kHadamardDim - 1) / codec::kHadamardDim * codec::kHadamardDim;
-}
+using codec::padded;
 
 // Owns the storage of one random matrix of exact size in -> out. Random words are always a legal tile. An output has
 // about the variance of an input.

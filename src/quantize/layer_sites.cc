@@ -1,0 +1,174 @@
+// From the layout's list of linears to the weights in memory.
+#include "quantize/layer_sites.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string_view>
+
+#include "codec/half.h"
+#include "codec/packing.h"
+#include "fairway/error.h"
+
+namespace fairway::quantize {
+namespace {
+
+using kernels::LinearWeights;
+
+struct Named {
+  std::string_view key;  // last part of the module key
+  Part part;
+};
+constexpr std::array<Named, 11> kNames = {{{"q_a_proj", Part::kQA},
+                                           {"q_b_proj", Part::kQB},
+                                           {"kv_a_proj_with_mqa", Part::kKvA},
+                                           {"q_proj", Part::kQ},
+                                           {"k_proj", Part::kK},
+                                           {"v_proj", Part::kV},
+                                           {"o_proj", Part::kO},
+                                           {"gate_proj", Part::kGate},
+                                           {"up_proj", Part::kUp},
+                                           {"down_proj", Part::kDown},
+                                           {"lm_head", Part::kHead}}};
+
+Part part_of(std::string_view prefix) {
+  const std::string_view key = prefix.substr(prefix.rfind('.') + 1);
+  for (const Named& named : kNames) {
+    if (named.key == key) return named.part;
+  }
+  throw std::logic_error(fmt::format("no part of a layer is called {}", key));
+}
+
+const LinearWeights& expert_part(const kernels::ExpertWeights& expert, Part part) {
+  if (part == Part::kGate) return expert.gate;
+  return part == Part::kUp ? expert.up : expert.down;
+}
+
+const LinearWeights& weights_of(const formats::LinearSpec& spec, Part part, const formats::ModelConfig& config,
+                                const model::LayerWeights& layer) {
+  switch (part) {
+    case Part::kQA:
+      return layer.mla.q_a;
+    case Part::kQB:
+      return layer.mla.q_b;
+    case Part::kKvA:
+      return layer.mla.kv_a;
+    case Part::kQ:
+      return config.attention == formats::AttentionKind::kMla ? layer.mla.q_b : layer.gqa.q;
+    case Part::kK:
+      return layer.gqa.k;
+    case Part::kV:
+      return layer.gqa.v;
+    case Part::kO:
+      return config.attention == formats::AttentionKind::kMla ? layer.mla.o : layer.gqa.o;
+    default:
+      return expert_part(spec.expert >= 0 ? layer.mlp.experts[static_cast<std::size_t>(spec.expert)]
+                                          : layer.mlp.always_on.front(),
+                         part);
+  }
+}
+
+// What the matrix reads, as a key that matrices of one input share.
+std::string input_name(const formats::LinearSpec& spec, Part part) {
+  const std::string module = spec.prefix.substr(0, spec.prefix.rfind('.'));
+  switch (part) {
+    case Part::kQA:
+    case Part::kKvA:
+    case Part::kQ:
+    case Part::kK:
+    case Part::kV:
+      return module + ".input";
+    case Part::kGate:
+    case Part::kUp:
+      return module + ".gate_up";
+    default:
+      return spec.prefix;
+  }
+}
+
+}  // namespace
+
+const char* part_name(Part part) {
+  for (const Named& named : kNames) {
+    if (named.part == part) return named.key.data();
+  }
+  throw std::logic_error("unnamed part");
+}
+
+std::vector<InputSite> layer_sites(const formats::ModelConfig& config, const model::LayerWeights& weights, int layer) {
+  std::vector<InputSite> sites;
+  for (const formats::LinearSpec& spec : formats::layer_linears(config, layer)) {
+    if (spec.dense_only) continue;
+    const Part part = part_of(spec.prefix);
+    const std::string name = input_name(spec, part);
+    InputSite* site = nullptr;
+    for (auto it = sites.rbegin(); it != sites.rend() && site == nullptr; ++it) {
+      if (it->name == name) site = &*it;
+    }
+    if (site == nullptr) {
+      site = &sites.emplace_back();
+      site->name = name;
+      const bool shared = spec.expert >= 0 && part != Part::kDown;
+      site->scale_name = shared ? fmt::format("{}mlp.experts.gate_up", formats::layer_prefix(layer)) : name;
+      site->layer = layer;
+      site->expert = spec.expert;
+      site->moments = Moments(spec.in);
+    }
+    site->matrices.push_back({spec, part, &weights_of(spec, part, config, weights)});
+  }
+  return sites;
+}
+
+std::vector<InputSite> head_sites(const model::Model& model) {
+  const formats::ModelConfig& config = model.config();
+  if (formats::uses_tied_head(config, model.checkpoint())) return {};
+  const formats::LinearSpec spec{.prefix = "lm_head",
+                                 .in = config.hidden_size,
+                                 .out = config.vocab_size,
+                                 .role = formats::LinearRole::kHead,
+                                 .allow_padded_out = true};
+  InputSite site;
+  site.name = site.scale_name = "lm_head";
+  site.matrices.push_back({spec, Part::kHead, &model.head()});
+  site.moments = Moments(spec.in);
+  std::vector<InputSite> sites;
+  sites.push_back(std::move(site));
+  return sites;
+}
+
+PlainWeights load_plain(const SiteMatrix& matrix, const std::string& model_dir) {
+  const LinearWeights& source = *matrix.weights;
+  if (source.is_trellis()) {
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: \"{}\" is trellis-coded already; quantize the plain checkpoint it was made from",
+                            model_dir, matrix.spec.prefix));
+  }
+  const kernels::DenseMatrix& dense = source.dense();
+  PlainWeights plain{matrix.spec.prefix, codec::padded(source.in), codec::padded(source.out), {}};
+  plain.values.resize(static_cast<std::size_t>(plain.in) * static_cast<std::size_t>(plain.out));
+  const std::int64_t bytes = dense.type == kernels::DenseType::kF32 ? 4 : 2;
+  for (std::int64_t j = 0; j < source.out; ++j) {
+    float* row = &plain.values[static_cast<std::size_t>(j) * static_cast<std::size_t>(plain.in)];
+    const std::uint8_t* from = dense.data + j * dense.in * bytes;
+    for (std::int64_t k = 0; k < source.in; ++k) {
+      std::uint16_t half = 0;
+      if (bytes == 2) std::memcpy(&half, from + 2 * k, 2);
+      if (dense.type == kernels::DenseType::kF32) {
+        std::memcpy(&row[k], from + 4 * k, 4);
+      } else {
+        row[k] = dense.type == kernels::DenseType::kF16 ? codec::float_from_half(half) : codec::float_from_bfloat(half);
+      }
+      if (!std::isfinite(row[k])) {
+        throw Error(ErrorKind::kBadInput, fmt::format("{}: tensor \"{}.weight\": value at [{}, {}] is {}, expected a "
+                                                      "finite number",
+                                                      model_dir, matrix.spec.prefix, j, k, row[k]));
+      }
+    }
+  }
+  return plain;
+}
+
+}  // namespace fairway::quantize
