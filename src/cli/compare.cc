@@ -76,6 +76,11 @@ std::vector<Engine> load_all(const CompareOptions& options, const select::Policy
 }
 
 int compare(const CompareOptions& options, bool json) {
+  if (options.models.size() < 2) {
+    throw Error(ErrorKind::kUsage, fmt::format("compare needs at least two models, the reference first; there is only "
+                                               "{}",
+                                               options.models.front()));
+  }
   check_window_options(options.windows, "compare");
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   std::vector<Engine> engines = load_all(options, policy);
@@ -113,7 +118,7 @@ void add_compare_command(CLI::App& app, Invocation& call) {
   command
       ->add_option("models", options->models, "Model directories: the reference first, then those to compare with it")
       ->required()
-      ->expected(2, 1000)
+      ->expected(1, 1000)  // a positional with a higher minimum is not held to it
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->type_name("DIR");
   add_window_options(*command, options->windows);

@@ -64,10 +64,12 @@ Json coded_json(const CodedSize& coded) {
   if (coded.matrices == 0) return nullptr;
   return {{"matrices", coded.matrices},
           {"weights", coded.weights},
+          {"padded_weights", coded.padded_weights},
           {"code_bytes", coded.code_bytes},
           {"side_bytes", coded.side_bytes},
           {"bits_per_weight", coded.codes().bits()},
-          {"bits_per_weight_with_sides", coded.all().bits()}};
+          {"bits_per_weight_with_sides", coded.all().bits()},
+          {"bits_per_padded_weight", coded.padded_codes().bits()}};
 }
 
 Json size_json(const Engine& engine) {
@@ -189,7 +191,7 @@ std::string compare_text(const CompareRun& run) {
   text += fmt::format(
       "\n{} predictions in {} windows of {}, {:.1f} s. divergence: mean D(reference || model) in nats per token; "
       "coded:\n"
-      "bytes of trellis-coded matrices; bits/weight: of them, without / with their scale vectors\n",
+      "bytes of trellis-coded matrices, padding included; bits/weight: of them, without / with their scale vectors\n",
       run.comparison.tokens(), run.comparison.windows(), run.plan.length, run.seconds);
   return text;
 }

@@ -24,7 +24,6 @@ int stored_bits(const Checkpoint& checkpoint, const std::string& prefix) {
 void add_linear(const Checkpoint& checkpoint, const formats::LinearSpec& spec, std::set<std::string>& used,
                 Inventory& out) {
   RoleSize& role = out.roles[static_cast<std::size_t>(spec.role)];
-  const bool trellis = checkpoint.has_trellis(spec.prefix);
   const std::int64_t weights = std::int64_t{spec.in} * spec.out;
   CodedSize coded{.matrices = 1, .weights = weights};
   bool present = false;
@@ -34,21 +33,28 @@ void add_linear(const Checkpoint& checkpoint, const formats::LinearSpec& spec, s
     present = true;
     used.insert(tensor->name);
     role.bytes += bytes_of(*tensor);
-    if (part == ".trellis") out.scale_elems += 16 * (tensor->shape[0] + tensor->shape[1]);
     if (part == ".trellis") {
+      out.scale_elems += 16 * (tensor->shape[0] + tensor->shape[1]);
+      coded.padded_weights = 256 * tensor->shape[0] * tensor->shape[1];
       coded.code_bytes += bytes_of(*tensor);
     } else if (part != ".weight") {
       coded.side_bytes += bytes_of(*tensor);
     }
   }
   if (present) role.weights += weights;
-  if (!trellis) return;
-  CodedSize& sum = out.coded[static_cast<std::size_t>(spec.role)];
-  sum = {sum.matrices + coded.matrices, sum.weights + coded.weights, sum.code_bytes + coded.code_bytes,
-         sum.side_bytes + coded.side_bytes};
+  if (checkpoint.has_trellis(spec.prefix)) out.coded[static_cast<std::size_t>(spec.role)] += coded;
 }
 
 }  // namespace
+
+CodedSize& CodedSize::operator+=(const CodedSize& other) {
+  matrices += other.matrices;
+  weights += other.weights;
+  padded_weights += other.padded_weights;
+  code_bytes += other.code_bytes;
+  side_bytes += other.side_bytes;
+  return *this;
+}
 
 RoleSize Inventory::total() const {
   RoleSize sum = vectors;
@@ -60,10 +66,7 @@ CodedSize Inventory::coded_total(bool with_head) const {
   CodedSize sum;
   for (std::size_t i = 0; i < kRoles; ++i) {
     if (!with_head && static_cast<LinearRole>(i) == LinearRole::kHead) continue;
-    sum.matrices += coded[i].matrices;
-    sum.weights += coded[i].weights;
-    sum.code_bytes += coded[i].code_bytes;
-    sum.side_bytes += coded[i].side_bytes;
+    sum += coded[i];
   }
   return sum;
 }

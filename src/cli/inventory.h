@@ -24,10 +24,13 @@ struct RoleSize {
 // Of trellis-coded matrices alone.
 struct CodedSize {
   std::int64_t matrices = 0, weights = 0;
-  std::int64_t code_bytes = 0;  // trellis tensors
-  std::int64_t side_bytes = 0;  // scale vectors, biases and codebook flags
+  std::int64_t padded_weights = 0;  // with the padding to blocks of 128, which is coded too
+  std::int64_t code_bytes = 0;      // trellis tensors
+  std::int64_t side_bytes = 0;      // scale vectors, biases and codebook flags
+  CodedSize& operator+=(const CodedSize& other);
   RoleSize codes() const { return {weights, code_bytes}; }
   RoleSize all() const { return {weights, code_bytes + side_bytes}; }
+  RoleSize padded_codes() const { return {padded_weights, code_bytes}; }
 };
 
 struct Inventory {
