@@ -72,6 +72,10 @@ std::string first_difference(const json& there, const json& here) {
   return "the order of its lists differs";
 }
 
+PartShape shape_of(const QuantizedLinear& linear) {
+  return {linear.in, linear.out, linear.bits, linear.codebook, !linear.bias.empty()};
+}
+
 void remove_file(const fs::path& path) {
   std::error_code error;
   fs::remove(path, error);
@@ -90,13 +94,18 @@ void make_folder(const fs::path& folder) {
 }  // namespace
 
 struct PartStore::State {
+  struct Finished {
+    PartShape shape;
+    nlohmann::ordered_json facts;
+  };
+
   fs::path folder;
   json fingerprint;  // keys sorted, so that their order does not matter
   std::string job;
   std::optional<FolderLock> lock;
   std::vector<std::string> discarded;
   mutable std::mutex mutex;
-  std::map<std::string, nlohmann::ordered_json> facts;  // of the finished parts
+  std::map<std::string, Finished> parts;
 
   // Prefixes of the files that look like parts; unfinished files are removed, unknown ones refused.
   std::vector<std::string> list() {
@@ -169,14 +178,18 @@ struct PartStore::State {
     const fs::path path = folder / (prefix + std::string(kPartEnd));
     try {
       part_name(prefix);
-      facts[prefix] = read_part(path, job, prefix).facts;
+      Part part = read_part(path, job, prefix);
+      parts[prefix] = {shape_of(part.linear), std::move(part.facts)};
     } catch (const Error& error) {
       remove_file(path);
       discarded.emplace_back(error.what());
     }
   }
 
-  [[noreturn]] void fail_absent(const std::string& prefix) const {
+  Finished find(const std::string& prefix) const {
+    const std::lock_guard<std::mutex> guard(mutex);
+    const auto at = parts.find(prefix);
+    if (at != parts.end()) return at->second;
     throw Error(ErrorKind::kBadInput, fmt::format("{}: matrix \"{}\" is not finished", folder.string(), prefix));
   }
 };
@@ -203,31 +216,32 @@ PartStore::~PartStore() = default;
 
 bool PartStore::has(const std::string& prefix) const {
   const std::lock_guard<std::mutex> guard(state_->mutex);
-  return state_->facts.contains(prefix);
+  return state_->parts.contains(prefix);
 }
 
 std::size_t PartStore::size() const {
   const std::lock_guard<std::mutex> guard(state_->mutex);
-  return state_->facts.size();
+  return state_->parts.size();
 }
 
 void PartStore::put(const QuantizedLinear& linear, const nlohmann::ordered_json& facts) {
   write_part(state_->folder / part_name(linear.prefix), state_->job, linear, facts);
   nlohmann::ordered_json as_read_back = nlohmann::ordered_json::parse(facts.dump());  // a NaN becomes null
   const std::lock_guard<std::mutex> guard(state_->mutex);
-  state_->facts[linear.prefix] = std::move(as_read_back);
+  state_->parts[linear.prefix] = {shape_of(linear), std::move(as_read_back)};
 }
 
 QuantizedLinear PartStore::load(const std::string& prefix) const {
-  if (!has(prefix)) state_->fail_absent(prefix);
+  state_->find(prefix);  // complains about one that is absent
   return read_part(state_->folder / part_name(prefix), state_->job, prefix).linear;
 }
 
 nlohmann::ordered_json PartStore::facts(const std::string& prefix) const {
-  const std::lock_guard<std::mutex> guard(state_->mutex);
-  const auto at = state_->facts.find(prefix);
-  if (at == state_->facts.end()) state_->fail_absent(prefix);
-  return at->second;
+  return state_->find(prefix).facts;
+}
+
+PartShape PartStore::shape(const std::string& prefix) const {
+  return state_->find(prefix).shape;
 }
 
 const fs::path& PartStore::folder() const {
@@ -245,7 +259,7 @@ void PartStore::remove_all() {
   for (const std::string& prefix : s.list()) remove_file(s.folder / (prefix + std::string(kPartEnd)));
   formats::sync_directory(s.folder);
   remove_file(s.folder / kJobName);
-  s.facts.clear();
+  s.parts.clear();
   s.lock->remove();
   std::error_code ignored;  // another process may have begun a job in it
   fs::remove(s.folder, ignored);

@@ -12,6 +12,13 @@
 
 namespace fairway::quantize {
 
+// What a finished matrix looks like, without its content.
+struct PartShape {
+  int in = 0, out = 0, bits = 0;  // padded sizes
+  codec::Codebook codebook = codec::Codebook::kMul1;
+  bool bias = false;
+};
+
 // Holds job.json, PREFIX.safetensors for every finished matrix, and a lock. A part is written beside its name, flushed
 // and renamed, carries a SHA-256 of its content and of the job, and is read back before it counts: after a kill or a
 // power cut at any moment the store has exactly the parts that were finished. All members may be called from several
@@ -36,6 +43,8 @@ class PartStore {
   void put(const QuantizedLinear& linear, const nlohmann::ordered_json& facts);
   QuantizedLinear load(const std::string& prefix) const;          // Error(kBadInput) if absent or damaged
   nlohmann::ordered_json facts(const std::string& prefix) const;  // as given to put()
+
+  PartShape shape(const std::string& prefix) const;  // Error(kBadInput) if absent, as of facts()
 
   const std::filesystem::path& folder() const;
   const std::string& job() const;                     // SHA-256 of the fingerprint, in hex
