@@ -31,10 +31,14 @@ def plain_ticks(axis):
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
+def write(figure, svg, png=None):
+    """To these paths; the SVG without a date, and with element ids from the salt above."""
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    if png:
+        figure.savefig(png, format="png")
+
+
 def save(figure, name, png):
     IMAGES.mkdir(exist_ok=True)
-    # Without a date, and with element ids from the salt above.
-    figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    write(figure, IMAGES / f"{name}.svg", pathlib.Path(png) / f"{name}.png" if png else None)
     print(f"==> wrote docs/images/{name}.svg")
-    if png:
-        figure.savefig(pathlib.Path(png) / f"{name}.png")

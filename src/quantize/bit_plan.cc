@@ -70,10 +70,11 @@ std::string leaves_text(const std::vector<std::pair<std::string, int>>& leaves) 
 // Tuples in the order of the experts that have them first.
 std::string experts_text(const std::map<int, Tuple>& experts) {
   std::vector<std::pair<Tuple, std::vector<int>>> by_tuple;
-  for (const auto& [number, tuple] : experts) {
+  for (const auto& expert : experts) {
+    const Tuple& tuple = expert.second;
     auto found = std::find_if(by_tuple.begin(), by_tuple.end(), [&](const auto& e) { return e.first == tuple; });
     if (found == by_tuple.end()) found = by_tuple.insert(found, {tuple, {}});
-    found->second.push_back(number);
+    found->second.push_back(expert.first);
   }
   std::string text;
   for (const auto& [tuple, numbers] : by_tuple) {

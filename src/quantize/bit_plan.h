@@ -42,9 +42,9 @@ struct BitPlan {
 // matrices outside of layers come last and each layer's stand together with its experts in order, as in file order.
 std::string bit_plan_text(const BitPlan& plan);
 
-// Untrusted text. Error(kBadInput) names `source`, line, key and value: unknown, missing and repeated keys, widths
-// outside 1..8, matrices planned twice, more than 200,000 matrices. With `expected` (the module keys of all matrices
-// that are to be coded, in file order) the plan must name exactly these, and its linears come in this order.
+// Untrusted text, UTF-8. Error(kBadInput) names `source`, line, key and value: unknown, missing and repeated keys,
+// widths outside 1..8, matrices planned twice, more than 200,000 matrices. With `expected` (the module keys of all
+// matrices that are to be coded, in file order) the plan must name exactly these, and its linears come in this order.
 BitPlan parse_bit_plan(const std::string& text, const std::string& source);
 BitPlan parse_bit_plan(const std::string& text, const std::string& source, std::span<const std::string> expected);
 

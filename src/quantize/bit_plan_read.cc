@@ -2,10 +2,9 @@
 #include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <array>
-#include <cctype>
 #include <charconv>
-#include <cmath>
 #include <map>
 #include <set>
 #include <string_view>
@@ -14,6 +13,7 @@
 #include "codec/packing.h"
 #include "fairway/error.h"
 #include "formats/json.h"
+#include "formats/utf8.h"
 #include "quantize/bit_plan.h"
 #include "quantize/plan_layout.h"
 #include "quantize/sensitivity.h"
@@ -165,9 +165,9 @@ class PlanReader {
       for (const auto& module : pair.second) {
         const std::string module_name = key(module.first, where);
         if (module_name == kExpertModule) {
-          read_experts(module.second, where + ": " + module_name, stem);
+          read_experts(module.second, fmt::format("{}: {}", where, kExpertModule), stem);
         } else {
-          read_leaves(module.second, where + ": " + printable(module_name), stem + module_name + ".");
+          read_leaves(module.second, fmt::format("{}: {}", where, printable(module_name)), stem + module_name + ".");
         }
       }
     }
@@ -232,6 +232,11 @@ BitPlan parse(PlanReader& reader, const std::string& text) {
   if (text.size() > kMaxFileBytes) {
     reader.fail(YAML::Mark::null_mark(),
                 fmt::format("{} bytes, expected a plan of at most {}", text.size(), kMaxFileBytes));
+  }
+  // Zero bytes would make the YAML reader take the file for UTF-16.
+  const std::size_t bad = std::min(formats::find_invalid_utf8(text), text.find('\0'));
+  if (bad != std::string::npos) {
+    reader.fail(YAML::Mark::null_mark(), fmt::format("byte {} is not UTF-8 text", bad));
   }
   YAML::Node root;
   try {

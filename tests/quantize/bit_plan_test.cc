@@ -159,6 +159,8 @@ TEST(BitPlan, MistakesAtTheTop) {
               HasSubstr("line 5: budget has the key 'total_bytes' twice"));
   EXPECT_THAT(refused("{lm_head: 6}", "6"), HasSubstr("line 14: other is not a map"));
   EXPECT_THAT(refused("other: {", "other: {["), HasSubstr("line 14: not YAML"));
+  EXPECT_THAT(refused("small", "sm\xffll"), HasSubstr("p.yaml: byte 36 is not UTF-8 text"));
+  EXPECT_THAT(refused("small", std::string(1, '\0')), HasSubstr("p.yaml: byte 34 is not UTF-8 text"));
   for (const char* text : {"", "[]", "5", "layers: {}"}) {
     EXPECT_THAT(error_text(ErrorKind::kBadInput, [&] { parse_bit_plan(text, "p.yaml"); }), HasSubstr("p.yaml"));
   }

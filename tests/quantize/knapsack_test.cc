@@ -77,7 +77,7 @@ TEST(Knapsack, SmallProblemsAreSolvedExactly) {
   }
 }
 
-// The greedy fill alone is 0.3 off here: the pair that uses the whole budget has to replace what it took.
+// Greedy steps take the first item and lose 1.6: the pair that uses the whole budget has to replace it.
 TEST(Knapsack, RestOfTheBudgetIsSpentByExchange) {
   const std::vector<Item> items = {{{0, 1.0}, {6, 0.0}}, {{0, 0.8}, {5, 0.0}}, {{0, 0.8}, {5, 0.0}}};
   const Selection s = solve_knapsack(items, 10);

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <set>
@@ -45,21 +47,20 @@ void keep_least(Table& table, std::int64_t cost, double loss) {
 // Every assignment of at most `cap` of the 27 tuples of 1..3 bits to the experts of a layer.
 class LayerSearch {
  public:
-  LayerSearch(const ModelSensitivity& model, int layer, std::size_t cap) : cap_(cap) {
+  LayerSearch(const ModelSensitivity& model, int layer, int cap) : cap_(cap) {
     for (const LinearSensitivity& linear : model.linears) {
       if (linear.role == LinearRole::kExpert && linear.layer == layer) matrices_.push_back(&linear);
     }
-    search(0, 0, 0, {});
+    search(0, 0, 0, 0);
   }
   Table table;
 
  private:
-  void search(std::size_t next, std::int64_t cost, double loss, const std::set<int>& used) {
+  void search(std::size_t next, std::int64_t cost, double loss, std::uint32_t used) {
     if (next == matrices_.size()) return keep_least(table, cost, loss);
     for (int tuple = 0; tuple < 27; ++tuple) {
-      std::set<int> now = used;
-      now.insert(tuple);
-      if (now.size() > cap_) continue;
+      const std::uint32_t now = used | std::uint32_t{1} << tuple;
+      if (std::popcount(now) > cap_) continue;
       std::int64_t c = cost;
       double l = loss;
       for (std::size_t p = 0; p < 3; ++p) {
@@ -72,10 +73,10 @@ class LayerSearch {
   }
 
   std::vector<const LinearSensitivity*> matrices_;
-  std::size_t cap_;
+  int cap_;
 };
 
-double exhaustive(const ModelSensitivity& model, int layers, std::size_t cap, std::int64_t budget) {
+double exhaustive(const ModelSensitivity& model, int layers, int cap, std::int64_t budget) {
   Table sum = {{0, 0.0}};
   for (int layer = 0; layer < layers; ++layer) {
     const LayerSearch search(model, layer, cap);
@@ -107,7 +108,7 @@ TEST(TupleCap, CloseToExhaustiveSearch) {
         const BitPlan plan = allocate(model, options);
         ASSERT_LE(most_tuples(model, plan), static_cast<std::size_t>(cap)) << "seed " << seed;
         ASSERT_LE(plan.budget.mean_bits, bits);
-        const double least = exhaustive(model, 2, static_cast<std::size_t>(cap), static_cast<std::int64_t>(24 * bits));
+        const double least = exhaustive(model, 2, cap, static_cast<std::int64_t>(24 * bits));
         const double ratio = plan.budget.predicted_loss / least;
         ASSERT_GE(ratio, 1 - 1e-12) << "seed " << seed << ": the search or the budget is wrong";
         worst = std::max(worst, ratio);
