@@ -136,6 +136,7 @@ void add_commands(CLI::App& app, Invocation& call) {
   add_explain_command(app, call);
   add_autotune_command(app, call);
   add_optimize_command(app, call);
+  add_quantize_command(app, call);
 }
 
 int run_cli(int argc, const char* const* argv) {

@@ -43,6 +43,7 @@ void add_verify_command(CLI::App& app, Invocation& call);
 void add_explain_command(CLI::App& app, Invocation& call);
 void add_autotune_command(CLI::App& app, Invocation& call);
 void add_optimize_command(CLI::App& app, Invocation& call);
+void add_quantize_command(CLI::App& app, Invocation& call);
 
 // All of them, with the options that every command has.
 void add_commands(CLI::App& app, Invocation& call);

@@ -4,15 +4,14 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <string_view>
 
 #include "formats/json.h"
 
 namespace fairway::cli {
 namespace {
 
-std::vector<int> parse_ids(const std::string& file, int vocab_size) {
-  const nlohmann::json document = formats::parse_json(read_file(file, "--ids"), file);
+std::vector<int> parse_ids(const std::string& file, const char* flag, int vocab_size) {
+  const nlohmann::json document = formats::parse_json(read_file(file, flag), file);
   const auto bad = [&](const std::string& what) {
     return Error(ErrorKind::kBadInput, fmt::format("{}: {}", file, what));
   };
@@ -61,14 +60,20 @@ void check_window_options(const WindowOptions& options, const char* command) {
   }
 }
 
-std::vector<int> token_stream(const WindowOptions& options, const engine::Engine& engine) {
-  if (!options.ids.empty()) return parse_ids(options.ids, engine.model().config().vocab_size);
+std::vector<int> read_tokens(const TokenSource& source, const formats::Tokenizer& tokenizer, int vocab_size) {
+  if (!source.ids.empty()) return parse_ids(source.ids, source.ids_flag, vocab_size);
+  const std::string text = read_file(source.text, source.text_flag);
   try {
-    return formats::encode_documents(engine.tokenizer(), read_file(options.text, "--text"));
+    return formats::encode_documents(tokenizer, text);
   } catch (const Error& e) {
-    if (e.kind() != ErrorKind::kBadInput || std::string_view(e.what()).starts_with("--text")) throw;
-    throw Error(ErrorKind::kBadInput, fmt::format("{}: {}", options.text, e.what()));
+    if (e.kind() != ErrorKind::kBadInput) throw;
+    throw Error(ErrorKind::kBadInput, fmt::format("{}: {}", source.text, e.what()));
   }
+}
+
+std::vector<int> token_stream(const WindowOptions& options, const engine::Engine& engine) {
+  return read_tokens({options.text, options.ids, "--text", "--ids"}, engine.tokenizer(),
+                     engine.model().config().vocab_size);
 }
 
 WindowPlan plan_windows(const WindowOptions& options, std::int64_t tokens, const engine::Engine& engine) {

@@ -37,6 +37,15 @@ void add_window_options(CLI::App& command, WindowOptions& options);
 // Error(kUsage) unless there is one source of tokens and no token is left out between windows.
 void check_window_options(const WindowOptions& options, const char* command);
 
+// A text, or a JSON file of ids if `ids` is not empty, and the names of the options for messages.
+struct TokenSource {
+  std::string text, ids;
+  const char* text_flag;
+  const char* ids_flag;
+};
+// Error(kBadInput) names the file.
+std::vector<int> read_tokens(const TokenSource& source, const formats::Tokenizer& tokenizer, int vocab_size);
+
 // The engine's tokens of the text, or the ids of the file, each below its vocabulary size.
 std::vector<int> token_stream(const WindowOptions& options, const engine::Engine& engine);
 

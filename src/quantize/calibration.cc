@@ -17,7 +17,11 @@ constexpr int kLendingWindows = 1;  // all experts see all tokens of so many win
 
 CalibrationState::CalibrationState(const model::Model& model, std::vector<int> ids, const CalibrationOptions& options,
                                    const select::Policy& policy, kernels::KernelContext& context)
-    : model_(model), ids_(std::move(ids)), options_(options), policy_(policy), context_(context),
+    : model_(model),
+      ids_(std::move(ids)),
+      options_(options),
+      policy_(policy),
+      context_(context),
       cache_(model.config()) {
   const formats::ModelConfig& config = model.config();
   if (ids_.empty()) throw Error(ErrorKind::kUsage, "calibration needs at least one token");

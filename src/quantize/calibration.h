@@ -1,4 +1,5 @@
-// Calibration: the unquantized model run layer by layer over windows of text, and the moments of what its matrices read.
+// Calibration: the unquantized model run layer by layer over windows of text, and the moments of what its matrices
+// read.
 #pragma once
 
 #include <atomic>
@@ -13,8 +14,8 @@
 namespace fairway::quantize {
 
 struct CalibrationOptions {
-  int window = 1024;      // tokens of a sequence
-  int min_rows = 4;       // of a routed expert, per input of the matrix; below, rows of other experts are added
+  int window = 1024;  // tokens of a sequence
+  int min_rows = 4;   // of a routed expert, per input of the matrix; below, rows of other experts are added
   const std::atomic<bool>* cancel = nullptr;  // asked between windows: Error(kCancelled)
 };
 

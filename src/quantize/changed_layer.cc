@@ -33,7 +33,8 @@ bool visit_pairs(const model::LayerWeights& a, model::LayerWeights& b, Visit vis
 
 LinearWeights replaced(const SiteMatrix& matrix, const std::vector<float>& values, std::vector<float>& storage) {
   LinearWeights changed = *matrix.weights;
-  const std::size_t in = static_cast<std::size_t>(changed.in), stride = static_cast<std::size_t>(codec::padded(changed.in));
+  const std::size_t in = static_cast<std::size_t>(changed.in),
+                    stride = static_cast<std::size_t>(codec::padded(changed.in));
   storage.resize(in * static_cast<std::size_t>(changed.out));
   for (std::size_t j = 0; j < static_cast<std::size_t>(changed.out); ++j) {
     std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(j * stride), in,

@@ -65,11 +65,17 @@ CodedLinear code_linear(const PlainWeights& weights, const InputScales& scales, 
   const std::vector<float> inner = inner_weights(weights, scales, svh, context);
   CodedInner coded = ldlq(inner, weights.in, weights.out, ldl, bits, coders, context, after_column, cancel);
   const std::vector<float> ones(svh.size(), 1.0f);
-  const std::vector<float> unscaled =
-      outer_weights(coded.decoded, weights.in, weights.out, scales.suh, ones, context);
+  const std::vector<float> unscaled = outer_weights(coded.decoded, weights.in, weights.out, scales.suh, ones, context);
   const CodingFacts facts = fit_output_scales(weights, unscaled, moments, svh, context);
-  return {{weights.prefix, weights.in, weights.out, bits, coders.codebook(), std::move(coded.trellis),
-           halves(scales.suh), halves(svh), {}},
+  return {{weights.prefix,
+           weights.in,
+           weights.out,
+           bits,
+           coders.codebook(),
+           std::move(coded.trellis),
+           halves(scales.suh),
+           halves(svh),
+           {}},
           facts};
 }
 

@@ -54,9 +54,7 @@ class LayerCoder {
   }
 
  private:
-  static std::int64_t columns(const SiteMatrix& matrix) {
-    return codec::padded(matrix.weights->out) / codec::kTileDim;
-  }
+  static std::int64_t columns(const SiteMatrix& matrix) { return codec::padded(matrix.weights->out) / codec::kTileDim; }
 
   void code_matrix(const InputSite& site, const SiteMatrix& matrix, const InputScales& scales, const BlockLdl& ldl,
                    const std::function<void()>& after_column) {
@@ -69,7 +67,7 @@ class LayerCoder {
         coded.linear.bias[static_cast<std::size_t>(j)] = codec::half_from_float(bias[j]);
       }
     }
-    sink_.done(std::move(coded), {coded.facts, site.rows, site.borrowed, site.moments.dropped()});
+    sink_.done(coded, {coded.facts, site.rows, site.borrowed, site.moments.dropped()});
   }
 
   const std::string& model_dir_;
@@ -107,7 +105,8 @@ void code_model(const model::Model& model, const std::string& model_dir, std::ve
     });
     if (done) continue;
     coder.code(sites, [&](double share) {
-      report(l + kCalibrationShare + (1 - kCalibrationShare) * share, fmt::format("layer {}/{}: coding", l + 1, layers));
+      report(l + kCalibrationShare + (1 - kCalibrationShare) * share,
+             fmt::format("layer {}/{}: coding", l + 1, layers));
     });
   }
   std::vector<InputSite> head = head_sites(model);

@@ -22,8 +22,8 @@ struct CodeOptions {
 // What is known of a matrix once it is coded.
 struct MatrixReport {
   CodingFacts facts;
-  std::int64_t rows = 0;  // calibration rows that reached it
-  bool borrowed = false;  // and rows of other experts, for want of its own
+  std::int64_t rows = 0;     // calibration rows that reached it
+  bool borrowed = false;     // and rows of other experts, for want of its own
   std::int64_t dropped = 0;  // rows with values that were not finite
 };
 
@@ -31,7 +31,7 @@ struct MatrixReport {
 struct CodeSink {
   std::function<int(const std::string& prefix)> width;     // 1..8 of a module key
   std::function<bool(const std::string& prefix)> is_done;  // by an earlier run
-  std::function<void(CodedLinear linear, const MatrixReport& report)> done;
+  std::function<void(const CodedLinear& linear, const MatrixReport& report)> done;
   std::function<void(double share, const std::string& what)> progress;  // may be called by any thread; may be empty
 };
 

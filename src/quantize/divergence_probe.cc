@@ -15,7 +15,11 @@ constexpr int kBlockRows = 64;  // of logits held at a time, for each of the two
 
 DivergenceProbe::DivergenceProbe(const model::Model& model, const CalibrationState& state, int windows, int stride,
                                  const select::Policy& policy, kernels::KernelContext& context)
-    : model_(model), windows_(std::min(windows, state.windows())), stride_(stride), policy_(policy), context_(context),
+    : model_(model),
+      windows_(std::min(windows, state.windows())),
+      stride_(stride),
+      policy_(policy),
+      context_(context),
       cache_(model.config()) {
   start_layer(state);
   for (const std::vector<float>& inputs : inputs_) reference_.push_back(run(inputs, layer_, nullptr));
@@ -63,8 +67,7 @@ double DivergenceProbe::divergence(const std::vector<float>& hidden, const kerne
       const std::size_t at = static_cast<std::size_t>(row) * vocab;
       engine::ReferenceRow reference_row;
       reference_row.reset(std::span(plain).subspan(at, vocab));
-      sums[static_cast<std::size_t>(row)] =
-          reference_row.compare(std::span(changed).subspan(at, vocab), 0).divergence;
+      sums[static_cast<std::size_t>(row)] = reference_row.compare(std::span(changed).subspan(at, vocab), 0).divergence;
     });
     for (int row = 0; row < m; ++row) total += sums[static_cast<std::size_t>(row)];
   }

@@ -24,9 +24,10 @@ struct InputScales {
   std::vector<float> suh;  // [in], half values
 };
 
-// How much scales follow the weights and the inputs. Noise of one size in every input of a 128-block becomes suh_k times
-// that size in input k. a = 1, b = 0 makes every row of the inner matrix equally large, which is right if feedback
-// moves all error to where it costs least; a = b = 1/2 minimises the error without feedback (Cauchy and Schwarz).
+// How much scales follow the weights and the inputs. Noise of one size in every input of a 128-block becomes suh_k
+// times that size in input k. a = 1, b = 0 makes every row of the inner matrix equally large, which is right if
+// feedback moves all error to where it costs least; a = b = 1/2 minimises the error without feedback (Cauchy and
+// Schwarz).
 struct ScaleExponents {
   double weights = 1.0, inputs = 0.0;
 };

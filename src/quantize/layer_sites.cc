@@ -65,9 +65,9 @@ const LinearWeights& weights_of(const formats::LinearSpec& spec, Part part, cons
     case Part::kO:
       return config.attention == formats::AttentionKind::kMla ? layer.mla.o : layer.gqa.o;
     default:
-      return expert_part(spec.expert >= 0 ? layer.mlp.experts[static_cast<std::size_t>(spec.expert)]
-                                          : layer.mlp.always_on.front(),
-                         part);
+      return expert_part(
+          spec.expert >= 0 ? layer.mlp.experts[static_cast<std::size_t>(spec.expert)] : layer.mlp.always_on.front(),
+          part);
   }
 }
 
@@ -141,11 +141,6 @@ std::vector<InputSite> head_sites(const model::Model& model) {
 
 PlainWeights load_plain(const SiteMatrix& matrix, const std::string& model_dir) {
   const LinearWeights& source = *matrix.weights;
-  if (source.is_trellis()) {
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("{}: \"{}\" is trellis-coded already; quantize the plain checkpoint it was made from",
-                            model_dir, matrix.spec.prefix));
-  }
   const kernels::DenseMatrix& dense = source.dense();
   PlainWeights plain{matrix.spec.prefix, codec::padded(source.in), codec::padded(source.out), {}};
   plain.values.resize(static_cast<std::size_t>(plain.in) * static_cast<std::size_t>(plain.out));

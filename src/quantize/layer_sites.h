@@ -30,9 +30,9 @@ struct InputSite {
   std::string name, scale_name;
   int layer = -1, expert = -1;
   std::vector<SiteMatrix> matrices;
-  Moments moments;          // of the rows that reach the matrices, weighted
-  std::int64_t rows = 0;    // calibration rows that were routed here
-  bool borrowed = false;    // fewer than the stated minimum: rows of other experts were added
+  Moments moments;        // of the rows that reach the matrices, weighted
+  std::int64_t rows = 0;  // calibration rows that were routed here
+  bool borrowed = false;  // fewer than the stated minimum: rows of other experts were added
 };
 
 // Every matrix of the layer that is coded, by the input it reads, in file order; moments are empty but have their size.
@@ -41,8 +41,8 @@ std::vector<InputSite> layer_sites(const formats::ModelConfig& config, const mod
 // The head, unless it is the embedding matrix. Empty or one site.
 std::vector<InputSite> head_sites(const model::Model& model);
 
-// A matrix of the source as floats, padded with zeros to multiples of 128. Error(kUnsupported) for a trellis; values
-// that are not finite are Error(kBadInput), naming the tensor.
+// A plain matrix of the source as floats, padded with zeros to multiples of 128. Error(kBadInput) naming the tensor for
+// a value that is not finite.
 PlainWeights load_plain(const SiteMatrix& matrix, const std::string& model_dir);
 
 }  // namespace fairway::quantize

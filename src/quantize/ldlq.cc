@@ -6,9 +6,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "codec/half.h"
 #include "codec/packing.h"
 #include "fairway/error.h"
 #include "quantize/random_signs.h"
+#include "quantize/sensitivity.h"
 
 namespace fairway::quantize {
 namespace {
@@ -87,7 +89,8 @@ TileCoder& TileCoders::get(int worker, int bits) {
 CodedInner ldlq(const std::vector<float>& inner, int in, int out, const BlockLdl& ldl, int bits, TileCoders& coders,
                 kernels::KernelContext& context, const std::function<void()>& after_column,
                 const std::atomic<bool>* cancel) {
-  const std::size_t bytes = static_cast<std::size_t>(codec::tile_bytes(bits)), columns = static_cast<std::size_t>(out) / kDim;
+  const std::size_t bytes = static_cast<std::size_t>(codec::tile_bytes(bits)),
+                    columns = static_cast<std::size_t>(out) / kDim;
   CodedInner coded{std::vector<std::uint8_t>(columns * static_cast<std::size_t>(in / kDim) * bytes),
                    std::vector<float>(inner.size())};
   context.pool.parallel_for(static_cast<std::int64_t>(columns), [&](std::int64_t column, int worker) {

@@ -30,7 +30,11 @@ class SiteMeasurement {
  public:
   SiteMeasurement(std::vector<InputSite>& sites, double tokens, const std::string& model_dir,
                   const SensitivityOptions& options, kernels::KernelContext& context)
-      : sites_(sites), tokens_(tokens), model_dir_(model_dir), options_(options), context_(context),
+      : sites_(sites),
+        tokens_(tokens),
+        model_dir_(model_dir),
+        options_(options),
+        context_(context),
         scales_(scales_of(sites, options.factor, model_dir)) {}
 
   // Predicts for every matrix, and hands the noisy ones to change(matrix, values) if they belong to `key`.
@@ -167,7 +171,8 @@ ModelSensitivity measure_sensitivity(const model::Model& model, const std::strin
     std::vector<float> storage;
     kernels::LinearWeights noisy;
     const double predicted = measurement.add_noise(
-        key, [&](const SiteMatrix& matrix, const std::vector<float>& values) { noisy = replaced(matrix, values, storage); });
+        key,
+        [&](const SiteMatrix& matrix, const std::vector<float>& values) { noisy = replaced(matrix, values, storage); });
     measurement.append({{key, probe.with_head(noisy) / predicted}}, result);
   }
   return result;

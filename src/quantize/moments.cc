@@ -10,8 +10,8 @@
 namespace fairway::quantize {
 namespace {
 
-constexpr int kBlockRows = 512;      // a block of 2048 columns is 4 MB, transposed
-constexpr float kLargest = 1e15f;    // squares of larger values would overflow a sum of floats
+constexpr int kBlockRows = 512;    // a block of 2048 columns is 4 MB, transposed
+constexpr float kLargest = 1e15f;  // squares of larger values would overflow a sum of floats
 
 bool is_usable(const float* row, int n) {
   for (int i = 0; i < n; ++i) {

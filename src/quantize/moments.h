@@ -22,11 +22,11 @@ class Moments {
   // Adds another sum of the same size, scaled.
   void add(const Moments& other, double scale);
 
-  int dim() const { return dim_; }  // padded
+  int dim() const { return dim_; }             // padded
   std::int64_t rows() const { return rows_; }  // that were added
   std::int64_t dropped() const { return dropped_; }
-  double weight() const { return weight_; }                // sum of the weights
-  const std::vector<float>& sum() const { return sum_; }   // [dim, dim], symmetric
+  double weight() const { return weight_; }               // sum of the weights
+  const std::vector<float>& sum() const { return sum_; }  // [dim, dim], symmetric
 
  private:
   int in_ = 0, dim_ = 0;

@@ -33,9 +33,8 @@ void SiteCollector::attach(moe::Counters& counters) {
     site.rows += m;
   };
   counters.observer = [this](const moe::MoeLayerWeights& layer, const float* x, int m, int hidden,
-                             std::span<const std::int32_t> ids, std::span<const float> weights) {
-    observe_layer(layer, x, m, hidden, ids, weights);
-  };
+                             std::span<const std::int32_t> ids,
+                             std::span<const float> weights) { observe_layer(layer, x, m, hidden, ids, weights); };
 }
 
 void SiteCollector::observe_layer(const moe::MoeLayerWeights& layer, const float* x, int m, int hidden,
@@ -82,7 +81,8 @@ void SiteCollector::observe_expert(const kernels::ExpertWeights& expert, const E
   float* gathered = context_.workspace.alloc<float>(count * static_cast<std::size_t>(hidden));
   float* gate = context_.workspace.alloc<float>(count * width);
   float* up = context_.workspace.alloc<float>(count * width);
-  for (std::size_t i = 0; i < count; ++i) std::copy_n(x + std::int64_t{rows[i]} * hidden, hidden, gathered + i * hidden);
+  for (std::size_t i = 0; i < count; ++i)
+    std::copy_n(x + std::int64_t{rows[i]} * hidden, hidden, gathered + i * hidden);
   apply_dense(expert.gate, gathered, m, gate, context_);
   apply_dense(expert.up, gathered, m, up, context_);
   context_.pool.parallel_for(m, [&](std::int64_t row, int) {

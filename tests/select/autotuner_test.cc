@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/machine.h"
 #include "fairway/error.h"
 #include "select/contest.h"
 #include "select/synthetic_layer.h"
@@ -19,11 +20,7 @@ namespace {
 constexpr std::int64_t kPool = 4 << 20;
 const MoeGeometry kSmall{"small", 256, 128, 8, 2, 1};
 
-struct Machine {
-  backend::ThreadPool pool{2};
-  backend::Workspace workspace;
-  kernels::KernelContext context{pool, workspace};
-};
+using test::Machine;
 
 SyntheticLayers small_layers(const BitMix& mix = known_mixes().back()) {
   return SyntheticLayers(kSmall, mix, codec::Codebook::kMul1, kPool);

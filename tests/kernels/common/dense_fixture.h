@@ -14,7 +14,7 @@
 
 #include "backend/cpu/features.h"
 #include "codec/half.h"
-#include "kernels/common/context.h"
+#include "common/machine.h"
 #include "kernels/common/registry.h"
 #include "kernels/dense_linear/dense_dot.h"
 
@@ -22,14 +22,6 @@ namespace fairway::test {
 
 constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
 constexpr double kEpsilon = 0x1p-24;  // largest relative rounding error of one fp32 operation
-
-// A pool and a workspace, which is all a kernel call needs.
-struct Machine {
-  explicit Machine(int threads) : pool(threads), context{pool, workspace} {}
-  backend::ThreadPool pool;
-  backend::Workspace workspace;
-  kernels::KernelContext context;
-};
 
 inline bool runs_here(const kernels::KernelRow& row) {
   return kernels::can_run(row, backend::cpu_info().features);

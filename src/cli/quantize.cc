@@ -1,0 +1,236 @@
+// fairway quantize: a plain checkpoint becomes an EXL3 one whose matrices each have the width that pays best.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+
+#include "cli/bench.h"
+#include "cli/calibration_ids.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/selection.h"
+#include "cli/signals.h"
+#include "cli/synth.h"
+#include "quantize/job.h"
+#include "quantize/plan_report.h"
+#include "quantize/sensitivity_file.h"
+
+namespace fairway::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct QuantizeOptions {
+  std::string model, out, plan, sensitivity, save_sensitivity, save_plan, allocation = "optimal", codebook = "mul1";
+  CalibrationSource calibration;
+  double bits = 0;
+  std::int64_t size = 0;
+  int head_bits = 6, max_tuples = 4, threads = 0;
+  std::uint64_t seed = 1;
+  bool plan_only = false, separate_inputs = false, resume = false, force = false;
+};
+
+quantize::AllocationMethod method_of(const std::string& name) {
+  using quantize::AllocationMethod;
+  for (const AllocationMethod method :
+       {AllocationMethod::kOptimal, AllocationMethod::kUniform, AllocationMethod::kReference}) {
+    if (name == quantize::allocation_method_name(method)) return method;
+  }
+  throw Error(ErrorKind::kUsage, fmt::format("--allocation {}: expected optimal, uniform or reference", name));
+}
+
+void check_options(const QuantizeOptions& options) {
+  const int budgets = (options.bits > 0) + (options.size > 0) + !options.plan.empty();
+  if (budgets != 1) throw Error(ErrorKind::kUsage, "exactly one of -b BITS, --size BYTES and --plan FILE is needed");
+  if (!options.plan_only && options.out.empty()) {
+    throw Error(ErrorKind::kUsage, "-o OUT is needed, unless there is --plan-only");
+  }
+  if (options.plan_only && !options.plan.empty()) {
+    throw Error(ErrorKind::kUsage, "--plan-only makes a plan and --plan uses one; give one of them");
+  }
+  const bool measures = options.plan.empty() && options.sensitivity.empty();
+  if ((measures || !options.plan_only) && options.calibration.empty()) {
+    throw Error(ErrorKind::kUsage, "--calibration FILE is needed: a text of the kind that the model is for");
+  }
+  method_of(options.allocation);
+}
+
+// What every step needs.
+struct Session {
+  const QuantizeOptions& options;
+  model::Model model;
+  select::Policy policy;
+  backend::ThreadPool pool;
+  backend::Workspace workspace;
+  kernels::KernelContext context{pool, workspace};
+  std::vector<int> ids;
+  quantize::CalibrationOptions windows;
+  quantize::FactorOptions factor;
+
+  explicit Session(const QuantizeOptions& o)
+      : options(o),
+        model(model::Model::load(o.model, [](int, int) { throw_if_cancelled("loading the model"); })),
+        policy(select::make_policy("", "", "")),
+        pool(o.threads) {
+    quantize::check_source(model, o.model);
+    windows.window = o.calibration.window;
+    windows.cancel = &cancel_requested();
+    factor.seed = o.seed;
+    factor.shared_inputs = !o.separate_inputs;
+    if (!o.calibration.empty()) ids = calibration_ids(o.calibration, o.model, model.config());
+  }
+};
+
+quantize::ModelSensitivity sensitivity_of(Session& session) {
+  const QuantizeOptions& options = session.options;
+  if (!options.sensitivity.empty()) {
+    return quantize::parse_sensitivity(read_file(options.sensitivity, "--sensitivity"), options.sensitivity);
+  }
+  Progress progress("measuring");
+  quantize::SensitivityOptions measure;
+  measure.calibration = session.windows;
+  measure.factor = session.factor;
+  measure.codebook = codebook_named(options.codebook);
+  quantize::ModelSensitivity sensitivity =
+      quantize::measure_sensitivity(session.model, options.model, session.ids, measure, session.policy, session.context,
+                                    [&](double share, const std::string& what) { progress.update(share, what); });
+  sensitivity.fixed_bytes = quantize::fixed_bytes(session.model);
+  if (!options.save_sensitivity.empty()) {
+    write_text_file(options.save_sensitivity, quantize::sensitivity_text(sensitivity), "--save-sensitivity");
+  }
+  return sensitivity;
+}
+
+quantize::BitPlan plan_of(Session& session, const quantize::ModelSensitivity& sensitivity) {
+  const QuantizeOptions& options = session.options;
+  quantize::AllocationOptions allocation;
+  allocation.method = method_of(options.allocation);
+  allocation.bits = options.bits;
+  allocation.total_bytes = options.size;
+  allocation.head_bits = options.head_bits;
+  allocation.max_tuples = options.max_tuples;
+  allocation.codebook = codebook_named(options.codebook);
+  return quantize::allocate(sensitivity, allocation);
+}
+
+Json report_json(const QuantizeOptions& options, const quantize::JobReport& report, double seconds) {
+  Json matrices = Json::object();
+  for (const auto& [prefix, facts] : report.matrices) matrices[prefix] = facts;
+  return {{"out", options.out},
+          {"bytes", report.assembly.bytes},
+          {"files", report.assembly.files},
+          {"left_out", report.assembly.left_out},
+          {"resumed", report.resumed},
+          {"seconds", seconds},
+          {"peak_memory_bytes", peak_memory_bytes()},
+          {"matrices", matrices}};
+}
+
+void print_report(const QuantizeOptions& options, const quantize::JobReport& report, double seconds) {
+  double worst = 0, borrowed = 0, dropped = 0;
+  std::string worst_name;
+  for (const auto& [prefix, facts] : report.matrices) {
+    if (facts["relative_error"].get<double>() > worst) {
+      worst = facts["relative_error"].get<double>();
+      worst_name = prefix;
+    }
+    borrowed += facts["borrowed_rows"].get<bool>();
+    dropped += facts["dropped_rows"].get<double>();
+  }
+  print_text(fmt::format("{}: {} matrices, {} in {} files, {:.1f} s\n", options.out, report.matrices.size(),
+                         human_bytes(static_cast<double>(report.assembly.bytes)), report.assembly.files, seconds));
+  print_text(fmt::format("largest relative error of outputs: {:.4f} in {}\n", worst, worst_name));
+  if (borrowed > 0) print_text(fmt::format("{} matrices had few calibration rows and borrowed others\n", borrowed));
+  if (dropped > 0) print_text(fmt::format("{} calibration rows were dropped: values not finite\n", dropped));
+  for (const std::string& name : report.assembly.left_out) print_text(fmt::format("left out: {}\n", name));
+}
+
+int quantize_model(const QuantizeOptions& options, bool json) {
+  check_options(options);
+  const auto start = std::chrono::steady_clock::now();
+  const fs::path work = quantize::work_folder(options.out);
+  if (!options.plan_only && fs::exists(work) && !options.resume && !options.force) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{} has an unfinished job; --resume goes on with it, --force begins anew", work.string()));
+  }
+  Session session(options);
+  quantize::BitPlan plan;
+  if (!options.plan.empty()) {
+    const std::vector<std::string> prefixes = quantize::coded_prefixes(session.model);
+    plan = quantize::parse_bit_plan(read_file(options.plan, "--plan"), options.plan, prefixes);
+  } else {
+    const quantize::ModelSensitivity sensitivity = sensitivity_of(session);
+    plan = plan_of(session, sensitivity);
+    if (!json) print_text(quantize::plan_table(plan, sensitivity));
+    if (!options.save_plan.empty()) write_text_file(options.save_plan, quantize::bit_plan_text(plan), "--save-plan");
+    if (options.plan_only) {
+      if (json) print_json(quantize::plan_json(plan, &sensitivity));
+      return kExitOk;
+    }
+  }
+  quantize::JobOptions job;
+  job.model = options.model;
+  job.out = options.out;
+  job.ids = session.ids;
+  job.calibration = options.calibration.name();
+  job.windows = session.windows;
+  job.factor = session.factor;
+  job.codebook = codebook_named(options.codebook);
+  job.version = kVersion;
+  job.revision = source_revision();
+  job.force = options.force;
+  Progress progress("quantizing");
+  const quantize::JobReport report =
+      quantize::run_job(session.model, job, plan, session.policy, session.context,
+                        [&](double share, const std::string& what) { progress.update(share, what); });
+  progress.clear();
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (json) {
+    print_json(report_json(options, report, seconds));
+  } else {
+    print_report(options, report, seconds);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_quantize_command(CLI::App& app, Invocation& call) {
+  const auto options = std::make_shared<QuantizeOptions>();
+  CLI::App* command = add_command(app, call, "quantize", "Make an EXL3 checkpoint with a width for every matrix",
+                                  "fairway quantize glm-4.7-flash -b 2.5 -o glm-2.5 --calibration book.txt");
+  command->add_option("model", options->model, "Source model directory: bf16, f16 or f32")->required();
+  command->add_option("-o,--out", options->out, "Directory to make")->type_name("DIR");
+  command->add_option("-b,--bits", options->bits, "Mean bits per weight of all matrices but the head")
+      ->check(number_in(1, 8));
+  command->add_option("--size", options->size, "Instead of --bits: bytes of all weights")->check(number_in(1, 1e15));
+  command->add_option("--plan", options->plan, "Instead of both: widths from this file")->type_name("FILE");
+  add_calibration_options(*command, options->calibration);
+  command->add_option("--allocation", options->allocation, "optimal, uniform or reference")->capture_default_str();
+  command->add_option("--head-bits", options->head_bits, "Width of the head; 0: as the budget puts it")
+      ->check(number_in(0, 8))
+      ->capture_default_str();
+  command->add_option("--max-tuples", options->max_tuples, "Distinct width triples per layer's experts; 0: any")
+      ->check(number_in(0, kNoLimit))
+      ->capture_default_str();
+  command->add_option("--codebook", options->codebook, "mul1, mcg or 3inst")
+      ->check(CLI::IsMember({"mul1", "mcg", "3inst"}))
+      ->capture_default_str();
+  command->add_flag("--plan-only", options->plan_only, "Print the widths and stop");
+  command->add_option("--save-plan", options->save_plan, "Write the widths here, for --plan")->type_name("FILE");
+  command->add_option("--save-sensitivity", options->save_sensitivity, "Write the measured sensitivities here")
+      ->type_name("FILE");
+  command->add_option("--sensitivity", options->sensitivity, "Use these instead of measuring")->type_name("FILE");
+  command->add_flag("--separate-inputs", options->separate_inputs,
+                    "Input scales for every expert instead of one for all of a layer");
+  command->add_option("--seed", options->seed, "Of the random signs")->capture_default_str();
+  command->add_flag("--resume", options->resume, "Go on with an unfinished job of the same options");
+  command->add_flag("--force", options->force, "Discard an unfinished job; replace OUT");
+  add_threads_option(*command, options->threads);
+  command->callback(
+      [options, &call] { call.action = [options, &call] { return quantize_model(*options, call.json); }; });
+}
+
+}  // namespace fairway::cli

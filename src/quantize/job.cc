@@ -1,0 +1,152 @@
+// The fingerprint has everything that changes a byte of the result and nothing else.
+#include "quantize/job.h"
+
+#include <fmt/format.h>
+
+#include <map>
+
+#include "codec/packing.h"
+#include "fairway/error.h"
+#include "formats/sha256.h"
+#include "quantize/part_store.h"
+
+namespace fairway::quantize {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string digest(std::span<const int> ids) {
+  formats::Sha256 sha;
+  sha.add(std::span(reinterpret_cast<const std::uint8_t*>(ids.data()), ids.size_bytes()));
+  return formats::hex(sha.finish());
+}
+
+ordered_json options_json(const JobOptions& options) {
+  return {{"codebook", codec::codebook_name(options.codebook)},
+          {"calibration", options.calibration},
+          {"calibration_tokens", options.ids.size()},
+          {"window", options.windows.window},
+          {"min_rows", options.windows.min_rows},
+          {"seed", options.factor.seed},
+          {"damping", options.factor.damping},
+          {"shared_inputs", options.factor.shared_inputs},
+          {"scale_exponents", {options.factor.exponents.weights, options.factor.exponents.inputs}}};
+}
+
+ordered_json fingerprint(const model::Model& model, const JobOptions& options, const BitPlan& plan) {
+  ordered_json files = ordered_json::object();
+  std::map<std::filesystem::path, bool> seen;
+  for (const formats::TensorView* tensor : model.checkpoint().tensors()) {
+    const std::filesystem::path file = model.checkpoint().file_of(*tensor);
+    if (!seen.try_emplace(file, true).second) continue;
+    files[file.filename().string()] = formats::digest_file(file, options.windows.cancel).sha256;
+  }
+  files["config.json"] = formats::digest_file(options.model / "config.json").sha256;
+  ordered_json widths = ordered_json::object();
+  for (const PlannedLinear& linear : plan.linears) widths[linear.prefix] = linear.bits;
+  return {{"program", options.version},
+          {"files", files},
+          {"options", options_json(options)},
+          {"calibration_sha256", digest(options.ids)},
+          {"widths", widths}};
+}
+
+CheckpointFacts facts_of(const JobOptions& options, const BitPlan& plan, const PartStore& parts) {
+  CheckpointFacts facts;
+  double bits = 0, weights = 0;
+  for (const PlannedLinear& linear : plan.linears) {
+    if (linear.prefix == "lm_head") {
+      facts.head_bits = linear.bits;
+      continue;
+    }
+    const PartShape shape = parts.shape(linear.prefix);
+    const double size = static_cast<double>(shape.in) * shape.out;
+    bits += size * linear.bits;
+    weights += size;
+  }
+  facts.bits = weights > 0 ? bits / weights : 0;
+  facts.calibration_cols = options.windows.window;
+  facts.calibration_rows =
+      static_cast<int>((options.ids.size() + static_cast<std::size_t>(options.windows.window) - 1) /
+                       static_cast<std::size_t>(options.windows.window));
+  facts.codebook = options.codebook;
+  facts.version = options.version;
+  facts.revision = options.revision;
+  facts.options = options_json(options);
+  facts.options["allocation"] = plan.method;
+  return facts;
+}
+
+}  // namespace
+
+void check_source(const model::Model& model, const std::filesystem::path& model_dir) {
+  for (const std::string& prefix : coded_prefixes(model)) {
+    if (!model.checkpoint().has_trellis(prefix)) continue;
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("{}: \"{}\" is trellis-coded already; quantize the plain checkpoint it was made from",
+                            model_dir.string(), prefix));
+  }
+}
+
+std::vector<std::string> coded_prefixes(const model::Model& model) {
+  std::vector<std::string> prefixes;
+  for (const formats::LinearSpec& spec : formats::expected_linears(model.config())) {
+    const bool tied = spec.role == formats::LinearRole::kHead && head_sites(model).empty();
+    if (!spec.dense_only && !tied) prefixes.push_back(spec.prefix);
+  }
+  return prefixes;
+}
+
+std::int64_t fixed_bytes(const model::Model& model) {
+  std::int64_t total = 0;
+  for (const formats::LinearSpec& spec : formats::expected_linears(model.config())) {
+    if (spec.dense_only) total += std::int64_t{2} * spec.in * spec.out;
+  }
+  for (const formats::VectorSpec& spec : formats::expected_vectors(model.config()))
+    total += std::int64_t{2} * spec.count;
+  return total;
+}
+
+std::filesystem::path work_folder(const std::filesystem::path& out) {
+  std::filesystem::path folder = out.has_filename() ? out : out.parent_path();
+  folder += ".partial";
+  return folder;
+}
+
+JobReport run_job(const model::Model& model, const JobOptions& options, const BitPlan& plan,
+                  const select::Policy& policy, kernels::KernelContext& context,
+                  const std::function<void(double, const std::string&)>& progress) {
+  constexpr double kCodingShare = 0.97;
+  PartStore parts(work_folder(options.out), fingerprint(model, options, plan), options.force);
+  JobReport report;
+  report.resumed = parts.size();
+  std::map<std::string, int> widths;
+  for (const PlannedLinear& linear : plan.linears) widths[linear.prefix] = linear.bits;
+
+  CodeSink sink;
+  sink.width = [&](const std::string& prefix) { return widths.at(prefix); };
+  sink.is_done = [&](const std::string& prefix) { return parts.has(prefix); };
+  sink.done = [&](const CodedLinear& coded, const MatrixReport& matrix) {
+    parts.put(coded.linear, {{"bits", coded.linear.bits},
+                             {"relative_error", matrix.facts.relative},
+                             {"calibration_rows", matrix.rows},
+                             {"borrowed_rows", matrix.borrowed},
+                             {"dropped_rows", matrix.dropped}});
+  };
+  if (progress) sink.progress = [&](double share, const std::string& what) { progress(kCodingShare * share, what); };
+  code_model(model, options.model.string(), options.ids, {options.windows, options.factor, options.codebook}, sink,
+             policy, context);
+
+  const std::vector<std::string> prefixes = coded_prefixes(model);
+  for (const std::string& prefix : prefixes) report.matrices.emplace_back(prefix, parts.facts(prefix));
+  report.assembly = assemble(
+      options.model, parts, prefixes, facts_of(options, plan, parts), options.out, options.force,
+      [&](double share, const std::string& what) {
+        if (progress) progress(kCodingShare + (1 - kCodingShare) * share, what);
+      },
+      options.windows.cancel);
+  parts.remove_all();
+  return report;
+}
+
+}  // namespace fairway::quantize
