@@ -186,10 +186,12 @@ CoderJob job_of(const CoderOptions& options) {
 // One width, as often as wanted or until Ctrl-C; null without a complete run.
 Json measure_width(const CoderOptions& options, const CoderJob& job, backend::ThreadPool& pool) {
   std::vector<std::unique_ptr<quantize::TileCoder>> coders;
+  coders.reserve(static_cast<std::size_t>(pool.size()));
   for (int i = 0; i < pool.size(); ++i) {
     coders.push_back(std::make_unique<quantize::TileCoder>(job.codebook, job.bits, job.isa, job.effort));
   }
   std::vector<CoderSample> samples;
+  samples.reserve(static_cast<std::size_t>(options.runs));
   for (int run = 0; run < options.runs && !cancel_requested(); ++run) samples.push_back(measure(job, coders, pool));
   return samples.empty() ? Json() : result_of(job, samples, pool.size(), *coders.front());
 }

@@ -46,6 +46,7 @@ TEST(TileCoderQuality, CodesGaussianWeightsAsWellAsTheFormatCan) {
         States states;
         sum += coder.encode(tile, states);
       }
+      EXPECT_NEAR(sum / squares / gauss(codebook, bits).error, 1, 0.05) << name(codebook, bits, coder.isa());
     }
   }
 }

@@ -138,9 +138,11 @@ TEST(TileCoder, OneHugeTargetLeavesTheOthersWell) {
 TEST(TileCoder, TwoThreadsWithACoderEachGiveTheSame) {
   std::mt19937_64 random(8);
   std::vector<Tile> tiles;
+  tiles.reserve(4);
   for (int t = 0; t < 4; ++t) tiles.push_back(gaussian_tile(random, 0.96));
   std::vector<States> states[2];
   std::vector<std::thread> threads;
+  threads.reserve(2);
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&, i] {
       TileCoder coder(Codebook::kMul1, 3);
