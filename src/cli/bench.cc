@@ -186,6 +186,7 @@ void add_bench_command(CLI::App& app, Invocation& call) {
   add_kind(*command, call, "moe", "Time of the expert block of one layer, cycling through the layers",
            "fairway bench moe --model-path glm-synth --batch 1,4,16,32,64,256 --threads 1,2");
   add_bench_selection(*command, call);
+  add_bench_coder(*command, call);
 }
 
 }  // namespace fairway::cli

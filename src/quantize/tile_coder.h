@@ -20,7 +20,8 @@ enum class CoderIsa { kBest, kScalar, kAvx2, kAvx512 };
 // How long a search may be; see tile_coder.cc for what each costs and gains.
 enum class CoderEffort { kQuick, kStandard, kThorough };
 
-const char* coder_isa_name(CoderIsa isa);  // "best", "scalar", "avx2", "avx512"
+const char* coder_isa_name(CoderIsa isa);           // "best", "scalar", "avx2", "avx512"
+const char* coder_effort_name(CoderEffort effort);  // "quick", "standard", "thorough"
 // Those that this CPU can run, kScalar first.
 std::vector<CoderIsa> available_coder_isas();
 
@@ -42,6 +43,7 @@ class TileCoder {
   int bits() const { return bits_; }
   codec::Codebook codebook() const { return codebook_; }
   CoderIsa isa() const { return isa_; }
+  int lanes() const;  // states that one instruction takes
   // Steps over weights, of 65,536 states each, that all calls of encode() together have searched.
   std::int64_t steps() const { return steps_; }
 

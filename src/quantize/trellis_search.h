@@ -16,7 +16,10 @@ namespace fairway::quantize {
 
 constexpr int kStates = 1 << codec::kStateBits;
 
-constexpr int links_of(int bits) {
+// The functions here are static: files of an instruction set include them, and the linker must not take a copy that was
+// compiled for it into code that runs everywhere.
+
+static constexpr int links_of(int bits) {
   return kStates >> bits;
 }
 
@@ -52,42 +55,42 @@ struct SearchKernel {
 // Which way a body finds its choices again when it goes back. Keeping the costs of all steps makes a search a third
 // cheaper, because nothing has to find out which choice has won, but it is 8 MB a lap at 3 bits and 32 MB at 1; there
 // the winners of a tournament are kept, one bit for each of its 2^K - 1 matches, at most 1.8 MB.
-constexpr bool keeps_costs(int bits, int lanes) {
+static constexpr bool keeps_costs(int bits, int lanes) {
   return bits > 3 || lanes == 1;
 }
 
 // Vectors of links that are searched together, so that their chains of minima overlap.
-constexpr int group_vectors(int bits, int lanes) {
+static constexpr int group_vectors(int bits, int lanes) {
   return keeps_costs(bits, lanes) && lanes > 1 ? 4 : 1;
 }
 
 // Different predecessor links of a vector of neighbouring links. Lane j * predecessors + i belongs to the j-th of the
 // links that follow predecessor i, so that loading and repeating a few costs needs no shuffle.
-constexpr int predecessors(int bits, int lanes) {
+static constexpr int predecessors(int bits, int lanes) {
   return lanes >> bits > 0 ? lanes >> bits : 1;
 }
 
-constexpr int lane_of(int link, int bits, int lanes) {
+static constexpr int lane_of(int link, int bits, int lanes) {
   const int offset = link % lanes, several = predecessors(bits, lanes);
   return several == 1 ? offset : (offset & ((1 << bits) - 1)) * several + (offset >> bits);
 }
 
 // Where `values` has the value of state h * links + link: in the order in which a step reads it.
-constexpr int value_index(int choice, int link, int bits, int lanes) {
+static constexpr int value_index(int choice, int link, int bits, int lanes) {
   const int vector = link / lanes, group = group_vectors(bits, lanes);
   return (((vector / group) * (1 << bits) + choice) * group + vector % group) * lanes + lane_of(link, bits, lanes);
 }
 
-constexpr std::size_t cost_elems(int bits, int lanes) {
+static constexpr std::size_t cost_elems(int bits, int lanes) {
   return static_cast<std::size_t>(keeps_costs(bits, lanes) ? kMaxSearchSteps + 1 : 2) * links_of(bits);
 }
 
-constexpr int matches(int bits) {
+static constexpr int matches(int bits) {
   return (1 << bits) - 1;
 }
 
 // Words of `decisions` a step writes: [vector][match], bit = lane.
-constexpr int decision_words(int bits, int lanes) {
+static constexpr int decision_words(int bits, int lanes) {
   return keeps_costs(bits, lanes) ? 0 : links_of(bits) / lanes * matches(bits);
 }
 
