@@ -175,6 +175,7 @@ std::string layer_table(const CompareRun& run, const std::vector<std::string>& n
 
 std::vector<std::string> short_names(const std::vector<std::string>& models) {
   std::vector<std::string> names;
+  names.reserve(models.size());
   for (const std::string& model : models) names.push_back(last_component(model));
   const std::vector<std::string> shorts = names;
   for (std::size_t i = 0; i < names.size(); ++i) {
