@@ -142,12 +142,16 @@ std::string score_line(const CompareRun& run, std::size_t index, const std::stri
   return text;
 }
 
+std::size_t column_width(const std::string& name) {
+  return std::max<std::size_t>(7, name.size());
+}
+
 std::string layer_table(const CompareRun& run, const std::vector<std::string>& names) {
   std::vector<std::vector<double>> errors;
   std::string header = "layer";
   for (std::size_t c = 0; c < run.comparison.candidates(); ++c) {
     errors.push_back(layer_errors(run.comparison.candidate(c)));
-    if (!errors.back().empty()) header += fmt::format("  {}", names[c + 1]);
+    if (!errors.back().empty()) header += fmt::format("  {:>{}}", names[c + 1], column_width(names[c + 1]));
   }
   std::size_t layers = 0;
   for (const auto& column : errors) layers = std::max(layers, column.size());
@@ -160,7 +164,7 @@ std::string layer_table(const CompareRun& run, const std::vector<std::string>& n
   for (std::size_t l = 0; l < layers; ++l) {
     text += fmt::format("{:>5}", l);
     for (std::size_t c = 0; c < errors.size(); ++c) {
-      if (!errors[c].empty()) text += fmt::format("  {:>{}.5f}", errors[c][l], names[c + 1].size());
+      if (!errors[c].empty()) text += fmt::format("  {:>{}.5f}", errors[c][l], column_width(names[c + 1]));
     }
     text += "\n";
   }
@@ -171,6 +175,7 @@ std::string layer_table(const CompareRun& run, const std::vector<std::string>& n
 
 std::vector<std::string> short_names(const std::vector<std::string>& models) {
   std::vector<std::string> names;
+  names.reserve(models.size());
   for (const std::string& model : models) names.push_back(last_component(model));
   const std::vector<std::string> shorts = names;
   for (std::size_t i = 0; i < names.size(); ++i) {

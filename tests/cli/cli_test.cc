@@ -14,6 +14,7 @@ TEST(Cli, EveryCommandHasHelpWithExampleAndExitCodes) {
   const std::vector<std::vector<std::string>> commands = {{},
                                                           {"run"},
                                                           {"eval"},
+                                                          {"compare"},
                                                           {"inspect"},
                                                           {"kernels"},
                                                           {"bench"},
