@@ -133,6 +133,7 @@ void add_commands(CLI::App& app, Invocation& call) {
   add_bench_command(app, call);
   add_synth_command(app, call);
   add_verify_command(app, call);
+  add_verify_model_command(app, call);
   add_explain_command(app, call);
   add_autotune_command(app, call);
   add_optimize_command(app, call);

@@ -40,6 +40,7 @@ void add_kernels_command(CLI::App& app, Invocation& call);
 void add_bench_command(CLI::App& app, Invocation& call);
 void add_synth_command(CLI::App& app, Invocation& call);
 void add_verify_command(CLI::App& app, Invocation& call);
+void add_verify_model_command(CLI::App& app, Invocation& call);
 void add_explain_command(CLI::App& app, Invocation& call);
 void add_autotune_command(CLI::App& app, Invocation& call);
 void add_optimize_command(CLI::App& app, Invocation& call);

@@ -23,6 +23,7 @@ TEST(Cli, EveryCommandHasHelpWithExampleAndExitCodes) {
                                                           {"bench", "moe"},
                                                           {"synth"},
                                                           {"verify"},
+                                                          {"verify-model"},
                                                           {"explain"},
                                                           {"autotune"},
                                                           {"optimize"}};
