@@ -57,7 +57,7 @@ struct Row {
     loss += linear.loss[static_cast<std::size_t>(bits)];
   }
   double mean_bits() const { return static_cast<double>(code_bits) / static_cast<double>(weights); }
-  double megabytes() const { return static_cast<double>(code_bits / 8 + side_bytes) / 1e6; }
+  double megabytes() const { return (static_cast<double>(code_bits) / 8 + static_cast<double>(side_bytes)) / 1e6; }
 };
 
 // "gate" of "gate_proj", "kv_a_with_mqa" of "kv_a_proj_with_mqa".
@@ -73,6 +73,7 @@ std::string widths_text(const Row& row) {
   std::map<std::array<int, 3>, int> counts;
   for (const auto& [number, tuple] : row.experts) ++counts[tuple];
   std::vector<std::pair<int, std::array<int, 3>>> order;
+  order.reserve(counts.size());
   for (const auto& [tuple, count] : counts) order.emplace_back(-count, tuple);
   std::sort(order.begin(), order.end());
   for (const auto& [count, tuple] : order) parts.push_back(fmt::format("{}x ({})", -count, fmt::join(tuple, ",")));
