@@ -18,13 +18,13 @@ struct CheckpointFacts {
   int calibration_rows = 0, calibration_cols = 0;
   std::string out_scales = "always";  // "always", "never", "auto"
   codec::Codebook codebook = codec::Codebook::kMul1;
-  std::string version;             // of the program: "0.1.0"
-  std::string revision;            // of its sources, for the manifest
-  nlohmann::ordered_json options;  // for the manifest, as given
+  std::string version;                                                // of the program: "0.1.0"
+  std::string revision;                                               // of its sources, for the manifest
+  nlohmann::ordered_json options = nlohmann::ordered_json::object();  // for the manifest, as given
 };
 
 struct SourceConfig {
-  nlohmann::ordered_json document;  // as in the file, keys in its order
+  nlohmann::ordered_json document = nlohmann::ordered_json::object();  // as in the file, keys in its order
   formats::ModelConfig model;
   Fp8Block fp8_block;
 };

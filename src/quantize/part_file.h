@@ -11,7 +11,7 @@ namespace fairway::quantize {
 
 struct Part {
   QuantizedLinear linear;
-  nlohmann::ordered_json facts;
+  nlohmann::ordered_json facts = nlohmann::ordered_json::object();
 };
 
 // Error(kUsage) unless the lengths of the vectors fit in, out (multiples of 128) and bits (1..8).

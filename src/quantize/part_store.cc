@@ -96,11 +96,11 @@ void make_folder(const fs::path& folder) {
 struct PartStore::State {
   struct Finished {
     PartShape shape;
-    nlohmann::ordered_json facts;
+    nlohmann::ordered_json facts = nlohmann::ordered_json::object();
   };
 
   fs::path folder;
-  json fingerprint;  // keys sorted, so that their order does not matter
+  json fingerprint = json::object();  // keys sorted, so that their order does not matter
   std::string job;
   std::optional<FolderLock> lock;
   std::vector<std::string> discarded;

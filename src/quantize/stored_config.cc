@@ -168,12 +168,13 @@ class ConfigCheck {
 
   void check_storage(const JsonField& storage) {
     const auto& listed = storage.object();
-    for (const auto& [prefix, entry] : listed) {
+    for (const auto& entry : listed) {
+      const std::string& prefix = entry.first;
       const auto at = modules_.find(prefix);
       if (at == modules_.end()) {
         storage.bad(fmt::format("lists the module \"{}\", of which no tensor is stored", printable(prefix)));
       }
-      attempt([&] { check_entry(storage.at(prefix), at->first, at->second); });
+      attempt([&] { check_entry(storage.at(prefix), prefix, at->second); });
     }
     std::size_t plain = 0;
     std::string first;

@@ -83,9 +83,10 @@ class Verifier {
           fmt::format("no usable {}: contents cannot be compared with what was written", kManifestName));
       return;
     }
-    for (const auto& [name, digest] : manifest->files) {
-      progress(kHashShare * result_.files_hashed / static_cast<double>(manifest->files.size()), "SHA-256 of " + name);
-      attempt([&] { check_file(dir_ / name, digest); });
+    for (const auto& file : manifest->files) {
+      progress(kHashShare * result_.files_hashed / static_cast<double>(manifest->files.size()),
+               "SHA-256 of " + file.first);
+      attempt([&] { check_file(dir_ / file.first, file.second); });
     }
     for (const std::string& name : present) {
       if (!manifest->files.contains(name)) {

@@ -239,7 +239,7 @@ TEST_F(Assemble, WrongMatricesAreRefused) {
   TinyJob job(dir_.path());
   PartStore parts(job.dir / "out.partial", job.fingerprint, false);
   job.fill(parts);
-  const auto attempt = [&](std::vector<std::string> prefixes) {
+  const auto attempt = [&](const std::vector<std::string>& prefixes) {
     quantize::assemble(job.source, parts, prefixes, job.facts, job.out, false, {}, nullptr);
   };
   auto more = job.prefixes;

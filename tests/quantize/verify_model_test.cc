@@ -155,7 +155,7 @@ TEST_F(VerifyModel, WrongShapesAndTypes) {
     fs::copy_file(home_->path() / "out/model.safetensors", model_ / "model.safetensors",
                   fs::copy_options::overwrite_existing);
   };
-  const auto shape = [](std::vector<std::int64_t> dims) {
+  const auto shape = [](const std::vector<std::int64_t>& dims) {
     return [dims](EditableTensor& tensor) {
       tensor.spec.shape = dims;
       std::size_t bytes = 2;
