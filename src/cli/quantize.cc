@@ -123,6 +123,7 @@ Json report_json(const QuantizeOptions& options, const quantize::JobReport& repo
           {"files", report.assembly.files},
           {"left_out", report.assembly.left_out},
           {"resumed", report.resumed},
+          {"discarded", report.discarded},
           {"seconds", seconds},
           {"peak_memory_bytes", peak_memory_bytes()},
           {"matrices", matrices}};
@@ -144,6 +145,7 @@ void print_report(const QuantizeOptions& options, const quantize::JobReport& rep
   print_text(fmt::format("largest relative error of outputs: {:.4f} in {}\n", worst, worst_name));
   if (borrowed > 0) print_text(fmt::format("{} matrices had few calibration rows and borrowed others\n", borrowed));
   if (dropped > 0) print_text(fmt::format("{} calibration rows were dropped: values not finite\n", dropped));
+  for (const std::string& part : report.discarded) print_text(fmt::format("not usable, coded again: {}\n", part));
   for (const std::string& name : report.assembly.left_out) print_text(fmt::format("left out: {}\n", name));
 }
 

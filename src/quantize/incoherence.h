@@ -27,9 +27,10 @@ struct InputScales {
 // How much scales follow the weights and the inputs. Noise of one size in every input of a 128-block becomes suh_k
 // times that size in input k. a = 1, b = 0 makes every row of the inner matrix equally large, which is right if
 // feedback moves all error to where it costs least; a = b = 1/2 minimises the error without feedback (Cauchy and
-// Schwarz).
+// Schwarz). Feedback in blocks of 16 is between the two: on two layers of a 47 M parameter model, at 3 bits, the error
+// of (3/4, 1/4) was 1 and 4 % below that of (1, 0), and that of (1/2, 1/2) 2 % above and 3 % below.
 struct ScaleExponents {
-  double weights = 1.0, inputs = 0.0;
+  double weights = 0.75, inputs = 0.25;
 };
 
 // What input_scales needs to know of the matrices that will share the scales and of their inputs, summed one by one.

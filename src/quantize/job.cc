@@ -8,6 +8,7 @@
 #include "codec/packing.h"
 #include "fairway/error.h"
 #include "formats/sha256.h"
+#include "quantize/destination.h"
 #include "quantize/part_store.h"
 
 namespace fairway::quantize {
@@ -117,9 +118,12 @@ JobReport run_job(const model::Model& model, const JobOptions& options, const Bi
                   const select::Policy& policy, kernels::KernelContext& context,
                   const std::function<void(double, const std::string&)>& progress) {
   constexpr double kCodingShare = 0.97;
-  PartStore parts(work_folder(options.out), fingerprint(model, options, plan), options.force);
+  const std::filesystem::path work = work_folder(options.out);
+  check_destination(options.model, work, options.out, options.force);
+  PartStore parts(work, fingerprint(model, options, plan), options.force);
   JobReport report;
   report.resumed = parts.size();
+  report.discarded = parts.discarded();
   std::map<std::string, int> widths;
   for (const PlannedLinear& linear : plan.linears) widths[linear.prefix] = linear.bits;
 

@@ -43,6 +43,7 @@ struct JobReport {
   AssemblyReport assembly;
   std::vector<std::pair<std::string, nlohmann::ordered_json>> matrices;  // facts by module key, in file order
   std::size_t resumed = 0;                                               // matrices that an earlier run had coded
+  std::vector<std::string> discarded;  // "PATH: reason" of parts of that run that were not usable
 };
 JobReport run_job(const model::Model& model, const JobOptions& options, const BitPlan& plan,
                   const select::Policy& policy, kernels::KernelContext& context,

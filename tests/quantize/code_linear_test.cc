@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <cstring>
 
 #include "codec/half.h"
 #include "codec/packing.h"
@@ -16,6 +18,7 @@ namespace fairway::quantize {
 namespace {
 
 constexpr int kIn = 256, kOut = 128;
+constexpr double kNoDamping = 1e-6;
 
 struct Problem {
   test::Machine machine;
@@ -25,7 +28,7 @@ struct Problem {
   std::vector<double> h;
   BlockLdl ldl;
 
-  explicit Problem(ScaleExponents exponents = {}, int threads = 2) : machine(threads) {
+  explicit Problem(ScaleExponents exponents = {}, int threads = 2, double damping = 0.01) : machine(threads) {
     for (int j = 0; j < kOut; ++j) {
       for (int k = 0; k < kIn; ++k) weights.values[j * kIn + k] *= 1 + 0.02f * static_cast<float>((j + k) % 40);
     }
@@ -36,7 +39,7 @@ struct Problem {
     power.add(moments);
     scales = input_scales("model.layers.0.mlp.gate_up", 1, power, exponents);
     h = inner_hessian(moments, moments.weight(), scales, machine.context);
-    ldl = block_ldl(h, kIn, 0.01, machine.context);
+    ldl = block_ldl(h, kIn, damping, machine.context);
   }
 };
 
@@ -110,23 +113,26 @@ TEST(CodeLinear, ReportsTheErrorOfWhatIsStored) {
     const CodedLinear coded = code_linear(p.weights, p.scales, p.moments, p.ldl, bits, 1, coders, p.machine.context);
     const std::vector<float> stored = decoded_weights(coded.linear, p.machine.context);
     const double error = test::weighted_error(stored, p.weights.values, p.moments);
-    EXPECT_NEAR(coded.facts.error, error, 1e-3 * error + 1e-9) << bits;
+    // Reported as the small difference of sums as large as the outputs, in floats.
     const std::vector<float> zero(stored.size());
-    EXPECT_NEAR(coded.facts.relative, error / test::weighted_error(zero, p.weights.values, p.moments),
-                1e-3 * coded.facts.relative);
+    const double power = test::weighted_error(zero, p.weights.values, p.moments);
+    EXPECT_NEAR(coded.facts.error, error, 1e-3 * error + 1e-7 * power) << bits;
+    EXPECT_NEAR(coded.facts.relative, error / power, 1e-3 * coded.facts.relative + 1e-7) << bits;
   }
 }
 
-// The prediction that widths are chosen by: the unit error times the code's error on Gaussian weights.
+// The prediction that widths are chosen by: the unit error times the code's error on Gaussian weights. Damping is part
+// of what is predicted and not of what is measured, so there is next to none here. Feedback makes weights larger than
+// Gaussian ones of their scale, the more the stronger inputs are correlated.
 TEST(CodeLinear, ErrorIsWhatIsPredicted) {
   for (const codec::Codebook codebook : {codec::Codebook::kMul1, codec::Codebook::kMcg, codec::Codebook::k3inst}) {
     for (const int bits : {2, 3, 4, 6}) {
-      Problem p;
+      Problem p({}, 2, kNoDamping);
       TileCoders coders(codebook, 2);
       const CodedLinear coded = code_linear(p.weights, p.scales, p.moments, p.ldl, bits, 1, coders, p.machine.context);
       const double predicted = unit_error(p.ldl, p.weights, p.scales, 1) * code_profile(codebook, bits).mse;
       EXPECT_GT(coded.facts.error, 0.85 * predicted) << codec::codebook_name(codebook) << " " << bits;
-      EXPECT_LT(coded.facts.error, 1.10 * predicted) << codec::codebook_name(codebook) << " " << bits;
+      EXPECT_LT(coded.facts.error, 1.20 * predicted) << codec::codebook_name(codebook) << " " << bits;
     }
   }
 }
@@ -155,7 +161,7 @@ TEST(CodeLinear, ThreadsDoNotChangeABit) {
 }
 
 TEST(Ldlq, NoiseHasThePredictedError) {
-  Problem p;
+  Problem p({}, 2, kNoDamping);
   const std::vector<float> svh = output_scales(1, p.weights, p.scales, 1);
   const std::vector<float> inner = inner_weights(p.weights, p.scales, svh, p.machine.context);
   const std::vector<float> noisy = ldlq_noise(inner, kIn, kOut, p.ldl, 0.1, 3, p.machine.context);
