@@ -129,30 +129,34 @@ std::string command_line() {
   return text;
 }
 
-Json bench_document(const BenchOptions& options, const Json& model, Json results) {
-  const std::time_t now = std::time(nullptr);
-  return {{"schema", "fairway-bench-1"},
-          {"kind", options.kind},
+Json result_header(const char* schema, const std::string& kind, const std::string& command) {
+  return {{"schema", schema},
+          {"kind", kind},
           {"version", kVersion},
           {"revision", source_revision()},
-          {"date", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now))},
-          {"command", options.command_line},
-          {"machine", machine_json()},
-          {"model", model},
-          {"options",
-           {{"prompt_len", options.prompt_len},
-            {"decode_tokens", options.decode_tokens},
-            {"batch", options.batch},
-            {"threads", options.threads},
-            {"warmup", options.warmup},
-            {"runs", options.runs},
-            {"ceiling_mib", options.ceiling_mib},
-            {"routing", options.routing},
-            {"backend", options.kernels.backend},
-            {"activations", options.kernels.activations},
-            {"kernel", options.kernels.kernel}}},
-          {"stop", cancel_requested() ? "cancelled" : "complete"},
-          {"results", std::move(results)}};
+          {"date", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))},
+          {"command", command},
+          {"machine", machine_json()}};
+}
+
+Json bench_document(const BenchOptions& options, const Json& model, Json results) {
+  Json document = result_header("fairway-bench-1", options.kind, options.command_line);
+  document.update({{"model", model},
+                   {"options",
+                    {{"prompt_len", options.prompt_len},
+                     {"decode_tokens", options.decode_tokens},
+                     {"batch", options.batch},
+                     {"threads", options.threads},
+                     {"warmup", options.warmup},
+                     {"runs", options.runs},
+                     {"ceiling_mib", options.ceiling_mib},
+                     {"routing", options.routing},
+                     {"backend", options.kernels.backend},
+                     {"activations", options.kernels.activations},
+                     {"kernel", options.kernels.kernel}}},
+                   {"stop", cancel_requested() ? "cancelled" : "complete"},
+                   {"results", std::move(results)}});
+  return document;
 }
 
 std::string source_revision() {

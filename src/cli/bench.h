@@ -51,6 +51,9 @@ Json bench_document(const BenchOptions& options, const Json& model, Json results
 // one.
 std::string source_revision();
 
+// How every result document begins: schema, kind, version, revision, date, command and machine.
+Json result_header(const char* schema, const std::string& kind, const std::string& command);
+
 // The command as typed, the program by its name.
 std::string command_line();
 

@@ -19,6 +19,7 @@
 #include "codec/bits.inc"
 #include "codec/packing.h"
 #include "fairway/error.h"
+#include "quantize/code_profile.h"
 #include "quantize/tile_coder.h"
 
 namespace fairway::cli {
@@ -27,12 +28,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr codec::Codebook kCodebooks[] = {codec::Codebook::k3inst, codec::Codebook::kMcg, codec::Codebook::kMul1};
-
-// The deviation of Gaussian weights that a codebook codes with the least error, at 1 to 8 bits: the best of a grid of 4
-// % steps.
-constexpr double kSigmas[3][FAIRWAY_MAX_BITS] = {{1.44, 1.24, 1.19, 1.14, 1.19, 1.09, 1.09, 1.09},
-                                                 {1.44, 1.24, 1.19, 1.14, 1.09, 1.14, 1.09, 1.09},
-                                                 {1.12, 0.96, 0.96, 0.92, 0.96, 0.92, 0.88, 0.88}};
 
 constexpr double kStatesPerStep = 65536;
 // The least that a state costs: a subtraction, a multiply-add and a minimum; and what a core does at most: two of them
@@ -62,7 +57,7 @@ struct CoderJob {
   quantize::CoderEffort effort;
   int bits, tiles;
 
-  double sigma() const { return kSigmas[static_cast<int>(codebook)][bits - 1]; }
+  double sigma() const { return quantize::code_profile(codebook, bits).gain; }
 };
 
 struct CoderSample {
@@ -151,23 +146,18 @@ std::string text_of(const Json& document) {
 }
 
 Json document_of(const CoderOptions& options, int threads, Json results) {
-  return {{"schema", "fairway-bench-1"},
-          {"kind", "coder"},
-          {"version", kVersion},
-          {"revision", source_revision()},
-          {"date", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))},
-          {"command", command_line()},
-          {"machine", machine_json()},
-          {"options",
-           {{"bits", options.bits},
-            {"codebook", options.codebook},
-            {"isa", options.isa},
-            {"effort", options.effort},
-            {"tiles", options.tiles},
-            {"threads", threads},
-            {"runs", options.runs}}},
-          {"stop", cancel_requested() ? "cancelled" : "complete"},
-          {"results", std::move(results)}};
+  Json document = result_header("fairway-bench-1", "coder", command_line());
+  document.update({{"options",
+                    {{"bits", options.bits},
+                     {"codebook", options.codebook},
+                     {"isa", options.isa},
+                     {"effort", options.effort},
+                     {"tiles", options.tiles},
+                     {"threads", threads},
+                     {"runs", options.runs}}},
+                   {"stop", cancel_requested() ? "cancelled" : "complete"},
+                   {"results", std::move(results)}});
+  return document;
 }
 
 CoderJob job_of(const CoderOptions& options) {

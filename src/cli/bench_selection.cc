@@ -218,32 +218,27 @@ Json document_of(const SelectionOptions& options, const select::SelectorOptions&
                        {"online_steady", cell.online_steady},
                        {"measured", measured_json(cell)}});
   }
-  return {{"schema", "fairway-selection-1"},
-          {"kind", "selection"},
-          {"version", kVersion},
-          {"revision", source_revision()},
-          {"date", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))},
-          {"command", command_line()},
-          {"machine", machine_json()},
-          {"options",
-           {{"threads", selector.threads},
-            {"rounds", options.rounds},
-            {"pool_mib", options.pool_mib},
-            {"tune_seconds", options.tune_seconds},
-            {"tune_mix", options.tune_mix},
-            {"online_calls", kOnlineCalls},
-            {"backend", options.kernels.backend},
-            {"activations", options.kernels.activations}}},
-          {"stop", study.complete ? "complete" : "cancelled"},
-          {"regret",
-           {{"tuned", regret_json(study.cells, &SelectionCell::tuned_regret)},
-            {"heuristic", regret_json(study.cells, &SelectionCell::heuristic_regret)},
-            {"online", regret_json(study.cells, &SelectionCell::online_regret)},
-            {"online_steady", regret_json(study.cells, &SelectionCell::online_steady)}}},
-          {"decision_ns", study.decision},
-          {"tuning", study.tuning},
-          {"recommendations", recommendations(options, study.cells)},
-          {"results", results}};
+  Json document = result_header("fairway-selection-1", "selection", command_line());
+  document.update({{"options",
+                    {{"threads", selector.threads},
+                     {"rounds", options.rounds},
+                     {"pool_mib", options.pool_mib},
+                     {"tune_seconds", options.tune_seconds},
+                     {"tune_mix", options.tune_mix},
+                     {"online_calls", kOnlineCalls},
+                     {"backend", options.kernels.backend},
+                     {"activations", options.kernels.activations}}},
+                   {"stop", study.complete ? "complete" : "cancelled"},
+                   {"regret",
+                    {{"tuned", regret_json(study.cells, &SelectionCell::tuned_regret)},
+                     {"heuristic", regret_json(study.cells, &SelectionCell::heuristic_regret)},
+                     {"online", regret_json(study.cells, &SelectionCell::online_regret)},
+                     {"online_steady", regret_json(study.cells, &SelectionCell::online_steady)}}},
+                   {"decision_ns", study.decision},
+                   {"tuning", study.tuning},
+                   {"recommendations", recommendations(options, study.cells)},
+                   {"results", results}});
+  return document;
 }
 
 std::string text_of(const SelectionOptions& options, const Json& document) {

@@ -207,29 +207,24 @@ Json compare_json(const CompareRun& run) {
   for (std::size_t c = 0; c < run.comparison.candidates(); ++c) {
     candidates.push_back(candidate_json(run, c, names[c + 1]));
   }
-  return {{"schema", "fairway-compare-1"},
-          {"kind", "compare"},
-          {"version", kVersion},
-          {"revision", source_revision()},
-          {"date", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))},
-          {"command", command_line()},
-          {"machine", machine_json()},
-          {"options",
-           {{"threads", run.engines.front().threads()},
-            {"stride", run.plan.stride},
-            {"layer_windows", run.options.layer_windows},
-            {"backend", run.options.kernels.backend},
-            {"activations", run.options.kernels.activations},
-            {"kernel", run.options.kernels.kernel}}},
-          {"source", run.options.windows.source()},
-          {"window", run.plan.length},
-          {"windows", run.comparison.windows()},
-          {"tokens", run.comparison.tokens()},
-          {"seconds", run.seconds},
-          {"stop", run.cancelled ? "cancelled" : "complete"},
-          {"peak_memory_bytes", peak_memory_bytes()},
-          {"reference", score_json(run, 0, names[0], run.comparison.reference())},
-          {"candidates", std::move(candidates)}};
+  Json document = result_header("fairway-compare-1", "compare", command_line());
+  document.update({{"options",
+                    {{"threads", run.engines.front().threads()},
+                     {"stride", run.plan.stride},
+                     {"layer_windows", run.options.layer_windows},
+                     {"backend", run.options.kernels.backend},
+                     {"activations", run.options.kernels.activations},
+                     {"kernel", run.options.kernels.kernel}}},
+                   {"source", run.options.windows.source()},
+                   {"window", run.plan.length},
+                   {"windows", run.comparison.windows()},
+                   {"tokens", run.comparison.tokens()},
+                   {"seconds", run.seconds},
+                   {"stop", run.cancelled ? "cancelled" : "complete"},
+                   {"peak_memory_bytes", peak_memory_bytes()},
+                   {"reference", score_json(run, 0, names[0], run.comparison.reference())},
+                   {"candidates", std::move(candidates)}});
+  return document;
 }
 
 }  // namespace fairway::cli

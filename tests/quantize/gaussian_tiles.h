@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "codec/packing.h"
+#include "quantize/code_profile.h"
 #include "quantize/tile_coder.h"
 
 namespace fairway::quantize {
@@ -20,42 +21,6 @@ using Tile = std::array<float, codec::kTileWeights>;
 using States = std::array<std::uint16_t, codec::kTileWeights>;
 
 inline constexpr Codebook kCodebooks[] = {Codebook::k3inst, Codebook::kMcg, Codebook::kMul1};
-
-// Deviation to scale unit Gaussian weights to, and the mean squared error per variance there, measured by an
-// independent program with the two-pass way of closing (40 tiles).
-struct Gauss {
-  double sigma, error;
-};
-inline constexpr Gauss kGauss[3][8] = {
-    {{1.44, 0.2676},
-     {1.24, 0.06877},
-     {1.19, 0.01754},
-     {1.14, 0.004487},
-     {1.19, 0.001154},
-     {1.09, 0.000302},
-     {1.09, 0.0000778},
-     {1.09, 0.0000204}},
-    {{1.44, 0.2650},
-     {1.24, 0.06795},
-     {1.19, 0.01716},
-     {1.14, 0.004427},
-     {1.09, 0.001152},
-     {1.14, 0.000298},
-     {1.09, 0.0000780},
-     {1.09, 0.0000208}},
-    {{1.12, 0.2700},
-     {0.96, 0.06777},
-     {0.96, 0.01725},
-     {0.92, 0.004385},
-     {0.96, 0.001106},
-     {0.92, 0.000284},
-     {0.88, 0.0000755},
-     {0.88, 0.0000193}},
-};
-
-inline const Gauss& gauss(Codebook codebook, int bits) {
-  return kGauss[static_cast<int>(codebook)][bits - 1];
-}
 
 inline Tile gaussian_tile(std::mt19937_64& random, double sigma) {
   std::normal_distribution<double> normal(0, sigma);

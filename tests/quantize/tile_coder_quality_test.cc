@@ -40,13 +40,14 @@ TEST(TileCoderQuality, CodesGaussianWeightsAsWellAsTheFormatCan) {
       for (std::size_t t = 0; t < kTiles; ++t) {
         Tile tile;
         for (std::size_t p = 0; p < tile.size(); ++p) {
-          tile[p] = static_cast<float>(gauss(codebook, bits).sigma * weights[t * tile.size() + p]);
+          tile[p] = static_cast<float>(quantize::code_profile(codebook, bits).gain * weights[t * tile.size() + p]);
           squares += double{tile[p]} * double{tile[p]};
         }
         States states;
         sum += coder.encode(tile, states);
       }
-      EXPECT_NEAR(sum / squares / gauss(codebook, bits).error, 1, 0.05) << name(codebook, bits, coder.isa());
+      EXPECT_NEAR(sum / squares / quantize::code_profile(codebook, bits).mse, 1, 0.05)
+          << name(codebook, bits, coder.isa());
     }
   }
 }
@@ -60,7 +61,7 @@ TEST(TileCoderQuality, IsNearTheOptimumThatBranchAndBoundProves) {
     std::mt19937_64 random(5);
     TileCoder coder(Codebook::kMul1, bits);
     for (int t = 0; t < (bits == 1 ? 1 : 3); ++t) {
-      const Tile tile = gaussian_tile(random, gauss(Codebook::kMul1, bits).sigma);
+      const Tile tile = gaussian_tile(random, quantize::code_profile(Codebook::kMul1, bits).gain);
       States states;
       const double error = coder.encode(tile, states);
       States best = states;

@@ -35,7 +35,7 @@ TEST(TileCoder, ClosedPathsAndTheirErrorForEveryWidthCodebookAndInstructionSet) 
         SCOPED_TRACE(name(codebook, bits, isa));
         TileCoder coder(codebook, bits, isa);
         EXPECT_EQ(coder.isa(), isa);
-        const Tile tile = gaussian_tile(random, gauss(codebook, bits).sigma);
+        const Tile tile = gaussian_tile(random, quantize::code_profile(codebook, bits).gain);
         States states;
         const double error = coder.encode(tile, states);
         expect_valid(tile, states, error, codebook, bits);
@@ -49,7 +49,7 @@ TEST(TileCoder, InstructionSetsAgree) {
   std::mt19937_64 random(2);
   for (int bits = 1; bits <= 8; ++bits) {
     const Codebook codebook = kCodebooks[bits % 3];
-    const Tile tile = gaussian_tile(random, gauss(codebook, bits).sigma);
+    const Tile tile = gaussian_tile(random, quantize::code_profile(codebook, bits).gain);
     States expected;
     const double error = TileCoder(codebook, bits, CoderIsa::kScalar, CoderEffort::kQuick).encode(tile, expected);
     for (const CoderIsa isa : available_coder_isas()) {
@@ -68,7 +68,8 @@ TEST(TileCoder, VectorInstructionSetsAgreeOnManyTiles) {
   std::mt19937_64 random(3);
   for (const Codebook codebook : kCodebooks) {
     for (int bits = 1; bits <= 8; ++bits) {
-      const Tile tile = gaussian_tile(random, 3 * gauss(codebook, bits).sigma);  // with targets outside of the codebook
+      const Tile tile = gaussian_tile(
+          random, 3 * quantize::code_profile(codebook, bits).gain);  // with targets outside of the codebook
       States expected{};
       double error = -1;
       for (const CoderIsa isa : available_coder_isas()) {
@@ -116,7 +117,7 @@ TEST(TileCoder, OneHugeTargetLeavesTheOthersWell) {
   for (int bits = 1; bits <= 8; ++bits) {
     SCOPED_TRACE(bits);
     TileCoder coder(Codebook::kMul1, bits);
-    const double sigma = gauss(Codebook::kMul1, bits).sigma;
+    const double sigma = quantize::code_profile(Codebook::kMul1, bits).gain;
     Tile tile = gaussian_tile(random, sigma);
     for (float& w : tile) w = std::clamp(w, -3.0f, 3.0f);
     States states;
