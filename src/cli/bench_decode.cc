@@ -74,12 +74,14 @@ using StageSamples = std::map<int, std::vector<StageSample>>;
 
 void add_profiles(const BenchOptions& options, const StageSamples& stages, Json& results, std::string& text) {
   for (Json& cell : results) {
-    const Json& ms_per_token = cell["ms_per_token"];
+    // Values, not references: a new key may move those that are there.
+    const double median_ms = cell["ms_per_token"]["median"].get<double>();
+    const auto samples = static_cast<std::ptrdiff_t>(cell["ms_per_token"]["samples"].size());
     const auto first = stages.at(cell["threads"].get<int>()).begin() + options.warmup;
-    const std::vector<StageSample> counted(first, first + static_cast<std::ptrdiff_t>(ms_per_token["samples"].size()));
+    const std::vector<StageSample> counted(first, first + samples);
     cell["profile_per_token"] = profile_json(counted, options.decode_tokens);
     text += fmt::format("one token with {} threads:\n", cell["threads"].get<int>());
-    text += profile_text(cell["profile_per_token"], ms_per_token["median"].get<double>());
+    text += profile_text(cell["profile_per_token"], median_ms);
   }
 }
 
