@@ -33,7 +33,7 @@ void add_calibration_options(CLI::App& command, CalibrationSource& source) {
 std::vector<int> calibration_ids(const CalibrationSource& source, const std::string& model_dir,
                                  const formats::ModelConfig& config) {
   const formats::Tokenizer tokenizer = formats::Tokenizer::load(model_dir);
-  const std::vector<int> all =
+  std::vector<int> all =
       read_tokens({source.text, source.ids, "--calibration", "--calibration-ids"}, tokenizer, config.vocab_size);
   if (all.empty()) {
     throw Error(ErrorKind::kBadInput,

@@ -168,9 +168,9 @@ TEST_F(Quantize, RefusesWhatItCannotDo) {
   expect_error(
       run_fairway({"quantize", path("nowhere").string(), "-b", "3", "-o", path("x").string(), "--calibration", text_}),
       2, "nowhere");
-  expect_error(run_fairway({"quantize", FAIRWAY_SOURCE_DIR "/models/books-moe", "-b", "3", "-o", path("x").string(),
-                            "--calibration", text_}),
-               2, "trellis-coded already");
+  const std::string bundled = FAIRWAY_SOURCE_DIR "/models/books-moe";
+  expect_error(run_fairway({"quantize", bundled, "-b", "3", "-o", path("x").string(), "--calibration", text_}), 2,
+               "trellis-coded already");
   fs::create_directories(path("y.partial"));
   expect_error(quantize("y", {"-b", "3"}), 2, "--resume");
 }

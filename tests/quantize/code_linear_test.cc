@@ -45,6 +45,7 @@ struct Problem {
 
 std::vector<float> widen(const std::vector<std::uint16_t>& halves) {
   std::vector<float> values;
+  values.reserve(halves.size());
   for (const std::uint16_t h : halves) values.push_back(codec::float_from_half(h));
   return values;
 }
