@@ -140,6 +140,7 @@ std::int64_t SynthTensor::bytes() const {
 
 std::vector<formats::TensorSpec> specs_of(const std::vector<SynthTensor>& tensors) {
   std::vector<formats::TensorSpec> specs;
+  specs.reserve(tensors.size());
   for (const SynthTensor& tensor : tensors) specs.push_back(tensor.spec);
   return specs;
 }
