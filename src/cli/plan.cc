@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <set>
 
+#include "formats/yaml_error.h"
+
 namespace fairway::cli {
 namespace {
 
@@ -18,8 +20,7 @@ class PlanReader {
   explicit PlanReader(const std::string& source) : source_(source) {}
 
   [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what) const {
-    throw Error(ErrorKind::kBadInput, mark.is_null() ? fmt::format("{}: {}", source_, what)
-                                                     : fmt::format("{}: line {}: {}", source_, mark.line + 1, what));
+    throw formats::yaml_error(source_, mark, what);
   }
 
   // The keys of a map, each known and there once.

@@ -146,8 +146,7 @@ std::vector<formats::TensorSpec> specs_of(const std::vector<SynthTensor>& tensor
 }
 
 codec::Codebook codebook_named(const std::string& name) {
-  if (name == "3inst") return codec::Codebook::k3inst;
-  return name == "mcg" ? codec::Codebook::kMcg : codec::Codebook::kMul1;
+  return codec::find_codebook(name).value_or(codec::Codebook::kMul1);
 }
 
 std::vector<kernels::BitTuple> parse_bit_tuples(const std::string& text) {

@@ -9,21 +9,23 @@
 
 namespace fairway::codec {
 
-constexpr float kHadamardScale = 0.088388347648318447f;  // 1 / sqrt(128)
+constexpr double kHadamardScaleExact = 0.08838834764831844055;  // 1 / sqrt(128)
+constexpr float kHadamardScale = static_cast<float>(kHadamardScaleExact);
 
-// In place over x[0..127].
-inline void hadamard128(float* x) {
+// In place over x[0..127], floats or doubles.
+template <typename T>
+void hadamard128(T* x) {
   for (int distance = 1; distance < kHadamardDim; distance *= 2) {
     for (int base = 0; base < kHadamardDim; base += 2 * distance) {
       for (int i = base; i < base + distance; ++i) {
-        const float a = x[i];
-        const float b = x[i + distance];
+        const T a = x[i];
+        const T b = x[i + distance];
         x[i] = a + b;
         x[i + distance] = a - b;
       }
     }
   }
-  for (int i = 0; i < kHadamardDim; ++i) x[i] *= kHadamardScale;
+  for (int i = 0; i < kHadamardDim; ++i) x[i] *= static_cast<T>(kHadamardScaleExact);
 }
 
 }  // namespace fairway::codec

@@ -124,4 +124,11 @@ const char* codebook_name(Codebook codebook) {
               fmt::format("codebook_name: codebook {}, expected 0 to 2", static_cast<int>(codebook)));
 }
 
+std::optional<Codebook> find_codebook(std::string_view name) {
+  for (const Codebook codebook : {Codebook::k3inst, Codebook::kMcg, Codebook::kMul1}) {
+    if (name == codebook_name(codebook)) return codebook;
+  }
+  return std::nullopt;
+}
+
 }  // namespace fairway::codec

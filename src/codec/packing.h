@@ -3,14 +3,17 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string_view>
 
 #include "codec/trellis.h"
 
 namespace fairway::codec {
 
 // A number of inputs or outputs as it is stored: the next multiple of the Hadamard block.
-constexpr int padded(int n) {
+template <typename Int>
+constexpr Int padded(Int n) {
   return (n + kHadamardDim - 1) / kHadamardDim * kHadamardDim;
 }
 
@@ -37,5 +40,6 @@ const std::array<std::uint16_t, 65536>& codebook_table(Codebook codebook);
 
 // "3inst", "mcg", "mul1".
 const char* codebook_name(Codebook codebook);
+std::optional<Codebook> find_codebook(std::string_view name);
 
 }  // namespace fairway::codec

@@ -14,37 +14,13 @@
 #include "formats/checkpoint_state.h"
 #include "formats/json.h"
 #include "formats/mapped_file.h"
+#include "formats/tensor_values.h"
 
 namespace fairway::formats {
 namespace {
 
 constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr std::size_t kMaxIndexBytes = 256u << 20;
-
-template <typename T>
-T load(const std::uint8_t* from) {
-  T value;
-  std::memcpy(&value, from, sizeof(T));
-  return value;
-}
-
-float element(const TensorView& tensor, std::size_t i) {
-  const std::uint8_t* at = tensor.bytes.data() + i * static_cast<std::size_t>(tensor_type_bytes(tensor.type));
-  switch (tensor.type) {
-    case TensorType::kF64:
-      return static_cast<float>(load<double>(at));
-    case TensorType::kF32:
-      return load<float>(at);
-    case TensorType::kF16:
-      return codec::float_from_half(load<std::uint16_t>(at));
-    default:
-      return codec::float_from_bfloat(load<std::uint16_t>(at));
-  }
-}
-
-bool is_float(TensorType type) {
-  return type == TensorType::kF64 || type == TensorType::kF32 || type == TensorType::kF16 || type == TensorType::kBf16;
-}
 
 void check_file_name(const std::string& file, const std::string& tensor, const std::string& index) {
   const bool plain = !file.empty() && file.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos &&
@@ -83,13 +59,13 @@ std::string describe(const TensorView& tensor) {
 }
 
 std::vector<float> finite_floats(const Checkpoint& checkpoint, const TensorView& tensor) {
-  if (!is_float(tensor.type)) {
+  if (!is_plain_float(tensor.type)) {
     throw Error(ErrorKind::kBadInput, fmt::format("{} is {}, expected F16, BF16, F32 or F64",
                                                   tensor_subject(checkpoint, tensor), describe(tensor)));
   }
   std::vector<float> values(tensor.bytes.size() / static_cast<std::size_t>(tensor_type_bytes(tensor.type)));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = element(tensor, i);
+    values[i] = float_at(tensor, i);
     if (!std::isfinite(values[i])) {
       throw Error(ErrorKind::kBadInput, fmt::format("{} is {} at index {}, expected finite values",
                                                     tensor_subject(checkpoint, tensor), values[i], i));

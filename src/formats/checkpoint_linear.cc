@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 
+#include "codec/packing.h"
 #include "fairway/error.h"
 #include "formats/checkpoint.h"
 #include "formats/checkpoint_state.h"
@@ -21,10 +22,6 @@ using kernels::TrellisMatrix;
 namespace {
 
 constexpr std::int64_t kMaxPaddedOut = 1 << 26;  // four times the largest vocabulary that a config may name
-
-std::int64_t round_up_to_block(std::int64_t n) {
-  return (n + codec::kHadamardDim - 1) / codec::kHadamardDim * codec::kHadamardDim;
-}
 
 std::string shape_text(const TensorView& tensor) {
   return fmt::format("[{}]", fmt::join(tensor.shape, ", "));
@@ -81,8 +78,8 @@ class LinearReader {
       fail(trellis,
            fmt::format("has shape {}: its last dimension must be 16 * bits for 1 to 8 bits", shape_text(trellis)));
     }
-    const std::int64_t in = round_up_to_block(in_);
-    const std::int64_t least_out = round_up_to_block(out_);
+    const std::int64_t in = codec::padded<std::int64_t>(in_);
+    const std::int64_t least_out = codec::padded<std::int64_t>(out_);
     const std::int64_t out_tiles = trellis.shape[1];
     const bool out_matches = out_tiles == least_out / codec::kTileDim ||
                              (allow_padded_out_ && out_tiles > least_out / codec::kTileDim &&

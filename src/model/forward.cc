@@ -2,10 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 
-#include "codec/half.h"
 #include "fairway/error.h"
+#include "kernels/dense_linear/dense_linear.h"
 #include "model/attention_block.h"
 #include "model/linear_apply.h"
 #include "model/model.h"
@@ -15,29 +14,11 @@ namespace fairway::model {
 namespace {
 
 using kernels::DenseMatrix;
-using kernels::DenseType;
+using kernels::element_bytes;
 using kernels::LinearWeights;
 
 constexpr int kLogitRowsPerCall = 256;  // bounds the scratch of the head's kernel for a long window
 constexpr int kResidualRowsPerTask = 32;
-
-std::int64_t element_bytes(DenseType type) {
-  return type == DenseType::kF32 ? 4 : 2;
-}
-
-void read_embedding(const DenseMatrix& table, int id, float* out) {
-  const std::int64_t row_bytes = table.in * element_bytes(table.type);
-  const std::uint8_t* row = table.data + id * row_bytes;
-  if (table.type == DenseType::kF32) {
-    std::memcpy(out, row, static_cast<std::size_t>(row_bytes));
-    return;
-  }
-  for (int i = 0; i < table.in; ++i) {
-    std::uint16_t bits;
-    std::memcpy(&bits, row + 2 * static_cast<std::int64_t>(i), sizeof bits);
-    out[i] = table.type == DenseType::kF16 ? codec::float_from_half(bits) : codec::float_from_bfloat(bits);
-  }
-}
 
 void check_request(std::span<const int> ids, int cached, const formats::ModelConfig& config) {
   const std::int64_t total = static_cast<std::int64_t>(cached) + static_cast<std::int64_t>(ids.size());
@@ -108,7 +89,7 @@ void Model::forward(std::span<const int> ids, KvCache& cache, const select::Poli
 
 void Model::embed(std::span<const int> ids, float* x) const {
   for (const int id : ids) {
-    read_embedding(weights_->embedding, id, x);
+    kernels::read_dense_row(weights_->embedding, id, x);
     x += weights_->config.hidden_size;
   }
 }

@@ -53,9 +53,8 @@ void KvCache::grow_room(int positions) {
     reserve(static_cast<int>(std::clamp<std::int64_t>(stepped, positions, std::max(positions, max_positions_))));
   }
   const std::size_t elems = static_cast<std::size_t>(positions) * row_elems_;
-  for (auto& layer : layers_) {
-    if (layer.size() < elems) layer.resize(elems);
-  }
+  if (layers_.back().size() >= elems) return;  // all layers grow together, and each of them asks
+  for (auto& layer : layers_) layer.resize(elems);
 }
 
 std::int64_t KvCache::bytes() const {

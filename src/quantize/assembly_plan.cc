@@ -21,9 +21,7 @@ using formats::TensorSpec;
 using formats::TensorType;
 using formats::TensorView;
 
-std::int64_t padded(std::int64_t size) {
-  return (size + codec::kHadamardDim - 1) / codec::kHadamardDim * codec::kHadamardDim;
-}
+using codec::padded;
 
 class Planner {
  public:

@@ -14,6 +14,7 @@
 #include "fairway/error.h"
 #include "formats/json.h"
 #include "formats/utf8.h"
+#include "formats/yaml_error.h"
 #include "quantize/bit_plan.h"
 #include "quantize/plan_layout.h"
 #include "quantize/sensitivity.h"
@@ -35,8 +36,7 @@ class PlanReader {
   explicit PlanReader(const std::string& source) : source_(source) {}
 
   [[noreturn]] void fail(const YAML::Mark& mark, const std::string& what) const {
-    throw Error(ErrorKind::kBadInput, mark.is_null() ? fmt::format("{}: {}", source_, what)
-                                                     : fmt::format("{}: line {}: {}", source_, mark.line + 1, what));
+    throw formats::yaml_error(source_, mark, what);
   }
 
   BitPlan read(const YAML::Node& root) {
@@ -104,9 +104,7 @@ class PlanReader {
 
   codec::Codebook codebook(const YAML::Node& node) const {
     const std::string name = text(node, "codebook");
-    for (const auto codebook : {codec::Codebook::kMul1, codec::Codebook::kMcg, codec::Codebook::k3inst}) {
-      if (name == codec::codebook_name(codebook)) return codebook;
-    }
+    if (const auto codebook = codec::find_codebook(name)) return *codebook;
     fail(node.Mark(), fmt::format("codebook is '{}', expected mul1, mcg or 3inst", printable(name)));
   }
 

@@ -14,6 +14,15 @@ namespace {
 
 constexpr double kCalibrationShare = 0.1;  // of a layer's progress
 
+bool is_done(const InputSite& site, const CodeSink& sink) {
+  return std::all_of(site.matrices.begin(), site.matrices.end(),
+                     [&](const SiteMatrix& matrix) { return sink.is_done(matrix.spec.prefix); });
+}
+
+bool all_done(const std::vector<InputSite>& sites, const CodeSink& sink) {
+  return std::all_of(sites.begin(), sites.end(), [&](const InputSite& site) { return is_done(site, sink); });
+}
+
 class LayerCoder {
  public:
   LayerCoder(const std::string& model_dir, double tokens, const CodeOptions& options, const CodeSink& sink,
@@ -35,9 +44,7 @@ class LayerCoder {
       report(static_cast<double>(done) / static_cast<double>(total));
     };
     for (const InputSite& site : sites) {
-      const bool finished = std::all_of(site.matrices.begin(), site.matrices.end(),
-                                        [&](const SiteMatrix& matrix) { return sink_.is_done(matrix.spec.prefix); });
-      if (finished) {
+      if (is_done(site, sink_)) {
         for (const SiteMatrix& matrix : site.matrices) advance(columns(matrix));
         continue;
       }
@@ -77,13 +84,6 @@ class LayerCoder {
   TileCoders& coders_;
   kernels::KernelContext& context_;
 };
-
-bool all_done(const std::vector<InputSite>& sites, const CodeSink& sink) {
-  return std::all_of(sites.begin(), sites.end(), [&](const InputSite& site) {
-    return std::all_of(site.matrices.begin(), site.matrices.end(),
-                       [&](const SiteMatrix& matrix) { return sink.is_done(matrix.spec.prefix); });
-  });
-}
 
 }  // namespace
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "engine/divergence.h"
-#include "quantize/dense_apply.h"
+#include "quantize/matmul.h"
 
 namespace fairway::quantize {
 namespace {

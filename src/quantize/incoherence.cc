@@ -20,24 +20,10 @@ float round_to_half(double value) {
   return codec::float_from_half(codec::half_from_float(static_cast<float>(value)));
 }
 
-// Along the rows: H applied to the inputs of each of `rows` rows.
+// Along a row of n values.
 template <typename T>
 void hadamard_row(T* row, int n) {
-  if constexpr (std::is_same_v<T, float>) {
-    for (int i = 0; i < n; i += kDim) codec::hadamard128(row + i);
-  } else {
-    for (int base = 0; base < n; base += kDim) {
-      for (int distance = 1; distance < kDim; distance *= 2) {
-        for (int i = base; i < base + kDim; ++i) {
-          if ((i - base) & distance) continue;
-          const T a = row[i], b = row[i + distance];
-          row[i] = a + b;
-          row[i + distance] = a - b;
-        }
-      }
-      for (int i = base; i < base + kDim; ++i) row[i] *= 0.08838834764831844055;  // 1 / sqrt(128)
-    }
-  }
+  for (int i = 0; i < n; i += kDim) codec::hadamard128(row + i);
 }
 
 // Across the rows of one block of 128: values[128][n].
@@ -55,7 +41,7 @@ void hadamard_columns(T* values, int n) {
       }
     }
   }
-  const T scale = static_cast<T>(0.08838834764831844055);  // 1 / sqrt(128)
+  const T scale = static_cast<T>(codec::kHadamardScaleExact);
   for (std::size_t i = 0; i < static_cast<std::size_t>(kDim) * n; ++i) values[i] *= scale;
 }
 

@@ -92,7 +92,8 @@ void check_source(const model::Model& model, const std::filesystem::path& model_
 std::vector<std::string> coded_prefixes(const model::Model& model) {
   std::vector<std::string> prefixes;
   for (const formats::LinearSpec& spec : formats::expected_linears(model.config())) {
-    const bool tied = spec.role == formats::LinearRole::kHead && head_sites(model).empty();
+    const bool tied =
+        spec.role == formats::LinearRole::kHead && formats::uses_tied_head(model.config(), model.checkpoint());
     if (!spec.dense_only && !tied) prefixes.push_back(spec.prefix);
   }
   return prefixes;

@@ -3,15 +3,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <stdexcept>
 #include <string_view>
 
-#include "codec/half.h"
 #include "codec/packing.h"
 #include "fairway/error.h"
+#include "kernels/dense_linear/dense_linear.h"
 
 namespace fairway::quantize {
 namespace {
@@ -144,24 +144,14 @@ PlainWeights load_plain(const SiteMatrix& matrix, const std::string& model_dir) 
   const kernels::DenseMatrix& dense = source.dense();
   PlainWeights plain{matrix.spec.prefix, codec::padded(source.in), codec::padded(source.out), {}};
   plain.values.resize(static_cast<std::size_t>(plain.in) * static_cast<std::size_t>(plain.out));
-  const std::int64_t bytes = dense.type == kernels::DenseType::kF32 ? 4 : 2;
   for (std::int64_t j = 0; j < source.out; ++j) {
     float* row = &plain.values[static_cast<std::size_t>(j) * static_cast<std::size_t>(plain.in)];
-    const std::uint8_t* from = dense.data + j * dense.in * bytes;
-    for (std::int64_t k = 0; k < source.in; ++k) {
-      std::uint16_t half = 0;
-      if (bytes == 2) std::memcpy(&half, from + 2 * k, 2);
-      if (dense.type == kernels::DenseType::kF32) {
-        std::memcpy(&row[k], from + 4 * k, 4);
-      } else {
-        row[k] = dense.type == kernels::DenseType::kF16 ? codec::float_from_half(half) : codec::float_from_bfloat(half);
-      }
-      if (!std::isfinite(row[k])) {
-        throw Error(ErrorKind::kBadInput, fmt::format("{}: tensor \"{}.weight\": value at [{}, {}] is {}, expected a "
-                                                      "finite number",
-                                                      model_dir, matrix.spec.prefix, j, k, row[k]));
-      }
-    }
+    kernels::read_dense_row(dense, j, row);
+    const float* bad = std::find_if_not(row, row + source.in, [](float value) { return std::isfinite(value); });
+    if (bad == row + source.in) continue;
+    throw Error(ErrorKind::kBadInput,
+                fmt::format("{}: tensor \"{}.weight\": value at [{}, {}] is {}, expected a finite number", model_dir,
+                            matrix.spec.prefix, j, bad - row, *bad));
   }
   return plain;
 }

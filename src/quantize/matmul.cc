@@ -2,7 +2,6 @@
 #include "quantize/matmul.h"
 
 #include "kernels/dense_linear/dense_linear.h"
-#include "quantize/dense_apply.h"
 #include "select/select.h"
 
 namespace fairway::quantize {

@@ -152,8 +152,9 @@ ModelSensitivity measure_sensitivity(const model::Model& model, const std::strin
     state.advance(&sites, [&](double share) { report(l + 0.5 * share, fmt::format("layer {}: inputs", l)); });
     SiteMeasurement measurement(sites, tokens, model_dir, options, context);
     std::map<PartKey, double> cost;
-    for (const PartKey& key : measurement.parts()) {
-      report(l + 0.5 + 0.5 * static_cast<double>(cost.size()) / static_cast<double>(measurement.parts().size()),
+    const std::vector<PartKey> parts = measurement.parts();
+    for (const PartKey& key : parts) {
+      report(l + 0.5 + 0.5 * static_cast<double>(cost.size()) / static_cast<double>(parts.size()),
              fmt::format("layer {}: {} {}", l, formats::linear_role_name(key.first), part_name(key.second)));
       ChangedLayer changed(weights);
       const double predicted = measurement.add_noise(

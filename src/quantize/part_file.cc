@@ -43,13 +43,6 @@ std::int64_t trellis_bytes(const QuantizedLinear& q) {
   return std::int64_t{q.in} / codec::kTileDim * (q.out / codec::kTileDim) * codec::tile_bytes(q.bits);
 }
 
-std::optional<codec::Codebook> codebook_named(const std::string& name) {
-  for (const auto codebook : {codec::Codebook::k3inst, codec::Codebook::kMcg, codec::Codebook::kMul1}) {
-    if (name == codec::codebook_name(codebook)) return codebook;
-  }
-  return std::nullopt;
-}
-
 // Tensors of one part file by name, with the complaint about one that is missing.
 class PartReader {
  public:
@@ -145,7 +138,7 @@ Part read_part(const std::filesystem::path& path, const std::string& job, const 
   q.in = static_cast<int>(root.at("in").integer(1, kMaxSize));
   q.out = static_cast<int>(root.at("out").integer(1, kMaxSize));
   q.bits = static_cast<int>(root.at("bits").integer(1, 8));
-  const auto codebook = codebook_named(root.at("codebook").string());
+  const auto codebook = codec::find_codebook(root.at("codebook").string());
   if (!codebook) reader.fail(fmt::format("codebook is \"{}\"", formats::printable(root.at("codebook").string())));
   q.codebook = *codebook;
   const Bytes trellis = reader.bytes("trellis");

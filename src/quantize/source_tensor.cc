@@ -11,46 +11,13 @@
 #include "codec/half.h"
 #include "fairway/error.h"
 #include "formats/json.h"
+#include "formats/tensor_values.h"
 
 namespace fairway::quantize {
 namespace {
 
 using formats::TensorType;
 using formats::TensorView;
-
-template <typename T>
-T load(const std::uint8_t* from) {
-  T value;
-  std::memcpy(&value, from, sizeof(T));
-  return value;
-}
-
-bool is_fp8(TensorType type) {
-  return type == TensorType::kF8E4M3 || type == TensorType::kF8E5M2;
-}
-
-bool is_float(TensorType type) {
-  return type == TensorType::kF64 || type == TensorType::kF32 || type == TensorType::kF16 ||
-         type == TensorType::kBf16 || is_fp8(type);
-}
-
-float element(const TensorView& tensor, std::size_t i) {
-  const std::uint8_t* at = tensor.bytes.data() + i * static_cast<std::size_t>(tensor_type_bytes(tensor.type));
-  switch (tensor.type) {
-    case TensorType::kF64:
-      return static_cast<float>(load<double>(at));
-    case TensorType::kF32:
-      return load<float>(at);
-    case TensorType::kF16:
-      return codec::float_from_half(load<std::uint16_t>(at));
-    case TensorType::kF8E4M3:
-      return codec::float_from_e4m3(*at);
-    case TensorType::kF8E5M2:
-      return codec::float_from_e5m2(*at);
-    default:
-      return codec::float_from_bfloat(load<std::uint16_t>(at));
-  }
-}
 
 std::string subject(const formats::Checkpoint& checkpoint, const TensorView& tensor) {
   return fmt::format("{}: tensor \"{}\"", checkpoint.file_of(tensor).string(), formats::printable(tensor.name));
@@ -60,12 +27,12 @@ std::string subject(const formats::Checkpoint& checkpoint, const TensorView& ten
 
 SourceTensor::SourceTensor(const formats::Checkpoint& checkpoint, const std::string& name, Fp8Block block)
     : checkpoint_(&checkpoint), view_(&checkpoint.require(name)) {
-  if (!is_float(view_->type)) {
+  if (!formats::is_plain_float(view_->type) && !formats::is_fp8(view_->type)) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} is {}, expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2",
                                                      subject(checkpoint, *view_), tensor_type_name(view_->type)));
   }
   if (!view_->shape.empty()) columns_ = view_->shape.back();
-  if (is_fp8(view_->type)) find_scales(block);
+  if (formats::is_fp8(view_->type)) find_scales(block);
 }
 
 void SourceTensor::find_scales(Fp8Block block) {
@@ -113,7 +80,7 @@ float SourceTensor::scale_of(std::int64_t element) const {
 void SourceTensor::read(std::int64_t first, std::span<float> values) const {
   for (std::size_t i = 0; i < values.size(); ++i) {
     const std::int64_t at = first + static_cast<std::int64_t>(i);
-    values[i] = element(*view_, static_cast<std::size_t>(at));
+    values[i] = formats::float_at(*view_, static_cast<std::size_t>(at));
     if (!scales_.empty()) values[i] *= scale_of(at);
     if (!std::isfinite(values[i])) {
       throw Error(ErrorKind::kBadInput, fmt::format("{} is {} at index {}, expected finite values",

@@ -40,7 +40,7 @@ class ConfigCheck {
   void run() {
     const json* quantization = nullptr;
     json config;
-    attempt([&] {
+    attempt(problems_, [&] {
       config = read("config.json");
       const JsonField root(config, path("config.json"));
       const JsonField found = root.at("quantization_config");
@@ -52,7 +52,7 @@ class ConfigCheck {
       notes_.emplace_back("there is no quantization_config.json; decoding needs nothing from it");
       return;
     }
-    attempt([&] {
+    attempt(problems_, [&] {
       const json index = read("quantization_config.json");
       const JsonField root(index, path("quantization_config.json"));
       root.object();
@@ -67,27 +67,18 @@ class ConfigCheck {
     return formats::parse_json(formats::read_text_file(dir_ / name, kMaxConfigBytes), path(name));
   }
 
-  template <typename Step>
-  void attempt(const Step& step) {
-    try {
-      step();
-    } catch (const Error& error) {
-      problems_.emplace_back(error.what());
-    }
-  }
-
   void check_object(const JsonField& object) {
-    attempt([&] {
+    attempt(problems_, [&] {
       if (object.at("quant_method").string() != "exl3") {
         object.bad(fmt::format("quant_method is \"{}\", expected \"exl3\"",
                                printable(object.at("quant_method").string(), 60)));
       }
     });
-    attempt([&] { object.at("version").string(); });
-    attempt([&] { check_bits(object); });
-    attempt([&] { check_head(object.at("head_bits")); });
-    attempt([&] { check_codebook(object); });
-    attempt([&] {
+    attempt(problems_, [&] { object.at("version").string(); });
+    attempt(problems_, [&] { check_bits(object); });
+    attempt(problems_, [&] { check_head(object.at("head_bits")); });
+    attempt(problems_, [&] { check_codebook(object); });
+    attempt(problems_, [&] {
       const auto scales = object.find("out_scales");
       if (!scales) return;
       const std::string& value = scales->string();
@@ -95,7 +86,7 @@ class ConfigCheck {
         scales->bad(fmt::format("\"{}\", expected \"always\", \"never\" or \"auto\"", printable(value, 60)));
       }
     });
-    attempt([&] {
+    attempt(problems_, [&] {
       const auto calibration = object.find("calibration");
       if (!calibration) return;
       for (const char* key : {"rows", "cols"}) calibration->at(key).integer(0, std::numeric_limits<int>::max());
@@ -174,7 +165,7 @@ class ConfigCheck {
       if (at == modules_.end()) {
         storage.bad(fmt::format("lists the module \"{}\", of which no tensor is stored", printable(prefix)));
       }
-      attempt([&] { check_entry(storage.at(prefix), prefix, at->second); });
+      attempt(problems_, [&] { check_entry(storage.at(prefix), prefix, at->second); });
     }
     std::size_t plain = 0;
     std::string first;

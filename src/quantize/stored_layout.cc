@@ -37,22 +37,13 @@ class LayoutCheck {
   }
 
  private:
-  template <typename Step>
-  void attempt(const Step& step) {
-    try {
-      step();
-    } catch (const Error& error) {
-      problems_.emplace_back(error.what());
-    }
-  }
-
   void check_linear(const LinearSpec& spec) {
     known_.insert(spec.prefix);
     const auto at = modules_.find(spec.prefix);
     const bool coded = at != modules_.end() && at->second.is_trellis();
     if (spec.optional && !coded) return;
     if (at != modules_.end() && !at->second.sound) return;  // what is wrong with it was said
-    attempt([&] { formats::load_linear(checkpoint_, spec); });
+    attempt(problems_, [&] { formats::load_linear(checkpoint_, spec); });
     if (spec.role == LinearRole::kExpert && coded) add_expert(spec, at->second.bits());
     if (coded || at == modules_.end()) return;
     if (!spec.dense_only) plain_.push_back(spec.prefix);
@@ -65,7 +56,7 @@ class LayoutCheck {
 
   void check_vector(const formats::VectorSpec& spec) {
     known_.insert(formats::module_of(spec.name));
-    attempt([&] {
+    attempt(problems_, [&] {
       checkpoint_.read_vector(spec.name, spec.count);
       check_type(checkpoint_.require(spec.name), !spec.name.ends_with("e_score_correction_bias"));
     });

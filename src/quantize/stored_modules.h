@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "codec/trellis.h"
+#include "fairway/error.h"
 #include "formats/checkpoint.h"
 #include "formats/config.h"
 
@@ -24,6 +25,17 @@ struct StoredModule {
 };
 
 using StoredModules = std::map<std::string, StoredModule>;
+
+// Runs a check whose complaint, an Error, becomes one of the problems; that the user cancelled is none.
+template <typename Step>
+void attempt(std::vector<std::string>& problems, const Step& step) {
+  try {
+    step();
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
+    problems.emplace_back(error.what());
+  }
+}
 
 StoredModules stored_modules(const formats::Checkpoint& checkpoint);
 

@@ -75,6 +75,15 @@ static constexpr int lane_of(int link, int bits, int lanes) {
   return several == 1 ? offset : (offset & ((1 << bits) - 1)) * several + (offset >> bits);
 }
 
+// lane_of() of a vector of neighbouring links, as a shuffle wants it.
+template <int kBits, int kLanes>
+struct LaneOrder {
+  int lanes[kLanes] = {};
+  constexpr LaneOrder() {
+    for (int link = 0; link < kLanes; ++link) lanes[link] = lane_of(link, kBits, kLanes);
+  }
+};
+
 // Where `values` has the value of state h * links + link: in the order in which a step reads it.
 static constexpr int value_index(int choice, int link, int bits, int lanes) {
   const int vector = link / lanes, group = group_vectors(bits, lanes);

@@ -34,7 +34,7 @@ struct Simd {
     if constexpr (predecessors(kBits, kLanes) == 1) {
       return a;
     } else {
-      alignas(32) static constexpr Order<kBits> kOrder;
+      alignas(32) static constexpr LaneOrder<kBits, kLanes> kOrder;
       return _mm256_permutevar8x32_ps(a, _mm256_load_si256(reinterpret_cast<const __m256i*>(kOrder.lanes)));
     }
   }
@@ -45,15 +45,6 @@ struct Simd {
   static unsigned less(Vector a, Vector b) {
     return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
   }
-
- private:
-  template <int kBits>
-  struct Order {
-    int lanes[kLanes] = {};
-    constexpr Order() {
-      for (int link = 0; link < kLanes; ++link) lanes[link] = lane_of(link, kBits, kLanes);
-    }
-  };
 };
 
 #include "quantize/trellis_search_simd.h"

@@ -45,7 +45,7 @@ struct Simd {
     if constexpr (predecessors(kBits, kLanes) == 1) {
       return a;
     } else {
-      alignas(64) static constexpr Order<kBits> kOrder;
+      alignas(64) static constexpr LaneOrder<kBits, kLanes> kOrder;
       return _mm512_permutexvar_ps(_mm512_load_si512(kOrder.lanes), a);
     }
   }
@@ -54,15 +54,6 @@ struct Simd {
   static Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
   static Vector minimum(Vector a, Vector b) { return _mm512_min_ps(a, b); }
   static unsigned less(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-
- private:
-  template <int kBits>
-  struct Order {
-    int lanes[kLanes] = {};
-    constexpr Order() {
-      for (int link = 0; link < kLanes; ++link) lanes[link] = lane_of(link, kBits, kLanes);
-    }
-  };
 };
 
 #include "quantize/trellis_search_simd.h"

@@ -36,8 +36,8 @@ class Verifier {
     check_manifest();
     std::optional<formats::ModelConfig> config;
     std::optional<formats::Checkpoint> checkpoint;
-    attempt([&] { config = formats::load_model_config(dir_); });
-    attempt([&] { checkpoint = formats::Checkpoint::open(dir_); });
+    attempt(result_.problems, [&] { config = formats::load_model_config(dir_); });
+    attempt(result_.problems, [&] { checkpoint = formats::Checkpoint::open(dir_); });
     if (checkpoint) {
       StoredModules modules = stored_modules(*checkpoint);
       result_.tensors = static_cast<int>(checkpoint->tensors().size());
@@ -53,16 +53,6 @@ class Verifier {
   }
 
  private:
-  template <typename Step>
-  void attempt(const Step& step) {
-    try {
-      step();
-    } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kCancelled) throw;
-      result_.problems.emplace_back(error.what());
-    }
-  }
-
   void progress(double share, const std::string& what) const {
     if (options_.progress) options_.progress(share, what);
   }
@@ -76,7 +66,7 @@ class Verifier {
       throw Error(ErrorKind::kBadInput, fmt::format("{}: {}", dir_.string(), error.code().message()));
     }
     std::optional<Manifest> manifest;
-    attempt([&] { manifest = read_manifest(dir_); });
+    attempt(result_.problems, [&] { manifest = read_manifest(dir_); });
     result_.has_manifest = manifest.has_value();
     if (!manifest) {
       result_.notes.push_back(
@@ -86,7 +76,7 @@ class Verifier {
     for (const auto& file : manifest->files) {
       progress(kHashShare * result_.files_hashed / static_cast<double>(manifest->files.size()),
                "SHA-256 of " + file.first);
-      attempt([&] { check_file(dir_ / file.first, file.second); });
+      attempt(result_.problems, [&] { check_file(dir_ / file.first, file.second); });
     }
     for (const std::string& name : present) {
       if (!manifest->files.contains(name)) {

@@ -8,26 +8,18 @@
 
 #include <chrono>
 #include <filesystem>
-#include <map>
 #include <random>
 #include <set>
 #include <thread>
 
 #include "cli/process.h"
+#include "common/folder_contents.h"
 #include "common/tiny_checkpoint.h"
 
 namespace fairway::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::map<std::string, std::string> contents(const fs::path& dir) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(dir)) {
-    if (entry.is_regular_file()) files[fs::relative(entry.path(), dir).string()] = read_file(entry.path());
-  }
-  return files;
-}
 
 class Quantize : public testing::Test {
  protected:

@@ -12,10 +12,6 @@
 namespace fairway::test {
 namespace {
 
-int round_up_128(int n) {
-  return (n + 127) / 128 * 128;
-}
-
 // Magnitudes within a factor of two, random signs, rounded to half as stored.
 void fill_scales(int count, float scale, Random& random, std::vector<std::uint16_t>& halves,
                  std::vector<float>& floats) {
@@ -54,8 +50,8 @@ std::vector<float> Random::normals(std::size_t count, float scale) {
 RandomTrellis::RandomTrellis(int in_size, int out_size, int width, codec::Codebook book, Random& random)
     : in(in_size),
       out(out_size),
-      padded_in(round_up_128(in_size)),
-      padded_out(round_up_128(out_size)),
+      padded_in(codec::padded(in_size)),
+      padded_out(codec::padded(out_size)),
       bits(width),
       codebook(book),
       words(static_cast<std::size_t>(padded_in) * padded_out / 8 * width) {

@@ -7,16 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "codec/packing.h"
+#include "common/folder_contents.h"
 #include "common/tiny_checkpoint.h"
 #include "formats/model_layout.h"
 #include "quantize/assemble.h"
 #include "quantize/random_linear.h"
 
 namespace fairway::test {
-
-inline int to_block(int n) {
-  return (n + 127) / 128 * 128;
-}
 
 // Folders under `dir`: source, out.partial (the store's), and out, which assemble() makes.
 struct TinyJob {
@@ -57,7 +55,7 @@ struct TinyJob {
     std::vector<quantize::QuantizedLinear> all;
     for (const formats::LinearSpec& linear : formats::expected_linears(config)) {
       if (linear.dense_only || (linear.role == formats::LinearRole::kHead && !head)) continue;
-      all.push_back(random_linear(linear.prefix, to_block(linear.in), to_block(linear.out), bits_of(linear),
+      all.push_back(random_linear(linear.prefix, codec::padded(linear.in), codec::padded(linear.out), bits_of(linear),
                                   static_cast<std::uint32_t>(all.size()), facts.codebook));
       if (linear.bias) all.back().bias.assign(all.back().svh.size(), 0x3800);
     }
@@ -75,15 +73,5 @@ struct TinyJob {
     return quantize::assemble(source, parts, prefixes, facts, out, force, {}, nullptr);
   }
 };
-
-// Every file of a folder by name.
-inline std::map<std::string, std::string> contents(const std::filesystem::path& folder) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    std::ifstream file(entry.path(), std::ios::binary);
-    files[entry.path().filename().string()] = {std::istreambuf_iterator<char>(file), {}};
-  }
-  return files;
-}
 
 }  // namespace fairway::test

@@ -160,16 +160,22 @@ TEST(AutoTuner, CancelledBeforeItBeginsKeepsNothing) {
   EXPECT_TRUE(tuner.table().entries.empty());
 }
 
-TEST(AutoTuner, NoSampleIsBegunAfterTheBudget) {
+// Without end but for a budget of 100 s, by a clock that goes on by `step` seconds each time it is looked at, which is
+// before each sample.
+MixedBPWAutoTuner::TuneReport tune_by_clock(MixedBPWAutoTuner& tuner, double step, const std::vector<int>& sizes) {
   Machine machine;
   const SyntheticLayers layers = small_layers();
-  MixedBPWAutoTuner tuner;
   TuneOptions options = quick();
   options.iterations = 1000000;
   options.budget_seconds = 100;
   double now = 0;
-  options.clock = [&now] { return ++now; };  // a second each time it is looked at, which is before each sample
-  const auto report = tuner.tune(layers.layers(), {1, 2}, options, machine.context);
+  options.clock = [&now, step] { return now += step; };
+  return tuner.tune(layers.layers(), sizes, options, machine.context);
+}
+
+TEST(AutoTuner, NoSampleIsBegunAfterTheBudget) {
+  MixedBPWAutoTuner tuner;
+  const auto report = tune_by_clock(tuner, 1, {1, 2});
   EXPECT_TRUE(report.complete);
   EXPECT_EQ(report.entries.size(), 2u);
   EXPECT_GT(report.calls, 20);
@@ -177,15 +183,8 @@ TEST(AutoTuner, NoSampleIsBegunAfterTheBudget) {
 }
 
 TEST(AutoTuner, AnExhaustedBudgetStillGivesOneRound) {
-  Machine machine;
-  const SyntheticLayers layers = small_layers();
   MixedBPWAutoTuner tuner;
-  TuneOptions options = quick();
-  options.iterations = 1000000;
-  options.budget_seconds = 100;
-  double now = 0;
-  options.clock = [&now] { return now += 200; };
-  const auto report = tuner.tune(layers.layers(), {1}, options, machine.context);
+  const auto report = tune_by_clock(tuner, 200, {1});
   EXPECT_TRUE(report.complete);
   ASSERT_EQ(report.entries.size(), 1u);
   for (const TunedEntry* entry : report.entries) EXPECT_GE(entry->measured.front().samples_ms.size(), 1u);

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstring>
 
+#include "codec/half.h"
 #include "kernels/dense_linear/dense_dot.h"
 
 namespace fairway::kernels {
@@ -59,6 +61,20 @@ constexpr DenseLinearRow kRows[] = {
 
 std::span<const DenseLinearRow> dense_linear_rows() {
   return kRows;
+}
+
+void read_dense_row(const DenseMatrix& matrix, std::int64_t row, float* out) {
+  const std::int64_t row_bytes = matrix.in * element_bytes(matrix.type);
+  const std::uint8_t* from = matrix.data + row * row_bytes;
+  if (matrix.type == DenseType::kF32) {
+    std::memcpy(out, from, static_cast<std::size_t>(row_bytes));
+    return;
+  }
+  for (int i = 0; i < matrix.in; ++i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, from + 2 * static_cast<std::int64_t>(i), sizeof bits);
+    out[i] = matrix.type == DenseType::kF16 ? codec::float_from_half(bits) : codec::float_from_bfloat(bits);
+  }
 }
 
 }  // namespace fairway::kernels
