@@ -54,14 +54,16 @@ class LinearReader {
     throw Error(ErrorKind::kBadInput, fmt::format("{} {}", tensor_subject(checkpoint_, tensor), what));
   }
 
-  // Stores a converted vector once; a second reader of the same module gets the same storage.
+  // Stores a converted vector once, and equal ones only once; a second reader of the same module gets the same storage.
   template <typename Make>
   const float* own(const std::string& key, const Make& make) const {
     Checkpoint::State& state = *checkpoint_.state_;
     const std::lock_guard<std::mutex> lock(state.owned_mutex);
     auto at = state.owned.find(key);
-    if (at == state.owned.end()) at = state.owned.emplace(key, make()).first;
-    return at->second.data();
+    if (at == state.owned.end()) {
+      at = state.owned.emplace(key, state.owned_values.insert(make()).first->data()).first;
+    }
+    return at->second;
   }
 
   TrellisMatrix read_trellis() const {

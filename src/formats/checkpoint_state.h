@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,9 +24,11 @@ struct Checkpoint::State {
   std::vector<SafetensorsFile> files;
   std::vector<Item> items;  // sorted by tensor name
 
-  // Converted scale and bias vectors by tensor name and stored length. Map nodes never move, so views stay valid.
+  // Converted scale and bias vectors, equal ones once: kernels know by the address that experts share a scale. Nodes
+  // never move, so views stay valid.
   std::mutex owned_mutex;
-  std::map<std::string, std::vector<float>> owned;
+  std::map<std::string, const float*> owned;  // by tensor name and stored length
+  std::set<std::vector<float>> owned_values;
 
   const Item* find(std::string_view name) const;
 };

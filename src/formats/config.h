@@ -43,6 +43,7 @@ struct ModelConfig {
   std::vector<int> eos_token_ids;  // may be empty; union of config.json and generation_config.json
 
   int shared_intermediate_size() const { return moe_intermediate_size * n_shared_experts; }
+  bool operator==(const ModelConfig&) const = default;
 };
 
 // Reads DIR/config.json. Throws Error(kBadInput) naming file, key and value; Error(kUnsupported) for another

@@ -13,8 +13,8 @@
 namespace fairway::model {
 namespace {
 
+using kernels::dense_type_bytes;
 using kernels::DenseMatrix;
-using kernels::element_bytes;
 using kernels::LinearWeights;
 
 constexpr int kLogitRowsPerCall = 256;  // bounds the scratch of the head's kernel for a long window
@@ -46,7 +46,7 @@ std::int64_t stored_bytes(const LinearWeights& weights) {
   if (!weights.is_trellis()) {
     const DenseMatrix& dense = weights.dense();
     const std::int64_t bias = dense.bias != nullptr ? weights.out : 0;
-    return (static_cast<std::int64_t>(dense.in) * weights.out + bias) * element_bytes(dense.type);
+    return (static_cast<std::int64_t>(dense.in) * weights.out + bias) * dense_type_bytes(dense.type);
   }
   const kernels::TrellisMatrix& trellis = weights.trellis();
   const std::int64_t codes = static_cast<std::int64_t>(trellis.in) * trellis.out / 8 * trellis.bits;
@@ -148,12 +148,13 @@ void Model::logits(const float* hidden, int m, const select::Policy& policy, ker
 std::int64_t Model::weight_bytes_per_token() const {
   const Weights& w = *weights_;
   const formats::ModelConfig& c = w.config;
-  std::int64_t total = stored_bytes(w.head) + c.hidden_size * element_bytes(w.embedding.type);
+  std::int64_t total = stored_bytes(w.head) + c.hidden_size * dense_type_bytes(w.embedding.type);
   for (const LayerWeights& layer : w.layers) {
     if (c.attention == formats::AttentionKind::kMla) {
       if (c.q_lora_rank > 0) total += stored_bytes(layer.mla.q_a);
       total += stored_bytes(layer.mla.q_b) + stored_bytes(layer.mla.kv_a) + stored_bytes(layer.mla.o);
-      total += static_cast<std::int64_t>(layer.mla.kv_b.in) * layer.mla.kv_b.out * element_bytes(layer.mla.kv_b.type);
+      total +=
+          static_cast<std::int64_t>(layer.mla.kv_b.in) * layer.mla.kv_b.out * dense_type_bytes(layer.mla.kv_b.type);
     } else {
       total += stored_bytes(layer.gqa.q) + stored_bytes(layer.gqa.k) + stored_bytes(layer.gqa.v);
       total += stored_bytes(layer.gqa.o);

@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "codec/packing.h"
 #include "fairway/error.h"
@@ -34,6 +36,37 @@ Fp8Block read_fp8(const formats::JsonField& quantization) {
     block.columns = static_cast<int>(size->element(1).integer(1, kMaxBlock));
   }
   return block;
+}
+
+// Dense layers before the first that routes, if all layers behind it route too.
+std::optional<int> leading_dense_layers(const formats::ModelConfig& model) {
+  const auto& routes = model.layer_is_moe;
+  const auto first = std::find(routes.begin(), routes.end(), true);
+  if (std::find(first, routes.end(), false) != routes.end()) return std::nullopt;
+  return static_cast<int>(first - routes.begin());
+}
+
+// Glm4MoeLite is DeepseekV3 with other keys and defaults, and the second is the name that the readers of EXL3 know.
+// What the defaults of the two would say differently is written out.
+void name_as_deepseek(const formats::ModelConfig& model, ordered_json& config) {
+  const std::optional<int> dense = leading_dense_layers(model);
+  if (model.architecture != formats::Architecture::kGlm4MoeLite || !dense || !model.rope_interleave) return;
+  config["architectures"] = {"DeepseekV3ForCausalLM"};
+  config["model_type"] = "deepseek_v3";
+  for (const char* key : {"mlp_layer_types", "rope_parameters", "rope_scaling"}) config.erase(key);
+  config["first_k_dense_replace"] = *dense;
+  config["n_group"] = 1;
+  config["topk_group"] = 1;
+  config["n_shared_experts"] = model.n_shared_experts;
+  config["norm_topk_prob"] = model.norm_topk_prob;
+  config["scoring_func"] = "sigmoid";
+  config["topk_method"] = "noaux_tc";
+  config["rope_theta"] = model.rope_theta;
+  const auto state = [&](const char* key, double absent) {
+    if (!config.contains(key) || config[key].is_null()) config[key] = absent;
+  };
+  state("rms_norm_eps", 1e-5);
+  state("routed_scaling_factor", 1.8);
 }
 
 }  // namespace
@@ -68,6 +101,7 @@ ordered_json quantization_config(const SourceConfig& source, const CheckpointFac
 
 std::string config_text(const SourceConfig& source, const ordered_json& quantization) {
   ordered_json config = source.document;
+  name_as_deepseek(source.model, config);
   config[kKey] = quantization;
   return formats::json_text(config);
 }

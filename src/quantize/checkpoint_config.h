@@ -36,7 +36,8 @@ SourceConfig read_source_config(const std::filesystem::path& model_dir);
 // The object of config.json and, with tensor_storage behind it, of quantization_config.json.
 nlohmann::ordered_json quantization_config(const SourceConfig& source, const CheckpointFacts& facts);
 
-// The source's config.json with that object in it, as text.
+// The source's config.json with that object in it, as text. A Glm4MoeLiteForCausalLM becomes the DeepseekV3ForCausalLM
+// that computes the same: exllamav3 1.4.1 knows no other name for it.
 std::string config_text(const SourceConfig& source, const nlohmann::ordered_json& quantization);
 
 }  // namespace fairway::quantize

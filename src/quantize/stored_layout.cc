@@ -81,19 +81,19 @@ class LayoutCheck {
                                 plain_.size() == 1 ? "" : "s", plain_.size() == 1 ? "is" : "are", plain_.front()));
   }
 
-  // The reference implementation's batched expert kernels ask for one width per projection and layer.
+  // The reference implementation's loader (1.4.1, modules/multilinear.py) asserts one width per projection and layer.
   void note_experts(std::vector<std::string>& notes) const {
     const auto mixed = [](const auto& entry) { return entry.second.size() > 1; };
     const auto first = std::find_if(widths_.begin(), widths_.end(), mixed);
     if (widths_.empty()) return;
     if (first == widths_.end()) {
       notes.push_back(
-          "exllamav3: all experts of a projection have one width in every layer, as its batched kernels need");
+          "exllamav3: all experts of a projection have one width in every layer, as its loader needs");
       return;
     }
     notes.push_back(fmt::format(
-        "exllamav3: in {} of {} projections of layers the experts have different widths (\"{}\": {} bits); its batched "
-        "kernels need one width for all experts of a projection",
+        "exllamav3: in {} of {} projections of layers the experts have different widths (\"{}\": {} bits); "
+        "version 1.4.1 refuses to load that (quantize with --max-tuples 1)",
         std::count_if(widths_.begin(), widths_.end(), mixed), widths_.size(), first->first,
         fmt::join(first->second, ", ")));
   }

@@ -101,8 +101,31 @@ TEST_F(Assemble, PlainTensorsHaveTheFormatsTypesAndTheSourcesValues) {
   }
 }
 
+// exllamav3 does not know Glm4MoeLiteForCausalLM.
+TEST_F(Assemble, Glm4MoeLiteIsNamedAsTheDeepseekV3ThatComputesTheSame) {
+  TinyJob job(dir_.path(), {.architecture = Architecture::kGlm4MoeLite});
+  job.assemble();
+  const formats::ModelConfig source = formats::load_model_config(job.source);
+  ASSERT_EQ(source.architecture, Architecture::kGlm4MoeLite);
+  formats::ModelConfig out = formats::load_model_config(job.out);
+  EXPECT_EQ(out.architecture, Architecture::kDeepseekV3);
+  out.architecture = source.architecture;
+  out.architecture_name = source.architecture_name;
+  EXPECT_TRUE(out == source);
+}
+
+TEST_F(Assemble, Glm4MoeLiteKeepsItsNameWhereDeepseekV3CannotSayTheSame) {
+  TinyJob job(dir_.path(), {.architecture = Architecture::kGlm4MoeLite});
+  const fs::path path = job.source / "config.json";
+  nlohmann::ordered_json config = nlohmann::ordered_json::parse(std::ifstream(path));
+  config["rope_interleave"] = false;
+  std::ofstream(path) << config;
+  job.assemble();
+  EXPECT_EQ(formats::load_model_config(job.out).architecture, Architecture::kGlm4MoeLite);
+}
+
 TEST_F(Assemble, ConfigurationKeepsItsKeysAndGainsTheQuantization) {
-  TinyJob job(dir_.path());
+  TinyJob job(dir_.path(), {.architecture = Architecture::kDeepseekV3});
   job.assemble();
   const auto parse = [](const fs::path& path) { return nlohmann::ordered_json::parse(std::ifstream(path)); };
   nlohmann::ordered_json config = parse(job.out / "config.json");

@@ -277,7 +277,7 @@ TEST_F(VerifyModel, ConfigurationThatLies) {
 
 TEST_F(VerifyModel, NotesOfWhatIsAllowed) {
   fs::remove(model_ / "quantization_config.json");
-  change([](EditableFile& file) {  // one expert of another width: allowed, but not by the reference's batched kernels
+  change([](EditableFile& file) {  // one expert of another width: allowed, but not by the reference's loader
     EditableTensor& trellis = file.at(kUp + ".trellis");
     trellis.spec.shape[2] = 16 * 5;
     trellis.bytes.resize(16 * 16 * 160, 3);
@@ -290,7 +290,7 @@ TEST_F(VerifyModel, NotesOfWhatIsAllowed) {
   EXPECT_THAT(notes, HasSubstr("no usable fairway-manifest.json"));
   EXPECT_THAT(notes, HasSubstr("there is no quantization_config.json"));
   EXPECT_THAT(notes, HasSubstr("\"model.layers.1.mlp.experts.*.up_proj\": 2, 5 bits"));
-  EXPECT_THAT(notes, HasSubstr("1 tensor that Glm4MoeLiteForCausalLM does not name"));
+  EXPECT_THAT(notes, HasSubstr("1 tensor that DeepseekV3ForCausalLM does not name"));
   EXPECT_THAT(notes, HasSubstr("quantization_config.bits is 2.0"));
 }
 

@@ -24,6 +24,11 @@ struct TrellisMatrix {
 
 enum class DenseType : std::uint8_t { kF32, kF16, kBf16 };
 
+// Of one element.
+constexpr std::int64_t dense_type_bytes(DenseType type) {
+  return type == DenseType::kF32 ? 4 : 2;
+}
+
 // Row-major [out, in], as checkpoints store it. Any byte alignment.
 struct DenseMatrix {
   const std::uint8_t* data = nullptr;

@@ -21,10 +21,6 @@ void dense_dot_avx2(const DenseMatrix& w, int n_begin, int n_end, const float* x
 void dense_dot_avx512(const DenseMatrix& w, int n_begin, int n_end, const float* x, std::int64_t ldx, int m, float* y,
                       std::int64_t ldy);
 
-constexpr std::int64_t dense_type_bytes(DenseType type) {
-  return type == DenseType::kF32 ? 4 : 2;
-}
-
 // `count` rows of w from `first` on, without bias, as a matrix of their own.
 inline DenseMatrix dense_rows(const DenseMatrix& w, std::int64_t first, int count) {
   return {w.data + first * w.in * dense_type_bytes(w.type), w.type, w.in, count, nullptr};

@@ -64,7 +64,7 @@ std::span<const DenseLinearRow> dense_linear_rows() {
 }
 
 void read_dense_row(const DenseMatrix& matrix, std::int64_t row, float* out) {
-  const std::int64_t row_bytes = matrix.in * element_bytes(matrix.type);
+  const std::int64_t row_bytes = matrix.in * dense_type_bytes(matrix.type);
   const std::uint8_t* from = matrix.data + row * row_bytes;
   if (matrix.type == DenseType::kF32) {
     std::memcpy(out, from, static_cast<std::size_t>(row_bytes));

@@ -29,11 +29,6 @@ struct DenseLinearRow {
 
 std::span<const DenseLinearRow> dense_linear_rows();
 
-// Bytes of a stored element.
-constexpr std::int64_t element_bytes(DenseType type) {
-  return type == DenseType::kF32 ? 4 : 2;
-}
-
 // Row `row` of the stored matrix, the weights of one output, as floats: out[matrix.in].
 void read_dense_row(const DenseMatrix& matrix, std::int64_t row, float* out);
 

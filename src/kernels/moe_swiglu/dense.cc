@@ -23,6 +23,7 @@ struct DensePolicy {
   std::size_t hidden_row_bytes(const Decode&, const ExpertWeights& e) const { return float_bytes(e.down.in); }
   int intermediate_bands(const ExpertWeights& e) const { return band_count(e.down.in); }
 
+  static InputForm input_form(const Decode&, const ExpertWeights&) { return {}; }  // a copy is as much work
   void prepare(const Decode&, const ExpertWeights& e, const float* x, int, std::uint8_t* gate_row,
                std::uint8_t*) const {
     std::copy_n(x, e.gate.in, reinterpret_cast<float*>(gate_row));

@@ -7,6 +7,7 @@
 //   std::size_t gate_row_bytes(d, e), up_row_bytes(d, e) (0: the up projection reads the gate's rows),
 //       hidden_row_bytes(d, e)
 //   void prepare(d, e, x, hidden, gate_row, up_row)   one row of x in the form gate and up read
+//   InputForm input_form(d, e)                        what that form depends on
 //   int intermediate_bands(e)                         128-wide bands of the input of down
 //   void gate_part(d, at, rows, y, scratch), up_part(d, at, next, rows, y, scratch), down_part(...)
 //                                                     the columns of a part in y[m][128]
@@ -20,6 +21,7 @@
 #include <atomic>
 
 #include "kernels/moe_swiglu/moe_swiglu.h"
+#include "kernels/moe_swiglu/shared_rows.h"
 #include "kernels/trellis_band/driver.h"
 
 namespace fairway::kernels {
@@ -71,11 +73,15 @@ class MoeDriver {
   struct Segment {
     const ExpertWeights* expert;
     typename Policy::Decode decode;
+    InputForm form;
     const std::int32_t* rows;
     int m;
     std::int64_t slot_begin, row_begin;
     std::uint8_t *gate_rows, *up_rows, *hidden_rows;
     std::int64_t gate_stride, up_stride, hidden_stride;
+
+    std::uint8_t* gate_row(std::int64_t r) const { return gate_rows + r * gate_stride; }
+    std::uint8_t* up_row(std::int64_t r) const { return up_stride == 0 ? nullptr : up_rows + r * up_stride; }
   };
   struct Task {
     std::int32_t segment, band;
@@ -115,6 +121,7 @@ class MoeDriver {
     Segment& s = segments_[segment_count_++];
     s.expert = g.expert;
     s.decode = policy_.decode(g);
+    s.form = policy_.input_form(s.decode, *g.expert);
     s.rows = g.rows + begin;
     s.m = m;
     s.slot_begin = g.slot_begin + begin;
@@ -148,13 +155,32 @@ class MoeDriver {
     for (std::size_t i = 0; i < segment_count_; ++i) {
       std::fill_n(owner + segments_[i].row_begin, segments_[i].m, static_cast<std::int32_t>(i));
     }
-    context_.pool.parallel_for(rows_, [&](std::int64_t row, int) {
+    const SharedRows shared = share_rows();
+    context_.pool.parallel_for(shared.count(), [&](std::int64_t list, int) {
+      const std::int32_t row = shared.row(list);
       const Segment& s = segments_[owner[row]];
       const std::int64_t r = row - s.row_begin;
-      std::uint8_t* up_row = s.up_stride == 0 ? nullptr : s.up_rows + r * s.up_stride;
-      policy_.prepare(s.decode, *s.expert, args_.x + s.rows[r] * args_.ldx, args_.hidden,
-                      s.gate_rows + r * s.gate_stride, up_row);
+      policy_.prepare(s.decode, *s.expert, args_.x + s.rows[r] * args_.ldx, args_.hidden, s.gate_row(r), s.up_row(r));
+      for (auto copy = shared.next_copy(row); copy != SharedRows::kEnd; copy = shared.next_copy(copy)) {
+        const Segment& to = segments_[owner[copy]];
+        const std::int64_t at = copy - to.row_begin;
+        std::copy_n(s.gate_row(r), s.gate_stride, to.gate_row(at));
+        if (s.up_stride != 0) std::copy_n(s.up_row(r), s.up_stride, to.up_row(at));
+      }
     });
+  }
+
+  SharedRows share_rows() {
+    std::int32_t last = 0;
+    for (std::size_t i = 0; i < segment_count_; ++i) {
+      last = std::max(last, *std::max_element(segments_[i].rows, segments_[i].rows + segments_[i].m));
+    }
+    SharedRows shared(context_.workspace, rows_, std::int64_t{last} + 1);
+    for (std::size_t i = 0; i < segment_count_; ++i) {
+      const Segment& s = segments_[i];
+      for (int r = 0; r < s.m; ++r) shared.add(static_cast<std::int32_t>(s.row_begin + r), s.rows[r], s.form);
+    }
+    return shared;
   }
 
   // phase.compute(segment, part, next, outputs) for every part of every band, phase.finish(segment, band, outputs) once

@@ -41,6 +41,11 @@ struct TrellisPolicy {
   }
   int intermediate_bands(const ExpertWeights& e) const { return band_count(e.down.trellis().in); }
 
+  InputForm input_form(const Decode& d, const ExpertWeights& e) const {
+    const TrellisMatrix& gate = e.gate.trellis();
+    const float* up_scale = same_input(gate, e.up.trellis()) ? gate.suh : e.up.trellis().suh;
+    return {d.in.kernel->store_block, gate.suh, up_scale, gate.in};
+  }
   void prepare(const Decode& d, const ExpertWeights& e, const float* x, int hidden, std::uint8_t* gate_row,
                std::uint8_t* up_row) const {
     prepare_row(*d.in.kernel, e.gate.trellis(), x, hidden, gate_row);

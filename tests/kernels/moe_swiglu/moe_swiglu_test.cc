@@ -116,6 +116,36 @@ TEST(MoeSwiglu, SharedInputScales) {
   check_all_rows(problem, codebook_bit(codec::Codebook::kMul1), 256);
 }
 
+// Tokens that go to several experts are prepared once for all that share an input scale, known by its address: the bits
+// must be those of experts with copies of the scale. Two experts in between have scales of their own.
+TEST(MoeSwiglu, ExpertsThatShareAnInputScale) {
+  std::mt19937 random(40);
+  ExpertProblem problem(random, 200, 20);
+  for (const int m : {1, 20, 3, 0, 17, 2, 1}) {
+    problem.add_group(random, 128, {width(random), width(random), 3}, codec::Codebook::kMul1, m);
+  }
+  const float* scale = problem.experts[0]->weights.gate.trellis().suh;
+  std::vector<std::vector<float>> copies;
+  const auto use = [&](bool shared) {
+    for (std::size_t e = 0; e < problem.experts.size(); ++e) {
+      if (e == 2 || e == 5) continue;
+      copies.emplace_back(scale, scale + 256);
+      const float* own = shared ? scale : copies.back().data();
+      for (LinearWeights* weights : {&problem.experts[e]->weights.gate, &problem.experts[e]->weights.up}) {
+        std::get<TrellisMatrix>(weights->matrix).suh = own;
+      }
+    }
+  };
+  for (const MoeSwigluRow* row : trellis_moe_rows()) {
+    if (!(row->info.codebooks & codebook_bit(codec::Codebook::kMul1))) continue;
+    use(false);
+    const std::vector<float> separate = problem.run(*row, 2);
+    use(true);
+    EXPECT_EQ(test::compare_exact(separate, problem.run(*row, 2)), "") << row->info.id;
+  }
+  check_all_rows(problem, codebook_bit(codec::Codebook::kMul1), 256);
+}
+
 // The down projection may be stored with more padding than gate and up; the extra inputs count as zero.
 TEST(MoeSwiglu, DownMayBePaddedFurther) {
   std::mt19937 random(36);
