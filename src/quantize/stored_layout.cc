@@ -87,15 +87,14 @@ class LayoutCheck {
     const auto first = std::find_if(widths_.begin(), widths_.end(), mixed);
     if (widths_.empty()) return;
     if (first == widths_.end()) {
-      notes.push_back(
-          "exllamav3: all experts of a projection have one width in every layer, as its loader needs");
+      notes.push_back("exllamav3: all experts of a projection have one width in every layer, as its loader needs");
       return;
     }
-    notes.push_back(fmt::format(
-        "exllamav3: in {} of {} projections of layers the experts have different widths (\"{}\": {} bits); "
-        "version 1.4.1 refuses to load that (quantize with --max-tuples 1)",
-        std::count_if(widths_.begin(), widths_.end(), mixed), widths_.size(), first->first,
-        fmt::join(first->second, ", ")));
+    notes.push_back(
+        fmt::format("exllamav3: in {} of {} projections of layers the experts have different widths (\"{}\": {} bits); "
+                    "version 1.4.1 refuses to load that (quantize with --max-tuples 1)",
+                    std::count_if(widths_.begin(), widths_.end(), mixed), widths_.size(), first->first,
+                    fmt::join(first->second, ", ")));
   }
 
   void note_unknown(std::vector<std::string>& notes) const {
