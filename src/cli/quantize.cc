@@ -121,6 +121,7 @@ Json report_json(const QuantizeOptions& options, const quantize::JobReport& repo
   return {{"out", options.out},
           {"bytes", report.assembly.bytes},
           {"files", report.assembly.files},
+          {"was_complete", report.assembly.was_complete},
           {"left_out", report.assembly.left_out},
           {"resumed", report.resumed},
           {"discarded", report.discarded},
@@ -130,6 +131,10 @@ Json report_json(const QuantizeOptions& options, const quantize::JobReport& repo
 }
 
 void print_report(const QuantizeOptions& options, const quantize::JobReport& report, double seconds) {
+  if (report.assembly.was_complete) {
+    print_text(fmt::format("{}: this job has finished it before, nothing was written\n", options.out));
+    return;
+  }
   double worst = 0, borrowed = 0, dropped = 0;
   std::string worst_name;
   for (const auto& [prefix, facts] : report.matrices) {

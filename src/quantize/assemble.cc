@@ -7,7 +7,6 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <optional>
 #include <system_error>
 
 #include "codec/half.h"
@@ -145,29 +144,6 @@ ordered_json about_job(const CheckpointFacts& facts, const PartStore& parts, con
           {"left_out_bytes", plan.left_out_bytes}};
 }
 
-// The report of a directory that this job completed before, if `out` is one.
-std::optional<AssemblyReport> find_complete(const fs::path& out, const std::string& job) {
-  std::optional<Manifest> manifest;
-  try {
-    manifest = read_manifest(out);
-  } catch (const Error&) {
-    return std::nullopt;  // then it is someone else's directory, which the caller refuses by name
-  }
-  if (!manifest || manifest->job != job) return std::nullopt;
-  AssemblyReport report;
-  report.out = out;
-  report.was_complete = true;
-  std::error_code error;
-  report.bytes = static_cast<std::int64_t>(fs::file_size(out / kManifestName, error));
-  report.files = 1;
-  for (const auto& [name, digest] : manifest->files) {
-    if (fs::file_size(out / name, error) != static_cast<std::uintmax_t>(digest.bytes) || error) return std::nullopt;
-    report.bytes += digest.bytes;
-    ++report.files;
-  }
-  return report;
-}
-
 AssemblyReport report_of(const fs::path& folder, const fs::path& out, AssemblyPlan plan) {
   AssemblyReport report;
   report.out = out;
@@ -204,6 +180,29 @@ void check_loads(const fs::path& folder) {
 }
 
 }  // namespace
+
+std::optional<AssemblyReport> find_complete(const fs::path& out, const std::string& job) {
+  std::optional<Manifest> manifest;
+  try {
+    manifest = read_manifest(out);
+  } catch (const Error&) {
+    return std::nullopt;  // then it is someone else's directory, which the caller refuses by name
+  }
+  if (!manifest || manifest->job != job) return std::nullopt;
+  AssemblyReport report;
+  report.out = out;
+  report.was_complete = true;
+  std::error_code error;
+  report.bytes = static_cast<std::int64_t>(fs::file_size(out / kManifestName, error));
+  report.files = 1;
+  for (const auto& [name, digest] : manifest->files) {
+    if (fs::file_size(out / name, error) != static_cast<std::uintmax_t>(digest.bytes) || error) return std::nullopt;
+    report.bytes += digest.bytes;
+    ++report.files;
+  }
+  Destination::remove_leftovers(out);
+  return report;
+}
 
 AssemblyReport assemble(const fs::path& source, const PartStore& parts, const std::vector<std::string>& prefixes,
                         const CheckpointFacts& facts, const fs::path& out, bool force, const ProgressCall& progress,
