@@ -71,7 +71,7 @@ struct Session {
 
   explicit Session(const QuantizeOptions& o)
       : options(o),
-        model(model::Model::load(o.model, [](int, int) { throw_if_cancelled("loading the model"); })),
+        model(model::Model::load_source(o.model, [](int, int) { throw_if_cancelled("loading the model"); })),
         policy(select::make_policy("", "", "")),
         pool(o.threads) {
     quantize::check_source(model, o.model);
@@ -208,7 +208,7 @@ void add_quantize_command(CLI::App& app, Invocation& call) {
   const auto options = std::make_shared<QuantizeOptions>();
   CLI::App* command = add_command(app, call, "quantize", "Make an EXL3 checkpoint with a width for every matrix",
                                   "fairway quantize glm-4.7-flash -b 2.5 -o glm-2.5 --calibration book.txt");
-  command->add_option("model", options->model, "Source model directory: bf16, f16 or f32")->required();
+  command->add_option("model", options->model, "Source model directory: bf16, f16, f32 or fp8")->required();
   command->add_option("-o,--out", options->out, "Directory to make")->type_name("DIR");
   command->add_option("-b,--bits", options->bits, "Mean bits per weight of all matrices but the head")
       ->check(number_in(1, 8));

@@ -16,6 +16,7 @@
 #include "formats/json_text.h"
 #include "formats/mapped_file.h"
 #include "formats/shard_writer.h"
+#include "formats/source_tensor.h"
 #include "quantize/assembly_plan.h"
 #include "quantize/destination.h"
 #include "quantize/manifest.h"
@@ -55,7 +56,7 @@ void throw_if(const std::atomic<bool>* cancel) {
 // Streams one source tensor in the type and with the rows that the plan gives it.
 class SourceCopy {
  public:
-  SourceCopy(const formats::Checkpoint& source, const AssemblyItem& item, Fp8Block block)
+  SourceCopy(const formats::Checkpoint& source, const AssemblyItem& item, formats::Fp8Block block)
       : source_(source), spec_(item.tensors.front()), tensor_(source, item.origin, block) {}
 
   void write(formats::ShardWriter& writer, const std::atomic<bool>* cancel) const {
@@ -86,7 +87,7 @@ class SourceCopy {
 
   const formats::Checkpoint& source_;
   const TensorSpec& spec_;
-  SourceTensor tensor_;
+  formats::SourceTensor tensor_;
 };
 
 void write_matrix(const QuantizedLinear& linear, formats::ShardWriter& writer) {
@@ -157,8 +158,9 @@ AssemblyReport report_of(const fs::path& folder, const fs::path& out, AssemblyPl
   return report;
 }
 
-void write_weights(const formats::Checkpoint& source, Fp8Block block, const PartStore& parts, const AssemblyPlan& plan,
-                   const fs::path& folder, const ProgressCall& progress, const std::atomic<bool>* cancel) {
+void write_weights(const formats::Checkpoint& source, formats::Fp8Block block, const PartStore& parts,
+                   const AssemblyPlan& plan, const fs::path& folder, const ProgressCall& progress,
+                   const std::atomic<bool>* cancel) {
   formats::ShardWriter writer(folder, plan.tensors());
   for (const AssemblyItem& item : plan.items) {
     throw_if(cancel);
@@ -223,7 +225,7 @@ AssemblyReport assemble(const fs::path& source, const PartStore& parts, const st
   Destination destination(out);
   destination.require_space(plan.bytes + overhead_bytes(tensors, storage_text, source));
   const fs::path folder = destination.folder();
-  write_weights(checkpoint, config.fp8_block, parts, plan, folder, progress, cancel);
+  write_weights(checkpoint, config.model.fp8_block, parts, plan, folder, progress, cancel);
   formats::write_file_durably(folder / "config.json", config_text(config, quantization));
   formats::write_file_durably(folder / "quantization_config.json", storage_text);
   for (const fs::path& path : side_files(source)) copy_side_file(path, folder);

@@ -101,6 +101,7 @@ void check_source(const model::Model& model, const std::filesystem::path& model_
                 fmt::format("{}: \"{}\" is trellis-coded already; quantize the plain checkpoint it was made from",
                             model_dir.string(), prefix));
   }
+  read_source_config(model_dir);  // asked for again by the assembly, when it would be too late to complain
 }
 
 std::vector<std::string> coded_prefixes(const model::Model& model) {

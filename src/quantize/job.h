@@ -25,7 +25,7 @@ struct JobOptions {
   bool force = false;             // discard an unfinished job with other options; replace `out`
 };
 
-// Error(kUnsupported) naming the first matrix that is trellis-coded already.
+// Error(kUnsupported) naming the first matrix that is trellis-coded already; errors of read_source_config.
 void check_source(const model::Model& model, const std::filesystem::path& model_dir);
 
 // All matrices that are coded, in file order.
