@@ -1,4 +1,4 @@
-// What fairway quantize reads: fp8 models give what their values as floats give.
+// What fairway quantize reads: fp8 models give what their values as floats give, and files that are broken are named.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -85,6 +85,61 @@ TEST_F(QuantizeFp8, WeightThatIsNoNumberIsNamed) {
   const ProcessResult result = run_fairway(args_from(path("fp8").string(), "refused", {"-b", "3"}));
   expect_error(result, 2, "\"" + matrix_ + "\" is nan at index 100");
   EXPECT_FALSE(fs::exists(path("refused")));
+}
+
+class QuantizeCalibrationFile : public QuantizeFixture {
+ protected:
+  // The error of a job that is calibrated with a file of these contents.
+  void expect_refused(const std::string& option, const std::string& contents, const std::string& part) const {
+    const std::string file = write_file(path("broken"), contents);
+    const ProcessResult result =
+        run_fairway({"quantize", source(), option, file, "-o", path("out").string(), "-b", "3"});
+    expect_error(result, 2, file + ": ");
+    EXPECT_TRUE(contains(result.err, part)) << "expected '" << part << "' in: " << result.err;
+    EXPECT_FALSE(fs::exists(path("out")) || fs::exists(path("out.partial")));
+  }
+};
+
+TEST_F(QuantizeCalibrationFile, BrokenTextsAreNamed) {
+  expect_refused("--calibration", "", "no tokens");
+  expect_refused("--calibration", "The mill \xFF", "not valid UTF-8 at byte 9");
+  expect_refused("--calibration", std::string("The mill\n\0The \xC3", 15), "not valid UTF-8 at byte 14");
+}
+
+TEST_F(QuantizeCalibrationFile, BrokenIdsAreNamed) {
+  const std::vector<std::pair<std::string, std::string>> broken = {
+      {"", "unexpected end"},
+      {"[]", "no tokens"},
+      {"{\"ids\": []}", "no tokens"},
+      {"[1, 2", "unexpected end"},
+      {"[1, 2] 3", "expected end of input"},
+      {"[1, 320]", "ids[1] is 320, expected an integer from 0 to 319"},
+      {"[-1]", "ids[0] is -1"},
+      {"[9223372036854775808]", "ids[0] is 9223372036854775808"},
+      {"[1, 100000000000000000000]", "ids[1] is 1e+20"},
+      {"[1e400]", "1e400"},
+      {"[1.0]", "ids[0] is 1.0"},
+      {"[\"1\"]", "ids[0] is"},
+      {"[[1]]", "ids[0] is [1]"},
+      {"[null]", "ids[0] is null"},
+      {"{\"tokens\": [1]}", "no key \"ids\""},
+      {"{\"ids\": 7}", "expected an array"},
+      {"{\"ids\": [1], \"ids\": [2]}", "ids"},
+      {"17", "expected an array"},
+      {"\xEF\xBB\xBF\xFF", "broken: "},
+      {std::string(100, '['), "64"}};
+  for (const auto& [contents, part] : broken) expect_refused("--calibration-ids", contents, part);
+}
+
+TEST_F(QuantizeCalibrationFile, FilesThatCannotBeReadAreNamed) {
+  for (const char* option : {"--calibration", "--calibration-ids"}) {
+    for (const fs::path& file : {path("absent"), path("source")}) {
+      const ProcessResult result =
+          run_fairway({"quantize", source(), option, file.string(), "-o", path("out").string(), "-b", "3"});
+      expect_error(result, 2, std::string(option) + " " + file.string() + ": cannot read: ");
+      EXPECT_FALSE(fs::exists(path("out")) || fs::exists(path("out.partial")));
+    }
+  }
 }
 
 }  // namespace
