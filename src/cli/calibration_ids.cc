@@ -1,14 +1,12 @@
-// Windows for calibration, spread over their source.
+// From options to the tokens that calibration runs on.
 #include "cli/calibration_ids.h"
-
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
 
 #include "cli/windows.h"
-#include "fairway/error.h"
 #include "formats/tokenizer.h"
+#include "quantize/calibration_windows.h"
 
 namespace fairway::cli {
 
@@ -33,22 +31,10 @@ void add_calibration_options(CLI::App& command, CalibrationSource& source) {
 std::vector<int> calibration_ids(const CalibrationSource& source, const std::string& model_dir,
                                  const formats::ModelConfig& config) {
   const formats::Tokenizer tokenizer = formats::Tokenizer::load(model_dir);
-  std::vector<int> all =
-      read_tokens({source.text, source.ids, "--calibration", "--calibration-ids"}, tokenizer, config.vocab_size);
-  if (all.empty()) {
-    throw Error(ErrorKind::kBadInput,
-                fmt::format("{}: no tokens to calibrate with", source.ids.empty() ? source.text : source.ids));
-  }
-  const std::size_t window = static_cast<std::size_t>(std::min(source.window, config.max_position_embeddings));
-  const std::size_t there = std::max<std::size_t>(1, all.size() / window);
-  const std::size_t wanted = std::max<std::size_t>(1, static_cast<std::size_t>(source.tokens) / window);
-  if (there <= wanted) return all;
-  std::vector<int> chosen;
-  for (std::size_t i = 0; i < wanted; ++i) {
-    const auto begin = all.begin() + static_cast<std::ptrdiff_t>(i * there / wanted * window);
-    chosen.insert(chosen.end(), begin, begin + static_cast<std::ptrdiff_t>(window));
-  }
-  return chosen;
+  return quantize::calibration_windows(
+      read_tokens({source.text, source.ids, "--calibration", "--calibration-ids"}, tokenizer, config.vocab_size),
+      std::min(source.window, config.max_position_embeddings), source.tokens,
+      source.ids.empty() ? source.text : source.ids);
 }
 
 }  // namespace fairway::cli

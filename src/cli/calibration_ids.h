@@ -20,8 +20,8 @@ struct CalibrationSource {
 // --calibration, --calibration-ids, --calibration-tokens, --calibration-window.
 void add_calibration_options(CLI::App& command, CalibrationSource& source);
 
-// Whole windows, evenly spaced over the source; all of it if it has no more than source.tokens. Error(kBadInput) names
-// the file if it has no tokens or ids that the model does not have.
+// The source's calibration_windows(), none longer than the model's positions. Error(kBadInput) names the file if it has
+// no tokens or ids that the model does not have.
 std::vector<int> calibration_ids(const CalibrationSource& source, const std::string& model_dir,
                                  const formats::ModelConfig& config);
 

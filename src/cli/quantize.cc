@@ -71,7 +71,7 @@ struct Session {
 
   explicit Session(const QuantizeOptions& o)
       : options(o),
-        model(model::Model::load(o.model, [](int, int) { throw_if_cancelled("loading the model"); })),
+        model(model::Model::load_source(o.model, [](int, int) { throw_if_cancelled("loading the model"); })),
         policy(select::make_policy("", "", "")),
         pool(o.threads) {
     quantize::check_source(model, o.model);
@@ -121,6 +121,7 @@ Json report_json(const QuantizeOptions& options, const quantize::JobReport& repo
   return {{"out", options.out},
           {"bytes", report.assembly.bytes},
           {"files", report.assembly.files},
+          {"was_complete", report.assembly.was_complete},
           {"left_out", report.assembly.left_out},
           {"resumed", report.resumed},
           {"discarded", report.discarded},
@@ -130,6 +131,10 @@ Json report_json(const QuantizeOptions& options, const quantize::JobReport& repo
 }
 
 void print_report(const QuantizeOptions& options, const quantize::JobReport& report, double seconds) {
+  if (report.assembly.was_complete) {
+    print_text(fmt::format("{}: this job has finished it before, nothing was written\n", options.out));
+    return;
+  }
   double worst = 0, borrowed = 0, dropped = 0;
   std::string worst_name;
   for (const auto& [prefix, facts] : report.matrices) {
@@ -203,7 +208,7 @@ void add_quantize_command(CLI::App& app, Invocation& call) {
   const auto options = std::make_shared<QuantizeOptions>();
   CLI::App* command = add_command(app, call, "quantize", "Make an EXL3 checkpoint with a width for every matrix",
                                   "fairway quantize glm-4.7-flash -b 2.5 -o glm-2.5 --calibration book.txt");
-  command->add_option("model", options->model, "Source model directory: bf16, f16 or f32")->required();
+  command->add_option("model", options->model, "Source model directory: bf16, f16, f32 or fp8")->required();
   command->add_option("-o,--out", options->out, "Directory to make")->type_name("DIR");
   command->add_option("-b,--bits", options->bits, "Mean bits per weight of all matrices but the head")
       ->check(number_in(1, 8));

@@ -5,35 +5,9 @@
 
 #include <algorithm>
 
-#include "formats/json.h"
+#include "formats/token_file.h"
 
 namespace fairway::cli {
-namespace {
-
-std::vector<int> parse_ids(const std::string& file, const char* flag, int vocab_size) {
-  const nlohmann::json document = formats::parse_json(read_file(file, flag), file);
-  const auto bad = [&](const std::string& what) {
-    return Error(ErrorKind::kBadInput, fmt::format("{}: {}", file, what));
-  };
-  if (document.is_object() && !document.contains("ids")) throw bad("the object has no key \"ids\"");
-  const nlohmann::json& array = document.is_object() ? document["ids"] : document;
-  if (!array.is_array()) throw bad("expected an array of token ids, or an object with such an array as \"ids\"");
-  std::vector<int> ids;
-  ids.reserve(array.size());
-  for (const nlohmann::json& item : array) {
-    const bool inside = item.is_number_integer() && item >= 0 && item < vocab_size;
-    if (!inside) {
-      throw bad(fmt::format("ids[{}] is {}, expected an integer from 0 to {}", ids.size(),
-                            formats::printable(item.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)),
-                            vocab_size - 1));
-    }
-    ids.push_back(item.get<int>());
-  }
-  return ids;
-}
-
-}  // namespace
-
 void add_window_options(CLI::App& command, WindowOptions& options) {
   command.add_option("--text", options.text, "Text file; documents are separated by a line feed and a NUL")
       ->type_name("FILE");
@@ -61,14 +35,11 @@ void check_window_options(const WindowOptions& options, const char* command) {
 }
 
 std::vector<int> read_tokens(const TokenSource& source, const formats::Tokenizer& tokenizer, int vocab_size) {
-  if (!source.ids.empty()) return parse_ids(source.ids, source.ids_flag, vocab_size);
-  const std::string text = read_file(source.text, source.text_flag);
-  try {
-    return formats::encode_documents(tokenizer, text);
-  } catch (const Error& e) {
-    if (e.kind() != ErrorKind::kBadInput) throw;
-    throw Error(ErrorKind::kBadInput, fmt::format("{}: {}", source.text, e.what()));
-  }
+  const bool is_ids = !source.ids.empty();
+  const std::string& file = is_ids ? source.ids : source.text;
+  return formats::parse_token_file(is_ids ? formats::TokenFile::kIds : formats::TokenFile::kText,
+                                   read_file(file, is_ids ? source.ids_flag : source.text_flag), file, tokenizer,
+                                   vocab_size);
 }
 
 std::vector<int> token_stream(const WindowOptions& options, const engine::Engine& engine) {

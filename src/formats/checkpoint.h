@@ -9,10 +9,18 @@
 #include <vector>
 
 #include "codec/trellis.h"
+#include "formats/config.h"
 #include "formats/safetensors.h"
 #include "kernels/common/matrix.h"
 
 namespace fairway::formats {
+
+// fp8 matrices that a reader wants as floats, times their scales; no kernel runs fp8 itself.
+struct WidenedMatrices {
+  Fp8Block block;
+  bool check_only = false;  // scales are read and checked, values are not: the matrix has no data
+  std::vector<std::vector<float>> values;
+};
 
 class Checkpoint {
  public:
@@ -36,7 +44,9 @@ class Checkpoint {
   // The views point into the mapping; scale vectors and bias are converted to float and owned by this checkpoint's
   // shared storage, so they live as long as it does. `allow_padded_out` is for lm_head, whose vocabulary may be padded
   // also in plain form. If both forms are present the trellis wins. Several threads may call it at once.
-  kernels::LinearWeights linear(const std::string& prefix, int in, int out, bool allow_padded_out = false) const;
+  // An fp8 weight is Error(kUnsupported), unless there is `widened`: then the matrix is a view of floats added to it.
+  kernels::LinearWeights linear(const std::string& prefix, int in, int out, bool allow_padded_out = false,
+                                WidenedMatrices* widened = nullptr) const;
   bool has_linear(const std::string& prefix) const;
   bool has_trellis(const std::string& prefix) const;  // trellis, suh or su, svh or sv are all present
 

@@ -4,13 +4,13 @@
 
 #include <bit>
 #include <cstring>
-#include <optional>
 
 #include "codec/packing.h"
 #include "fairway/error.h"
 #include "formats/checkpoint.h"
 #include "formats/checkpoint_state.h"
-#include "formats/json.h"
+#include "formats/source_tensor.h"
+#include "formats/tensor_values.h"
 
 namespace fairway::formats {
 
@@ -32,8 +32,14 @@ std::string shape_text(const TensorView& tensor) {
 // Reads one module; kept as a class because every step needs the checkpoint and the module's key for its messages.
 class LinearReader {
  public:
-  LinearReader(const Checkpoint& checkpoint, const std::string& prefix, int in, int out, bool allow_padded_out)
-      : checkpoint_(checkpoint), prefix_(prefix), in_(in), out_(out), allow_padded_out_(allow_padded_out) {}
+  LinearReader(const Checkpoint& checkpoint, const std::string& prefix, int in, int out, bool allow_padded_out,
+               WidenedMatrices* widened)
+      : checkpoint_(checkpoint),
+        prefix_(prefix),
+        in_(in),
+        out_(out),
+        allow_padded_out_(allow_padded_out),
+        widened_(widened) {}
 
   LinearWeights read() const {
     LinearWeights linear{.in = in_, .out = out_, .matrix = {}};
@@ -42,7 +48,7 @@ class LinearReader {
     } else if (const TensorView* weight = find("weight")) {
       linear.matrix = read_dense(*weight);
     } else {
-      fail_missing();
+      fail_missing_linear(checkpoint_, prefix_);
     }
     return linear;
   }
@@ -176,61 +182,50 @@ class LinearReader {
   }
 
   DenseMatrix read_dense(const TensorView& weight) const {
-    std::optional<DenseType> type;
-    if (weight.type == TensorType::kF32) type = DenseType::kF32;
-    if (weight.type == TensorType::kF16) type = DenseType::kF16;
-    if (weight.type == TensorType::kBf16) type = DenseType::kBf16;
-    if (!type) fail(weight, fmt::format("is {}, expected F32, F16 or BF16", describe(weight)));
     const bool fits = weight.shape.size() == 2 && weight.shape[1] == in_ &&
                       (weight.shape[0] == out_ || (allow_padded_out_ && weight.shape[0] > out_));
+    DenseMatrix matrix{.data = weight.bytes.data(), .type = type_of(weight), .in = in_, .out = out_, .bias = nullptr};
     if (!fits) {
       fail(weight, fmt::format("has shape {}, expected [{}{}, {}]", shape_text(weight), out_,
                                allow_padded_out_ ? " or more" : "", in_));
     }
+    if (is_fp8(weight.type)) matrix.data = widen(weight);
     const TensorView* bias = find("bias");
     const int bias_length = bias != nullptr && bias->shape.size() == 1 && bias->shape[0] == weight.shape[0]
                                 ? static_cast<int>(std::min(weight.shape[0], kMaxPaddedOut))
                                 : out_;
-    return {.data = weight.bytes.data(), .type = *type, .in = in_, .out = out_, .bias = read_bias(bias_length)};
+    matrix.bias = read_bias(bias_length);
+    return matrix;
   }
 
-  [[noreturn]] void fail_missing() const {
-    const std::string directory = checkpoint_.directory().string();
-    // A fused layout keeps all experts in one 3-D tensor beside the place where this module was looked for.
-    constexpr std::string_view kExperts = ".mlp.experts.";
-    if (const std::size_t at = prefix_.find(kExperts); at != std::string::npos) {
-      const std::string base = prefix_.substr(0, at + kExperts.size());
-      for (const char* part :
-           {"gate_up_proj", "gate_up_proj.weight", "gate_up_proj.trellis", "down_proj", "down_proj.weight"}) {
-        if (checkpoint_.find(base + part) == nullptr) continue;
-        throw Error(
-            ErrorKind::kUnsupported,
-            fmt::format(
-                "{}: tensor \"{}{}\": fused expert tensors are not supported; split them per expert ({}N.gate_proj "
-                "and so on)",
-                directory, base, part, base));
-      }
-    }
-    if (checkpoint_.find(prefix_ + ".slice.0.trellis") != nullptr) {
+  // As the matrix will be read: an fp8 one as floats, if that is wanted.
+  DenseType type_of(const TensorView& weight) const {
+    if (weight.type == TensorType::kF32) return DenseType::kF32;
+    if (weight.type == TensorType::kF16) return DenseType::kF16;
+    if (weight.type == TensorType::kBf16) return DenseType::kBf16;
+    if (!is_fp8(weight.type)) fail(weight, fmt::format("is {}, expected F32, F16 or BF16", describe(weight)));
+    if (widened_ == nullptr) {
       throw Error(ErrorKind::kUnsupported,
-                  fmt::format("{}: tensor \"{}.slice.0.trellis\": linears cut into slices are not supported", directory,
-                              prefix_));
+                  fmt::format("{} is {}, and there are no kernels for fp8 weights; `fairway quantize` makes a model of "
+                              "them that runs",
+                              tensor_subject(checkpoint_, weight), describe(weight)));
     }
-    std::string found;
-    for (const char* part : {"trellis", "suh", "su", "svh", "sv"}) {
-      if (find(part) != nullptr) found += fmt::format("{}{}", found.empty() ? "" : ", ", part);
-    }
-    throw Error(
-        ErrorKind::kBadInput,
-        fmt::format(
-            "{}: linear \"{}\" is missing: looked for {}.weight, or {}.trellis with suh (or su) and svh (or sv){}",
-            directory, prefix_, prefix_, prefix_, found.empty() ? "" : "; found only " + found));
+    return DenseType::kF32;
+  }
+
+  const std::uint8_t* widen(const TensorView& weight) const {
+    const SourceTensor source(checkpoint_, weight.name, widened_->block);
+    if (widened_->check_only) return nullptr;
+    auto& values = widened_->values.emplace_back(static_cast<std::size_t>(in_) * static_cast<std::size_t>(out_));
+    source.read(0, values);
+    return reinterpret_cast<const std::uint8_t*>(values.data());
   }
 
   const Checkpoint& checkpoint_;
   const std::string& prefix_;
   int in_, out_;
   bool allow_padded_out_;
+  WidenedMatrices* widened_;
 };
 
 bool Checkpoint::has_trellis(const std::string& prefix) const {
@@ -242,8 +237,9 @@ bool Checkpoint::has_linear(const std::string& prefix) const {
   return has_trellis(prefix) || find(prefix + ".weight") != nullptr;
 }
 
-LinearWeights Checkpoint::linear(const std::string& prefix, int in, int out, bool allow_padded_out) const {
-  return LinearReader(*this, prefix, in, out, allow_padded_out).read();
+LinearWeights Checkpoint::linear(const std::string& prefix, int in, int out, bool allow_padded_out,
+                                 WidenedMatrices* widened) const {
+  return LinearReader(*this, prefix, in, out, allow_padded_out, widened).read();
 }
 
 }  // namespace fairway::formats

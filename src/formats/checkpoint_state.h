@@ -40,6 +40,10 @@ std::string describe(const TensorView& tensor);
 // F64, F32, F16 or BF16 elements as float, all finite; anything else is Error(kBadInput). Of any shape.
 std::vector<float> finite_floats(const Checkpoint& checkpoint, const TensorView& tensor);
 
+// Error(kUnsupported) if the linear at module key `prefix` seems to be stored in a form that is not read, otherwise
+// Error(kBadInput) with what was looked for and what of it was found.
+[[noreturn]] void fail_missing_linear(const Checkpoint& checkpoint, const std::string& prefix);
+
 // Files named *.safetensors of a directory, sorted by name; hidden ones are left out.
 std::vector<std::filesystem::path> list_safetensors(const std::filesystem::path& model_dir);
 

@@ -28,6 +28,7 @@ constexpr int kMaxLayers = 4096;
 constexpr int kMaxExperts = 65536;  // of one layer
 constexpr int kMaxExpertsInModel = 1 << 17;
 constexpr int kMaxPositions = 1 << 27;
+constexpr int kMaxBlock = 1 << 20;
 
 int to_int(const JsonField& field, int low, int high) {
   return static_cast<int>(field.integer(low, high));
@@ -86,6 +87,22 @@ void read_architecture(const JsonField& root, ModelConfig& config) {
   config.architecture_name = name;
 }
 
+// EXL3 needs nothing of it. The method fp8 only says how scales are laid out: whether fp8 tensors can be used, and
+// which ones there are, is for those to say who read them.
+void read_quantization(const JsonField& root, ModelConfig& config) {
+  const auto quantization = root.find("quantization_config");
+  const auto method = quantization ? quantization->find("quant_method") : std::nullopt;
+  if (!method || method->string() == "exl3") return;
+  if (method->string() != "fp8") {
+    method->unsupported(
+        fmt::format("\"{}\"; only \"exl3\" and \"fp8\" are supported", printable(method->string(), 60)));
+  }
+  const auto size = quantization->find("weight_block_size");
+  if (!size) return;
+  if (size->array_size() != 2) size->bad("expected two numbers, rows and columns");
+  config.fp8_block = {to_int(size->element(0), 1, kMaxBlock), to_int(size->element(1), 1, kMaxBlock)};
+}
+
 void read_common(const JsonField& root, ModelConfig& config) {
   config.vocab_size = require_int(root, "vocab_size", 1, kMaxVocab);
   config.hidden_size = require_int(root, "hidden_size", 1, kMaxDim);
@@ -97,7 +114,7 @@ void read_common(const JsonField& root, ModelConfig& config) {
   config.tie_word_embeddings = root.flag("tie_word_embeddings", false);
   config.attention_bias = root.flag("attention_bias", false);
   allow_only(root, "hidden_act", "silu");
-  if (const auto quantization = root.find("quantization_config")) allow_only(*quantization, "quant_method", "exl3");
+  read_quantization(root, config);
 }
 
 void allow_whole_rotation(const JsonField& object) {

@@ -11,6 +11,12 @@ enum class Architecture { kGlm4MoeLite, kDeepseekV3, kQwen3Moe };
 enum class AttentionKind { kMla, kGqa };
 enum class RouterKind { kSigmoid, kSoftmax };
 
+// Weights that share one scale in an fp8 matrix.
+struct Fp8Block {
+  int rows = 128, columns = 128;
+  bool operator==(const Fp8Block&) const = default;
+};
+
 // Names follow the Hugging Face keys. Every value was checked for range and consistency.
 struct ModelConfig {
   Architecture architecture;
@@ -41,6 +47,8 @@ struct ModelConfig {
 
   int bos_token_id = -1;           // -1: none
   std::vector<int> eos_token_ids;  // may be empty; union of config.json and generation_config.json
+
+  Fp8Block fp8_block;  // quantization_config.weight_block_size; of no meaning to tensors that are not fp8
 
   int shared_intermediate_size() const { return moe_intermediate_size * n_shared_experts; }
   bool operator==(const ModelConfig&) const = default;

@@ -148,8 +148,8 @@ std::vector<VectorSpec> expected_vectors(const ModelConfig& config) {
   return list;
 }
 
-kernels::LinearWeights load_linear(const Checkpoint& checkpoint, const LinearSpec& spec) {
-  const auto linear = checkpoint.linear(spec.prefix, spec.in, spec.out, spec.allow_padded_out);
+kernels::LinearWeights load_linear(const Checkpoint& checkpoint, const LinearSpec& spec, WidenedMatrices* widened) {
+  const auto linear = checkpoint.linear(spec.prefix, spec.in, spec.out, spec.allow_padded_out, widened);
   const std::string directory = checkpoint.directory().string();
   if (spec.dense_only && linear.is_trellis()) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{}: tensor \"{}.trellis\": this linear must be a plain {}.weight",

@@ -50,7 +50,8 @@ std::vector<VectorSpec> expected_vectors(const ModelConfig& config);
 void visit_linears(const ModelConfig& config, const std::function<bool(const LinearSpec&)>& visit);
 
 // checkpoint.linear() for a row of the list, with its dense_only and bias rules enforced.
-kernels::LinearWeights load_linear(const Checkpoint& checkpoint, const LinearSpec& spec);
+kernels::LinearWeights load_linear(const Checkpoint& checkpoint, const LinearSpec& spec,
+                                   WidenedMatrices* widened = nullptr);
 
 // Whether logits come from the embedding matrix: tied by the configuration, unless a trellis-coded lm_head is stored.
 bool uses_tied_head(const ModelConfig& config, const Checkpoint& checkpoint);

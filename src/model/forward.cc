@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "fairway/error.h"
 #include "kernels/dense_linear/dense_linear.h"
@@ -74,6 +75,7 @@ void Model::forward(std::span<const int> ids, KvCache& cache, const select::Poli
                     MlaPath mla) const {
   const Weights& w = *weights_;
   const formats::ModelConfig& c = w.config;
+  if (w.layers.empty()) throw std::logic_error("a source model has no layers at hand; it runs layer by layer");
   check_request(ids, cache.length_, c);
   const int m = static_cast<int>(ids.size());
   hidden.resize(static_cast<std::size_t>(m) * c.hidden_size);
@@ -81,7 +83,7 @@ void Model::forward(std::span<const int> ids, KvCache& cache, const select::Poli
   float* x = hidden.data();
   embed(ids, x);
   for (int l = 0; l < c.num_hidden_layers; ++l) {
-    forward_layer(l, layer(l), x, m, cache, policy, context, counters, mla);
+    forward_layer(l, w.layers[static_cast<std::size_t>(l)], x, m, cache, policy, context, counters, mla);
   }
   final_norm(x, m, policy, context, counters);
   cache.length_ += m;

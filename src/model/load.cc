@@ -17,13 +17,15 @@ namespace {
 using formats::Checkpoint;
 using formats::LinearSpec;
 using formats::ModelConfig;
+using formats::WidenedMatrices;
 using kernels::LinearWeights;
 
 // The tensors of one layer by their key inside it; names, sizes and checks come from the layout.
 class LayerReader {
  public:
-  LayerReader(const Checkpoint& checkpoint, const ModelConfig& config, int layer)
+  LayerReader(const Checkpoint& checkpoint, const ModelConfig& config, int layer, WidenedMatrices* widened)
       : checkpoint_(checkpoint),
+        widened_(widened),
         prefix_(formats::layer_prefix(layer)),
         linears_(formats::layer_linears(config, layer)),
         vectors_(formats::layer_vectors(config, layer)) {}
@@ -33,7 +35,7 @@ class LayerReader {
     // Asked for mostly in the order of the list, which matters with hundreds of experts.
     for (std::size_t tried = 0; tried < linears_.size(); ++tried) {
       const LinearSpec& spec = linears_[next_++ % linears_.size()];
-      if (spec.prefix == name) return formats::load_linear(checkpoint_, spec);
+      if (spec.prefix == name) return formats::load_linear(checkpoint_, spec, widened_);
     }
     throw std::logic_error(name + " is not in the model's layout");
   }
@@ -59,6 +61,7 @@ class LayerReader {
 
  private:
   const Checkpoint& checkpoint_;
+  WidenedMatrices* widened_;  // null: fp8 is an error
   std::string prefix_;
   std::vector<LinearSpec> linears_;
   std::vector<formats::VectorSpec> vectors_;
@@ -109,8 +112,8 @@ moe::MoeLayerWeights load_moe(LayerReader& layer, const ModelConfig& c) {
   return w;
 }
 
-LayerWeights load_layer(const Checkpoint& checkpoint, const ModelConfig& config, int index) {
-  LayerReader reader(checkpoint, config, index);
+LayerWeights load_layer(const Checkpoint& checkpoint, const ModelConfig& config, int index, WidenedMatrices* widened) {
+  LayerReader reader(checkpoint, config, index, widened);
   LayerWeights layer;
   layer.attention_input_norm = reader.vector("input_layernorm.weight");
   layer.mlp_input_norm = reader.vector("post_attention_layernorm.weight");
@@ -130,14 +133,14 @@ LayerWeights load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
 
 // The embedding first, the head last; the layers between them are left to load_layer.
 void load_vocabulary(const Checkpoint& checkpoint, const ModelConfig& c, kernels::DenseMatrix& embedding,
-                     LinearWeights& head) {
+                     LinearWeights& head, WidenedMatrices* widened) {
   LinearSpec spec{.prefix = "model.embed_tokens",
                   .in = c.hidden_size,
                   .out = c.vocab_size,
                   .role = formats::LinearRole::kEmbedding,
                   .allow_padded_out = true,
                   .dense_only = true};
-  const LinearWeights table = formats::load_linear(checkpoint, spec);
+  const LinearWeights table = formats::load_linear(checkpoint, spec, widened);
   embedding = table.dense();
   if (formats::uses_tied_head(c, checkpoint)) {
     head = table;
@@ -146,7 +149,7 @@ void load_vocabulary(const Checkpoint& checkpoint, const ModelConfig& c, kernels
   spec.prefix = "lm_head";
   spec.role = formats::LinearRole::kHead;
   spec.dense_only = false;
-  head = formats::load_linear(checkpoint, spec);
+  head = formats::load_linear(checkpoint, spec, widened);
 }
 
 }  // namespace
@@ -163,9 +166,6 @@ const Checkpoint& Model::checkpoint() const {
   return weights_->checkpoint;
 }
 
-const LayerWeights& Model::layer(int index) const {
-  return weights_->layers.at(static_cast<std::size_t>(index));
-}
 const LinearWeights& Model::head() const {
   return weights_->head;
 }
@@ -184,20 +184,42 @@ const moe::MoeLayerWeights& Model::moe_layer(int index) const {
 }
 
 Model Model::load(const std::filesystem::path& model_dir, const std::function<void(int, int)>& progress) {
+  return open(model_dir, /*as_source=*/false, progress);
+}
+
+Model Model::load_source(const std::filesystem::path& model_dir, const std::function<void(int, int)>& progress) {
+  return open(model_dir, /*as_source=*/true, progress);
+}
+
+Model Model::open(const std::filesystem::path& model_dir, bool as_source,
+                  const std::function<void(int, int)>& progress) {
   ModelConfig config = formats::load_model_config(model_dir);
   Checkpoint checkpoint = Checkpoint::open(model_dir);
 
   Model model;
-  model.weights_.reset(new Weights{std::move(config), std::move(checkpoint), {}, {}, {}, {}});
+  model.weights_.reset(new Weights{std::move(config), std::move(checkpoint), {}, {}, {}, {}, {}});
   Weights& w = *model.weights_;
-  load_vocabulary(w.checkpoint, w.config, w.embedding, w.head);
+  w.widened.block = w.config.fp8_block;
+  load_vocabulary(w.checkpoint, w.config, w.embedding, w.head, as_source ? &w.widened : nullptr);
   w.final_norm = w.checkpoint.read_vector("model.norm.weight", w.config.hidden_size);
-  w.layers.reserve(w.config.num_hidden_layers);
+  if (!as_source) w.layers.reserve(static_cast<std::size_t>(w.config.num_hidden_layers));
+  WidenedMatrices checked{.block = w.config.fp8_block, .check_only = true, .values = {}};
   for (int i = 0; i < w.config.num_hidden_layers; ++i) {
-    w.layers.push_back(load_layer(w.checkpoint, w.config, i));
+    LayerWeights layer = load_layer(w.checkpoint, w.config, i, as_source ? &checked : nullptr);
+    if (!as_source) w.layers.push_back(std::move(layer));
     if (progress) progress(i + 1, w.config.num_hidden_layers);
   }
   return model;
+}
+
+SourceLayer Model::read_layer(int index) const {
+  const Weights& w = *weights_;
+  if (index < 0 || index >= w.config.num_hidden_layers) {
+    throw std::logic_error(fmt::format("no layer {} of {}", index, w.config.num_hidden_layers));
+  }
+  SourceLayer layer{.weights = {}, .widened = {.block = w.config.fp8_block, .check_only = false, .values = {}}};
+  layer.weights = load_layer(w.checkpoint, w.config, index, &layer.widened);
+  return layer;
 }
 
 }  // namespace fairway::model

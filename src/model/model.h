@@ -47,12 +47,19 @@ class KvCache {
 enum class MlaPath { kAuto, kAbsorbed, kExpanded };
 
 struct LayerWeights;
+struct SourceLayer;
 
 class Model {
  public:
   // Reads config.json and all tensors (mapped, not copied). progress(done, total) is called per layer if given.
   // Tensors that the architecture does not name (multi-token-prediction layers, say) are left alone.
+  // fp8 weights are Error(kUnsupported), since no kernel runs them.
   static Model load(const std::filesystem::path& model_dir, const std::function<void(int, int)>& progress = {});
+
+  // A model to be quantized, whose matrices may be fp8 too. The tensors of every layer are checked but not kept, so it
+  // runs by read_layer() and the steps below, one layer in memory at a time, and not by forward(). An fp8 embedding or
+  // head, which is rare, is held as floats.
+  static Model load_source(const std::filesystem::path& model_dir, const std::function<void(int, int)>& progress = {});
 
   const formats::ModelConfig& config() const;
   const formats::Checkpoint& checkpoint() const;
@@ -71,7 +78,8 @@ class Model {
                      MlaPath mla = MlaPath::kAuto) const;
   void final_norm(float* x, int m, const select::Policy& policy, kernels::KernelContext& context,
                   moe::Counters& counters) const;
-  const LayerWeights& layer(int index) const;  // model/weights.h
+  // The layer's weights, read from the checkpoint anew: fp8 matrices as floats, all others mapped (model/weights.h).
+  SourceLayer read_layer(int index) const;
   const kernels::LinearWeights& head() const;
 
   // hidden rows [m, hidden] -> logits [m, vocab_size]. Padded vocabulary entries are never returned.
@@ -93,6 +101,8 @@ class Model {
  private:
   Model();
   struct Weights;
+  static Model open(const std::filesystem::path& model_dir, bool as_source,
+                    const std::function<void(int, int)>& progress);
   std::unique_ptr<Weights> weights_;
 };
 

@@ -33,13 +33,20 @@ struct LayerWeights {
   moe::MoeLayerWeights mlp;
 };
 
+// A layer that somebody reads for himself, with what its fp8 matrices became.
+struct SourceLayer {
+  LayerWeights weights;  // may point into `widened`
+  formats::WidenedMatrices widened;
+};
+
 struct Model::Weights {
   formats::ModelConfig config;
   formats::Checkpoint checkpoint;
-  kernels::DenseMatrix embedding;  // [vocab, hidden]
-  std::vector<LayerWeights> layers;
-  std::vector<float> final_norm;  // [hidden]
+  kernels::DenseMatrix embedding;    // [vocab, hidden]
+  std::vector<LayerWeights> layers;  // empty in a source model
+  std::vector<float> final_norm;     // [hidden]
   kernels::LinearWeights head;
+  formats::WidenedMatrices widened;  // embedding and head, if they are fp8
 };
 
 // Elements of one position in one layer's cache.

@@ -7,7 +7,6 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <optional>
 #include <system_error>
 
 #include "codec/half.h"
@@ -17,6 +16,7 @@
 #include "formats/json_text.h"
 #include "formats/mapped_file.h"
 #include "formats/shard_writer.h"
+#include "formats/source_tensor.h"
 #include "quantize/assembly_plan.h"
 #include "quantize/destination.h"
 #include "quantize/manifest.h"
@@ -56,7 +56,7 @@ void throw_if(const std::atomic<bool>* cancel) {
 // Streams one source tensor in the type and with the rows that the plan gives it.
 class SourceCopy {
  public:
-  SourceCopy(const formats::Checkpoint& source, const AssemblyItem& item, Fp8Block block)
+  SourceCopy(const formats::Checkpoint& source, const AssemblyItem& item, formats::Fp8Block block)
       : source_(source), spec_(item.tensors.front()), tensor_(source, item.origin, block) {}
 
   void write(formats::ShardWriter& writer, const std::atomic<bool>* cancel) const {
@@ -87,7 +87,7 @@ class SourceCopy {
 
   const formats::Checkpoint& source_;
   const TensorSpec& spec_;
-  SourceTensor tensor_;
+  formats::SourceTensor tensor_;
 };
 
 void write_matrix(const QuantizedLinear& linear, formats::ShardWriter& writer) {
@@ -145,29 +145,6 @@ ordered_json about_job(const CheckpointFacts& facts, const PartStore& parts, con
           {"left_out_bytes", plan.left_out_bytes}};
 }
 
-// The report of a directory that this job completed before, if `out` is one.
-std::optional<AssemblyReport> find_complete(const fs::path& out, const std::string& job) {
-  std::optional<Manifest> manifest;
-  try {
-    manifest = read_manifest(out);
-  } catch (const Error&) {
-    return std::nullopt;  // then it is someone else's directory, which the caller refuses by name
-  }
-  if (!manifest || manifest->job != job) return std::nullopt;
-  AssemblyReport report;
-  report.out = out;
-  report.was_complete = true;
-  std::error_code error;
-  report.bytes = static_cast<std::int64_t>(fs::file_size(out / kManifestName, error));
-  report.files = 1;
-  for (const auto& [name, digest] : manifest->files) {
-    if (fs::file_size(out / name, error) != static_cast<std::uintmax_t>(digest.bytes) || error) return std::nullopt;
-    report.bytes += digest.bytes;
-    ++report.files;
-  }
-  return report;
-}
-
 AssemblyReport report_of(const fs::path& folder, const fs::path& out, AssemblyPlan plan) {
   AssemblyReport report;
   report.out = out;
@@ -181,8 +158,9 @@ AssemblyReport report_of(const fs::path& folder, const fs::path& out, AssemblyPl
   return report;
 }
 
-void write_weights(const formats::Checkpoint& source, Fp8Block block, const PartStore& parts, const AssemblyPlan& plan,
-                   const fs::path& folder, const ProgressCall& progress, const std::atomic<bool>* cancel) {
+void write_weights(const formats::Checkpoint& source, formats::Fp8Block block, const PartStore& parts,
+                   const AssemblyPlan& plan, const fs::path& folder, const ProgressCall& progress,
+                   const std::atomic<bool>* cancel) {
   formats::ShardWriter writer(folder, plan.tensors());
   for (const AssemblyItem& item : plan.items) {
     throw_if(cancel);
@@ -205,6 +183,29 @@ void check_loads(const fs::path& folder) {
 
 }  // namespace
 
+std::optional<AssemblyReport> find_complete(const fs::path& out, const std::string& job) {
+  std::optional<Manifest> manifest;
+  try {
+    manifest = read_manifest(out);
+  } catch (const Error&) {
+    return std::nullopt;  // then it is someone else's directory, which the caller refuses by name
+  }
+  if (!manifest || manifest->job != job) return std::nullopt;
+  AssemblyReport report;
+  report.out = out;
+  report.was_complete = true;
+  std::error_code error;
+  report.bytes = static_cast<std::int64_t>(fs::file_size(out / kManifestName, error));
+  report.files = 1;
+  for (const auto& [name, digest] : manifest->files) {
+    if (fs::file_size(out / name, error) != static_cast<std::uintmax_t>(digest.bytes) || error) return std::nullopt;
+    report.bytes += digest.bytes;
+    ++report.files;
+  }
+  Destination::remove_leftovers(out);
+  return report;
+}
+
 AssemblyReport assemble(const fs::path& source, const PartStore& parts, const std::vector<std::string>& prefixes,
                         const CheckpointFacts& facts, const fs::path& out, bool force, const ProgressCall& progress,
                         const std::atomic<bool>* cancel) {
@@ -224,7 +225,7 @@ AssemblyReport assemble(const fs::path& source, const PartStore& parts, const st
   Destination destination(out);
   destination.require_space(plan.bytes + overhead_bytes(tensors, storage_text, source));
   const fs::path folder = destination.folder();
-  write_weights(checkpoint, config.fp8_block, parts, plan, folder, progress, cancel);
+  write_weights(checkpoint, config.model.fp8_block, parts, plan, folder, progress, cancel);
   formats::write_file_durably(folder / "config.json", config_text(config, quantization));
   formats::write_file_durably(folder / "quantization_config.json", storage_text);
   for (const fs::path& path : side_files(source)) copy_side_file(path, folder);

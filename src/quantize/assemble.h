@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,10 @@ struct AssemblyReport {
   std::int64_t left_out_bytes = 0;
   bool was_complete = false;  // OUT was there already, made by this very job; nothing was written
 };
+
+// The report of `out` if `job` (PartStore::job) has finished it before; what the job left beside it, if it was killed
+// after that, is removed.
+std::optional<AssemblyReport> find_complete(const std::filesystem::path& out, const std::string& job);
 
 // Writes `out`: the matrices `prefixes` from `parts`, everything else that the architecture names from `source`
 // (assembly_plan.h has the types), config.json, quantization_config.json, the tokenizer's and other small files, and

@@ -9,7 +9,6 @@
 #include "formats/config.h"
 #include "formats/safetensors_writer.h"
 #include "quantize/part_store.h"
-#include "quantize/source_tensor.h"
 
 namespace fairway::quantize {
 

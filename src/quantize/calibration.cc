@@ -54,12 +54,12 @@ const float* CalibrationState::window_state(int window) const {
   return state_.data() + static_cast<std::int64_t>(window) * options_.window * model_.config().hidden_size;
 }
 
-void CalibrationState::advance(std::vector<InputSite>* sites, const std::function<void(double)>& progress) {
+void CalibrationState::advance(const model::LayerWeights& layer, std::vector<InputSite>* sites,
+                               const std::function<void(double)>& progress) {
   moe::Counters counters;
   std::vector<InputSite> none;
   SiteCollector collector(sites == nullptr ? none : *sites, context_);
   if (sites != nullptr) collector.attach(counters);
-  const model::LayerWeights& layer = model_.layer(next_layer_);
   for (int w = 0; w < windows(); ++w) {
     if (options_.cancel != nullptr && options_.cancel->load(std::memory_order_relaxed)) {
       throw Error(ErrorKind::kCancelled, "calibration was cancelled");

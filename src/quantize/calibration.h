@@ -34,9 +34,10 @@ class CalibrationState {
   std::span<const int> window_ids(int window) const;
   const float* window_state(int window) const;  // inputs of next_layer()
 
-  // Runs next_layer() over all windows. With sites (layer_sites of that layer) their moments are collected.
-  // progress(share of the layer).
-  void advance(std::vector<InputSite>* sites, const std::function<void(double)>& progress = {});
+  // Runs next_layer(), whose weights these are, over all windows. With sites (layer_sites of these weights) their
+  // moments are collected. progress(share of the layer).
+  void advance(const model::LayerWeights& layer, std::vector<InputSite>* sites,
+               const std::function<void(double)>& progress = {});
 
   // After the last layer: the moments of the head's input.
   void collect_head(InputSite& site);

@@ -10,7 +10,6 @@
 #include "codec/packing.h"
 #include "fairway/error.h"
 #include "formats/json.h"
-#include "formats/json_field.h"
 #include "formats/json_text.h"
 #include "formats/mapped_file.h"
 
@@ -21,22 +20,6 @@ using nlohmann::ordered_json;
 
 constexpr const char* kKey = "quantization_config";
 constexpr std::size_t kMaxConfigBytes = 16u << 20;
-constexpr int kMaxBlock = 1 << 20;
-
-Fp8Block read_fp8(const formats::JsonField& quantization) {
-  const std::string method = quantization.at("quant_method").string();
-  if (method != "fp8") {
-    quantization.unsupported(
-        fmt::format("quant_method is \"{}\"; a model to be quantized is plain or fp8", formats::printable(method, 60)));
-  }
-  Fp8Block block;
-  if (const auto size = quantization.find("weight_block_size")) {
-    if (size->array_size() != 2) size->bad("expected two numbers, rows and columns");
-    block.rows = static_cast<int>(size->element(0).integer(1, kMaxBlock));
-    block.columns = static_cast<int>(size->element(1).integer(1, kMaxBlock));
-  }
-  return block;
-}
 
 // Dense layers before the first that routes, if all layers behind it route too.
 std::optional<int> leading_dense_layers(const formats::ModelConfig& model) {
@@ -74,15 +57,16 @@ void name_as_deepseek(const formats::ModelConfig& model, ordered_json& config) {
 SourceConfig read_source_config(const std::filesystem::path& model_dir) {
   const std::filesystem::path path = model_dir / "config.json";
   const std::string text = formats::read_text_file(path, kMaxConfigBytes);
-  const nlohmann::json checked = formats::parse_json(text, path.string());
-  const formats::JsonField root(checked, path.string());
   SourceConfig source;
-  if (const auto quantization = root.find(kKey)) source.fp8_block = read_fp8(*quantization);
+  source.model = formats::parse_model_config(text, path.string());
   source.document = ordered_json::parse(text);  // checked above; this parse keeps the order of keys
-  if (!source.document.is_object()) root.bad("not a JSON object");
-  ordered_json plain = source.document;
-  plain.erase(kKey);
-  source.model = formats::parse_model_config(plain.dump(), path.string());
+  const auto quantization = source.document.find(kKey);
+  if (quantization != source.document.end() && quantization->contains("quant_method") &&
+      quantization->at("quant_method") == "exl3") {
+    throw Error(
+        ErrorKind::kUnsupported,
+        fmt::format("{}: {}.quant_method is \"exl3\"; a model to be quantized is plain or fp8", path.string(), kKey));
+  }
   return source;
 }
 

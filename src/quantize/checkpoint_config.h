@@ -7,7 +7,6 @@
 
 #include "codec/trellis.h"
 #include "formats/config.h"
-#include "quantize/source_tensor.h"
 
 namespace fairway::quantize {
 
@@ -26,11 +25,10 @@ struct CheckpointFacts {
 struct SourceConfig {
   nlohmann::ordered_json document = nlohmann::ordered_json::object();  // as in the file, keys in its order
   formats::ModelConfig model;
-  Fp8Block fp8_block;
 };
 
-// DIR/config.json of an unquantized or fp8 model. Error(kUnsupported) for any other quant_method and for what
-// load_model_config refuses.
+// DIR/config.json of an unquantized or fp8 model. Error(kUnsupported) for one that is EXL3 already and for what
+// parse_model_config refuses.
 SourceConfig read_source_config(const std::filesystem::path& model_dir);
 
 // The object of config.json and, with tensor_storage behind it, of quantization_config.json.

@@ -98,9 +98,10 @@ void code_model(const model::Model& model, const std::string& model_dir, std::ve
     if (sink.progress) sink.progress(done / (layers + 1), what);
   };
   for (int l = 0; l < layers; ++l) {
-    std::vector<InputSite> sites = layer_sites(model.config(), model.layer(l), l);
+    const model::SourceLayer layer = model.read_layer(l);
+    std::vector<InputSite> sites = layer_sites(model.config(), layer.weights, l);
     const bool done = all_done(sites, sink);
-    state.advance(done ? nullptr : &sites, [&](double share) {
+    state.advance(layer.weights, done ? nullptr : &sites, [&](double share) {
       report(l + kCalibrationShare * share, fmt::format("layer {}/{}: calibration", l + 1, layers));
     });
     if (done) continue;

@@ -12,6 +12,7 @@
 #include "fairway/error.h"
 #include "formats/durable_file.h"
 #include "formats/json.h"
+#include "formats/mapped_file.h"
 
 namespace fairway::quantize {
 namespace {
@@ -35,6 +36,10 @@ bool contains(const fs::path& folder, const fs::path& path) {
 
 bool is_occupied(const fs::path& out) {
   return fs::exists(fs::symlink_status(out)) && !(fs::is_directory(out) && fs::is_empty(out));
+}
+
+fs::path staging_of(const fs::path& resolved_out) {
+  return resolved_out.string() + ".assembling";
 }
 
 void check_writable(const fs::path& out) {
@@ -87,7 +92,7 @@ void check_destination(const fs::path& source, const fs::path& work, const fs::p
   });
 }
 
-Destination::Destination(const fs::path& out) : out_(resolved(out)), staging_(out_.string() + ".assembling") {
+Destination::Destination(const fs::path& out) : out_(resolved(out)), staging_(staging_of(out_)) {
   with_resource_errors([&] {
     fs::create_directories(staging_);
     lock_ = std::make_unique<FolderLock>(staging_);
@@ -113,6 +118,10 @@ Destination::~Destination() {
   } catch (const std::exception&) {
     // Left for the next run, which begins by removing it; a destructor has nobody to tell.
   }
+}
+
+void Destination::remove_leftovers(const fs::path& out) {
+  if (formats::is_present(staging_of(resolved(out)))) Destination{out};
 }
 
 void Destination::clean() {

@@ -27,6 +27,9 @@ class Destination {
   std::filesystem::path folder() const { return staging_ / "model"; }  // to write into
   void require_space(std::int64_t bytes) const;  // Error(kResource) naming folder, bytes needed and free
 
+  // Beside a finished `out`: what a run left that was killed between its rename and its end.
+  static void remove_leftovers(const std::filesystem::path& out);
+
   // One rename. With `force` an existing model is moved away first, and removed afterwards.
   void publish(bool force);
 

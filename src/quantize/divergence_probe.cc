@@ -1,4 +1,4 @@
-// The model as it is runs once; a change of one layer reruns only what follows it.
+// The model as it is runs once; changes of one layer rerun only what follows it, together.
 #include "quantize/divergence_probe.h"
 
 #include <algorithm>
@@ -22,32 +22,39 @@ DivergenceProbe::DivergenceProbe(const model::Model& model, const CalibrationSta
       context_(context),
       cache_(model.config()) {
   start_layer(state);
-  for (const std::vector<float>& inputs : inputs_) reference_.push_back(run(inputs, layer_, nullptr));
+  reference_ = inputs_;
+  for (int l = 0; l < model.config().num_hidden_layers; ++l) run(l, model.read_layer(l).weights, reference_);
+  finish(reference_);
 }
 
 void DivergenceProbe::start_layer(const CalibrationState& state) {
   layer_ = state.next_layer();
   inputs_.clear();
+  changed_.clear();
   for (int w = 0; w < windows_; ++w) {
     const float* x = state.window_state(w);
     inputs_.emplace_back(x, x + static_cast<std::int64_t>(state.window_ids(w).size()) * model_.config().hidden_size);
   }
 }
 
-std::vector<float> DivergenceProbe::run(std::vector<float> x, int first_layer, const model::LayerWeights* first) {
-  moe::Counters counters;
-  const int hidden = model_.config().hidden_size, m = static_cast<int>(x.size()) / hidden;
-  for (int l = first_layer; l < model_.config().num_hidden_layers; ++l) {
-    const bool changed = l == first_layer && first != nullptr;
-    model_.forward_layer(l, changed ? *first : model_.layer(l), x.data(), m, cache_, policy_, context_, counters);
+void DivergenceProbe::run(int layer, const model::LayerWeights& weights, Windows& states) {
+  for (std::vector<float>& x : states) {
+    const int m = static_cast<int>(x.size()) / model_.config().hidden_size;
+    model_.forward_layer(layer, weights, x.data(), m, cache_, policy_, context_, counters_);
   }
-  int kept = 0;
-  for (int row = 0; row < m; row += stride_, ++kept) {
-    std::copy_n(x.begin() + std::int64_t{row} * hidden, hidden, x.begin() + std::int64_t{kept} * hidden);
+}
+
+void DivergenceProbe::finish(Windows& states) {
+  const int hidden = model_.config().hidden_size;
+  for (std::vector<float>& x : states) {
+    const int m = static_cast<int>(x.size()) / hidden;
+    int kept = 0;
+    for (int row = 0; row < m; row += stride_, ++kept) {
+      std::copy_n(x.begin() + std::int64_t{row} * hidden, hidden, x.begin() + std::int64_t{kept} * hidden);
+    }
+    x.resize(static_cast<std::size_t>(kept) * static_cast<std::size_t>(hidden));
+    model_.final_norm(x.data(), kept, policy_, context_, counters_);
   }
-  x.resize(static_cast<std::size_t>(kept) * static_cast<std::size_t>(hidden));
-  model_.final_norm(x.data(), kept, policy_, context_, counters);
-  return x;
 }
 
 double DivergenceProbe::divergence(const std::vector<float>& hidden, const kernels::LinearWeights& head,
@@ -75,21 +82,36 @@ double DivergenceProbe::divergence(const std::vector<float>& hidden, const kerne
   return total;
 }
 
-double DivergenceProbe::with_layer(const model::LayerWeights& changed) {
+double DivergenceProbe::mean_divergence(const Windows& hidden, const kernels::LinearWeights& head) {
   double total = 0;
   std::int64_t rows = 0;
-  for (int w = 0; w < windows_; ++w) {
-    const std::size_t i = static_cast<std::size_t>(w);
-    total += divergence(run(inputs_[i], layer_, &changed), model_.head(), reference_[i], rows);
-  }
+  for (std::size_t w = 0; w < hidden.size(); ++w) total += divergence(hidden[w], head, reference_[w], rows);
   return total / static_cast<double>(rows);
 }
 
+void DivergenceProbe::change(const model::LayerWeights& changed) {
+  run(layer_, changed, changed_.emplace_back(inputs_));
+}
+
+std::vector<double> DivergenceProbe::divergences(const std::function<void(double)>& progress) {
+  const int layers = model_.config().num_hidden_layers;
+  for (int l = layer_ + 1; l < layers; ++l) {
+    if (progress) progress(static_cast<double>(l - layer_ - 1) / (layers - layer_));
+    const model::SourceLayer layer = model_.read_layer(l);
+    for (Windows& states : changed_) run(l, layer.weights, states);
+  }
+  std::vector<double> results;
+  for (Windows& states : changed_) {
+    if (progress) progress(static_cast<double>(layers - layer_ - 1) / (layers - layer_));
+    finish(states);
+    results.push_back(mean_divergence(states, model_.head()));
+  }
+  changed_.clear();
+  return results;
+}
+
 double DivergenceProbe::with_head(const kernels::LinearWeights& changed) {
-  double total = 0;
-  std::int64_t rows = 0;
-  for (const std::vector<float>& reference : reference_) total += divergence(reference, changed, reference, rows);
-  return total / static_cast<double>(rows);
+  return mean_divergence(reference_, changed);
 }
 
 }  // namespace fairway::quantize

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "model/model.h"
@@ -17,24 +18,36 @@ class DivergenceProbe {
   DivergenceProbe(const model::Model& model, const CalibrationState& state, int windows, int stride,
                   const select::Policy& policy, kernels::KernelContext& context);
 
-  // From now on, with_layer() changes state.next_layer(). What is needed of the state is copied.
+  // From now on, change() is about state.next_layer(). What is needed of the state is copied.
   void start_layer(const CalibrationState& state);
-  double with_layer(const model::LayerWeights& changed);  // all later layers as they are
+  // Runs the layer with these weights. Its outputs, not the weights, are kept.
+  void change(const model::LayerWeights& changed);
+  // The divergence after every change() since start_layer(), with all later layers as they are. Each of these is read
+  // once for all changes, so that not more than one of them is in memory. progress(share).
+  std::vector<double> divergences(const std::function<void(double)>& progress = {});
+
   double with_head(const kernels::LinearWeights& changed);
 
  private:
-  // Final hidden states of the compared rows of a window, from its hidden states before a layer.
-  std::vector<float> run(std::vector<float> x, int first_layer, const model::LayerWeights* first);
+  using Windows = std::vector<std::vector<float>>;  // hidden states by window
+
+  void run(int layer, const model::LayerWeights& weights, Windows& states);
+  // Final hidden states of the compared rows, from those after the last layer.
+  void finish(Windows& states);
+  double mean_divergence(const Windows& hidden, const kernels::LinearWeights& head);
   double divergence(const std::vector<float>& hidden, const kernels::LinearWeights& head,
                     const std::vector<float>& reference, std::int64_t& rows);
+
   const model::Model& model_;
   int windows_, stride_;
   const select::Policy& policy_;
   kernels::KernelContext& context_;
   model::KvCache cache_;
+  moe::Counters counters_;
   int layer_ = 0;
-  std::vector<std::vector<float>> inputs_;     // of layer_, by window
-  std::vector<std::vector<float>> reference_;  // final hidden states of the compared tokens, by window
+  Windows inputs_;                // of layer_
+  std::vector<Windows> changed_;  // outputs of layer_, by change
+  Windows reference_;             // final hidden states of the compared tokens
 };
 
 }  // namespace fairway::quantize

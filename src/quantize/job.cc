@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "codec/packing.h"
 #include "fairway/error.h"
@@ -78,6 +80,18 @@ CheckpointFacts facts_of(const JobOptions& options, const BitPlan& plan, const P
   return facts;
 }
 
+// A run that was killed after its last rename has left a finished directory, and parts that nobody needs any more.
+std::optional<JobReport> finish_complete(const JobOptions& options, const ordered_json& fingerprint) {
+  if (options.force) return std::nullopt;
+  std::optional<AssemblyReport> complete = find_complete(options.out, PartStore::job_of(fingerprint));
+  if (!complete) return std::nullopt;
+  const std::filesystem::path work = work_folder(options.out);
+  if (std::filesystem::exists(work)) PartStore(work, fingerprint, /*force=*/false).remove_all();
+  JobReport report;
+  report.assembly = *std::move(complete);
+  return report;
+}
+
 }  // namespace
 
 void check_source(const model::Model& model, const std::filesystem::path& model_dir) {
@@ -87,6 +101,7 @@ void check_source(const model::Model& model, const std::filesystem::path& model_
                 fmt::format("{}: \"{}\" is trellis-coded already; quantize the plain checkpoint it was made from",
                             model_dir.string(), prefix));
   }
+  read_source_config(model_dir);  // asked for again by the assembly, when it would be too late to complain
 }
 
 std::vector<std::string> coded_prefixes(const model::Model& model) {
@@ -120,8 +135,10 @@ JobReport run_job(const model::Model& model, const JobOptions& options, const Bi
                   const std::function<void(double, const std::string&)>& progress) {
   constexpr double kCodingShare = 0.97;
   const std::filesystem::path work = work_folder(options.out);
+  const ordered_json identity = fingerprint(model, options, plan);
+  if (std::optional<JobReport> complete = finish_complete(options, identity)) return *std::move(complete);
   check_destination(options.model, work, options.out, options.force);
-  PartStore parts(work, fingerprint(model, options, plan), options.force);
+  PartStore parts(work, identity, options.force);
   JobReport report;
   report.resumed = parts.size();
   report.discarded = parts.discarded();

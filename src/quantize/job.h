@@ -25,7 +25,7 @@ struct JobOptions {
   bool force = false;             // discard an unfinished job with other options; replace `out`
 };
 
-// Error(kUnsupported) naming the first matrix that is trellis-coded already.
+// Error(kUnsupported) naming the first matrix that is trellis-coded already; errors of read_source_config.
 void check_source(const model::Model& model, const std::filesystem::path& model_dir);
 
 // All matrices that are coded, in file order.
@@ -37,8 +37,9 @@ std::int64_t fixed_bytes(const model::Model& model);
 // The folder of an unfinished job: OUT.partial beside OUT.
 std::filesystem::path work_folder(const std::filesystem::path& out);
 
-// Codes what is not coded yet and assembles the directory. `reports` gets each matrix's report, by prefix, also of
-// matrices that an earlier run coded. progress(share, what).
+// Codes what is not coded yet and assembles the directory. The report has each matrix, also those that an earlier run
+// coded, unless that run has finished `out` already: then nothing is left to do but to remove its parts.
+// progress(share, what).
 struct JobReport {
   AssemblyReport assembly;
   std::vector<std::pair<std::string, nlohmann::ordered_json>> matrices;  // facts by module key, in file order

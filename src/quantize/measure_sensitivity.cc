@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <utility>
 
 #include "codec/packing.h"
@@ -81,7 +82,7 @@ class SiteMeasurement {
     return parts;
   }
 
-  // cost: what a unit of predicted error of a part costs in divergence.
+  // cost: what a unit of predicted error of a part costs in divergence. Needs no weights any more.
   void append(const std::map<PartKey, double>& cost, ModelSensitivity& result) {
     for (const InputSite& site : sites_) {
       for (const SiteMatrix& matrix : site.matrices) {
@@ -91,7 +92,7 @@ class SiteMeasurement {
         linear.role = matrix.spec.role;
         linear.layer = matrix.spec.layer;
         linear.expert = matrix.spec.expert;
-        const std::int64_t in = codec::padded(matrix.weights->in), out = codec::padded(matrix.weights->out);
+        const std::int64_t in = codec::padded(matrix.spec.in), out = codec::padded(matrix.spec.out);
         linear.weights = in * out;
         linear.side_bytes = 2 * (in + out) + 4 + (matrix.spec.bias ? 2 * out : 0);
         const double unit = units_.at(matrix.spec.prefix) * cost.at(key);
@@ -128,6 +129,52 @@ class SiteMeasurement {
   std::map<std::string, double> units_;  // by module key
 };
 
+using Report = std::function<void(double, const std::string&)>;  // share of the layer, what
+
+// One layer from its inputs to its costs. Its weights are let go before those of later layers are read.
+void measure_layer(const model::Model& model, const std::string& model_dir, const SensitivityOptions& options,
+                   CalibrationState& state, DivergenceProbe& probe, kernels::KernelContext& context,
+                   const Report& report, ModelSensitivity& result) {
+  constexpr double kInputs = 0.4, kParts = 0.1;  // of the time; the rest is later layers
+  auto layer = std::make_unique<const model::SourceLayer>(model.read_layer(state.next_layer()));
+  std::vector<InputSite> sites = layer_sites(model.config(), layer->weights, state.next_layer());
+  probe.start_layer(state);
+  state.advance(layer->weights, &sites, [&](double share) { report(kInputs * share, "inputs"); });
+  SiteMeasurement measurement(sites, static_cast<double>(state.tokens()), model_dir, options, context);
+  const std::vector<PartKey> parts = measurement.parts();
+  std::vector<double> predicted;
+  for (const PartKey& key : parts) {
+    report(kInputs + kParts * static_cast<double>(predicted.size()) / static_cast<double>(parts.size()),
+           fmt::format("{} {}", formats::linear_role_name(key.first), part_name(key.second)));
+    ChangedLayer changed(layer->weights);
+    predicted.push_back(measurement.add_noise(
+        key, [&](const SiteMatrix& matrix, const std::vector<float>& values) { changed.replace(matrix, values); }));
+    probe.change(changed.weights());
+  }
+  layer.reset();
+  const std::vector<double> divergences = probe.divergences(
+      [&](double share) { report(kInputs + kParts + (1 - kInputs - kParts) * share, "what follows it"); });
+  std::map<PartKey, double> cost;
+  for (std::size_t i = 0; i < parts.size(); ++i) cost[parts[i]] = divergences[i] / predicted[i];
+  measurement.append(cost, result);
+}
+
+void measure_head(const model::Model& model, const std::string& model_dir, const SensitivityOptions& options,
+                  CalibrationState& state, DivergenceProbe& probe, kernels::KernelContext& context,
+                  ModelSensitivity& result) {
+  std::vector<InputSite> head = head_sites(model);
+  if (head.empty()) return;
+  state.collect_head(head.front());
+  SiteMeasurement measurement(head, static_cast<double>(state.tokens()), model_dir, options, context);
+  const PartKey key(formats::LinearRole::kHead, Part::kHead);
+  std::vector<float> storage;
+  kernels::LinearWeights noisy;
+  const double predicted = measurement.add_noise(key, [&](const SiteMatrix& matrix, const std::vector<float>& values) {
+    noisy = replaced(matrix, values, storage);
+  });
+  measurement.append({{key, probe.with_head(noisy) / predicted}}, result);
+}
+
 }  // namespace
 
 ModelSensitivity measure_sensitivity(const model::Model& model, const std::string& model_dir, std::vector<int> ids,
@@ -136,46 +183,25 @@ ModelSensitivity measure_sensitivity(const model::Model& model, const std::strin
                                      const std::function<void(double, const std::string&)>& progress) {
   const int layers = model.config().num_hidden_layers;
   const auto report = [&](double layer, const std::string& what) {
+    const std::atomic<bool>* cancel = options.calibration.cancel;
+    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+      throw Error(ErrorKind::kCancelled, "measuring was cancelled");
+    }
     if (progress) progress(layer / (layers + 1), what);
   };
   report(0, "reference predictions");
   CalibrationState state(model, std::move(ids), options.calibration, policy, context);
   DivergenceProbe probe(model, state, options.probe_windows, options.probe_stride, policy, context);
-  const double tokens = static_cast<double>(state.tokens());
   ModelSensitivity result;
   result.model = std::filesystem::path(model_dir).filename().string();
-
   for (int l = 0; l < layers; ++l) {
-    const model::LayerWeights& weights = model.layer(l);
-    std::vector<InputSite> sites = layer_sites(model.config(), weights, l);
-    probe.start_layer(state);
-    state.advance(&sites, [&](double share) { report(l + 0.5 * share, fmt::format("layer {}: inputs", l)); });
-    SiteMeasurement measurement(sites, tokens, model_dir, options, context);
-    std::map<PartKey, double> cost;
-    const std::vector<PartKey> parts = measurement.parts();
-    for (const PartKey& key : parts) {
-      report(l + 0.5 + 0.5 * static_cast<double>(cost.size()) / static_cast<double>(parts.size()),
-             fmt::format("layer {}: {} {}", l, formats::linear_role_name(key.first), part_name(key.second)));
-      ChangedLayer changed(weights);
-      const double predicted = measurement.add_noise(
-          key, [&](const SiteMatrix& matrix, const std::vector<float>& values) { changed.replace(matrix, values); });
-      cost[key] = probe.with_layer(changed.weights()) / predicted;
-    }
-    measurement.append(cost, result);
+    measure_layer(
+        model, model_dir, options, state, probe, context,
+        [&](double share, const std::string& what) { report(l + share, fmt::format("layer {}: {}", l, what)); },
+        result);
   }
-  std::vector<InputSite> head = head_sites(model);
-  if (!head.empty()) {
-    report(layers, "head");
-    state.collect_head(head.front());
-    SiteMeasurement measurement(head, tokens, model_dir, options, context);
-    const PartKey key(formats::LinearRole::kHead, Part::kHead);
-    std::vector<float> storage;
-    kernels::LinearWeights noisy;
-    const double predicted = measurement.add_noise(
-        key,
-        [&](const SiteMatrix& matrix, const std::vector<float>& values) { noisy = replaced(matrix, values, storage); });
-    measurement.append({{key, probe.with_head(noisy) / predicted}}, result);
-  }
+  report(layers, "head");
+  measure_head(model, model_dir, options, state, probe, context, result);
   return result;
 }
 

@@ -72,6 +72,11 @@ std::string first_difference(const json& there, const json& here) {
   return "the order of its lists differs";
 }
 
+// Through its text, as the job will be read back: a number that text cannot hold must not look like a difference.
+json as_read_back(const nlohmann::ordered_json& fingerprint) {
+  return json::parse(fingerprint.dump());
+}
+
 PartShape shape_of(const QuantizedLinear& linear) {
   return {linear.in, linear.out, linear.bits, linear.codebook, !linear.bias.empty()};
 }
@@ -198,11 +203,8 @@ PartStore::PartStore(fs::path folder, const nlohmann::ordered_json& fingerprint,
     : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.folder = std::move(folder);
-  // Through its text, as the job will be read back: a number that text cannot hold must not look like a difference.
-  s.fingerprint = json::parse(fingerprint.dump());
-  formats::Sha256 hash;
-  hash.add(s.fingerprint.dump());
-  s.job = formats::hex(hash.finish());
+  s.fingerprint = as_read_back(fingerprint);
+  s.job = job_of(fingerprint);
   make_folder(s.folder);
   s.lock.emplace(s.folder);
   try {
@@ -213,6 +215,12 @@ PartStore::PartStore(fs::path folder, const nlohmann::ordered_json& fingerprint,
 }
 
 PartStore::~PartStore() = default;
+
+std::string PartStore::job_of(const nlohmann::ordered_json& fingerprint) {
+  formats::Sha256 hash;
+  hash.add(as_read_back(fingerprint).dump());
+  return formats::hex(hash.finish());
+}
 
 bool PartStore::has(const std::string& prefix) const {
   const std::lock_guard<std::mutex> guard(state_->mutex);
@@ -226,9 +234,9 @@ std::size_t PartStore::size() const {
 
 void PartStore::put(const QuantizedLinear& linear, const nlohmann::ordered_json& facts) {
   write_part(state_->folder / part_name(linear.prefix), state_->job, linear, facts);
-  nlohmann::ordered_json as_read_back = nlohmann::ordered_json::parse(facts.dump());  // a NaN becomes null
+  nlohmann::ordered_json read_back = nlohmann::ordered_json::parse(facts.dump());  // a NaN becomes null
   const std::lock_guard<std::mutex> guard(state_->mutex);
-  state_->parts[linear.prefix] = {shape_of(linear), std::move(as_read_back)};
+  state_->parts[linear.prefix] = {shape_of(linear), std::move(read_back)};
 }
 
 QuantizedLinear PartStore::load(const std::string& prefix) const {

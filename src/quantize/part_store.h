@@ -47,8 +47,9 @@ class PartStore {
   PartShape shape(const std::string& prefix) const;  // Error(kBadInput) if absent, as of facts()
 
   const std::filesystem::path& folder() const;
-  const std::string& job() const;                     // SHA-256 of the fingerprint, in hex
-  const std::vector<std::string>& discarded() const;  // "PATH: reason" of files that opening removed
+  static std::string job_of(const nlohmann::ordered_json& fingerprint);  // SHA-256 of the fingerprint, in hex
+  const std::string& job() const;                                        // that of its own
+  const std::vector<std::string>& discarded() const;                     // "PATH: reason" of files that opening removed
 
   void remove_all();  // parts, job and folder; the store cannot be used any more
 

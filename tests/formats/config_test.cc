@@ -169,6 +169,16 @@ TEST(Config, NewSpellings) {
   EXPECT_EQ(parse(with(without(qwen_config(), "num_experts"), "num_local_experts", 16)).n_routed_experts, 16);
 }
 
+TEST(Config, BlocksOfFp8) {
+  EXPECT_EQ(parse(glm_config()).fp8_block.rows, 128);
+  json fp8 = {{"quant_method", "fp8"}, {"activation_scheme", "dynamic"}};
+  EXPECT_EQ(parse(with(glm_config(), "quantization_config", fp8)).fp8_block.columns, 128);
+  fp8["weight_block_size"] = {64, 32};
+  const ModelConfig c = parse(with(glm_config(), "quantization_config", fp8));
+  EXPECT_EQ(c.fp8_block.rows, 64);
+  EXPECT_EQ(c.fp8_block.columns, 32);
+}
+
 TEST(Config, DefaultsAreThoseOfHuggingFace) {
   json glm = glm_config();
   for (const char* key :
@@ -293,6 +303,13 @@ TEST(Config, RefusesMla) {
        {"mlp_layer_types", std::vector<std::string>(47, "other"), {"mlp_layer_types[0]", "other"}},
        {"attention_bias", 1, {"attention_bias", "true or false"}},
        {"quantization_config", {{"quant_method", "gptq"}}, {"quantization_config.quant_method", "gptq"}, kUnsupported},
+       {"quantization_config", {{"quant_method", 8}}, {"quantization_config.quant_method", "a string"}},
+       {"quantization_config",
+        {{"quant_method", "fp8"}, {"weight_block_size", {128}}},
+        {"weight_block_size", "rows and columns"}},
+       {"quantization_config",
+        {{"quant_method", "fp8"}, {"weight_block_size", {128, 0}}},
+        {"weight_block_size[1]", "0"}},
        {"eos_token_id", 154880, {"eos_token_id", "154880"}},
        {"eos_token_id", {1, "x"}, {"eos_token_id[1]", "x"}},
        {"bos_token_id", -2, {"bos_token_id", "-2"}}});
