@@ -6,10 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <set>
 
-#include "codec/half.h"
 #include "fairway/error.h"
 #include "formats/checkpoint_state.h"
 #include "formats/json.h"

@@ -109,7 +109,8 @@ void read_common(const JsonField& root, ModelConfig& config) {
   config.num_hidden_layers = require_int(root, "num_hidden_layers", 1, kMaxLayers);
   config.num_attention_heads = require_int(root, "num_attention_heads", 1, kMaxDim);
   config.max_position_embeddings = require_int(root, "max_position_embeddings", 1, kMaxPositions);
-  const double default_eps = config.architecture == Architecture::kGlm4MoeLite ? 1e-5 : 1e-6;  // Hugging Face
+  const bool glm = config.architecture == Architecture::kGlm4MoeLite;
+  const double default_eps = glm ? kGlm4MoeLiteNormEps : 1e-6;  // Hugging Face
   config.rms_norm_eps = static_cast<float>(get_positive(root, "rms_norm_eps", default_eps));
   config.tie_word_embeddings = root.flag("tie_word_embeddings", false);
   config.attention_bias = root.flag("attention_bias", false);
@@ -209,8 +210,8 @@ void read_experts(const JsonField& root, ModelConfig& config) {
   allow_only(root, "scoring_func", "sigmoid");
   allow_only(root, "topk_method", "noaux_tc");
   config.norm_topk_prob = root.flag("norm_topk_prob", true);
-  const double scale =
-      get_positive(root, "routed_scaling_factor", config.architecture == Architecture::kDeepseekV3 ? 2.5 : 1.8);
+  const double scale = get_positive(root, "routed_scaling_factor",
+                                    config.architecture == Architecture::kDeepseekV3 ? 2.5 : kGlm4MoeLiteRoutedScale);
   config.routed_scaling_factor = static_cast<float>(scale);
   config.n_shared_experts =
       root.object().contains("n_shared_experts") ? get_int(root, "n_shared_experts", 0, 0, kMaxExperts) : 1;

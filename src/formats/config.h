@@ -17,6 +17,10 @@ struct Fp8Block {
   bool operator==(const Fp8Block&) const = default;
 };
 
+// What Hugging Face's Glm4MoeLite takes for keys that are absent.
+constexpr double kGlm4MoeLiteNormEps = 1e-5;
+constexpr double kGlm4MoeLiteRoutedScale = 1.8;
+
 // Names follow the Hugging Face keys. Every value was checked for range and consistency.
 struct ModelConfig {
   Architecture architecture;

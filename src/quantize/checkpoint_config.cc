@@ -48,8 +48,8 @@ void name_as_deepseek(const formats::ModelConfig& model, ordered_json& config) {
   const auto state = [&](const char* key, double absent) {
     if (!config.contains(key) || config[key].is_null()) config[key] = absent;
   };
-  state("rms_norm_eps", 1e-5);
-  state("routed_scaling_factor", 1.8);
+  state("rms_norm_eps", formats::kGlm4MoeLiteNormEps);
+  state("routed_scaling_factor", formats::kGlm4MoeLiteRoutedScale);
 }
 
 }  // namespace

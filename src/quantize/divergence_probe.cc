@@ -23,7 +23,7 @@ DivergenceProbe::DivergenceProbe(const model::Model& model, const CalibrationSta
       cache_(model.config()) {
   start_layer(state);
   reference_ = inputs_;
-  for (int l = 0; l < model.config().num_hidden_layers; ++l) run(l, model.read_layer(l).weights, reference_);
+  for (int l = layer_; l < model.config().num_hidden_layers; ++l) run(l, model.read_layer(l).weights, reference_);
   finish(reference_);
 }
 

@@ -9,8 +9,10 @@
 
 #include "codec/packing.h"
 #include "fairway/error.h"
+#include "formats/mapped_file.h"
 #include "formats/sha256.h"
 #include "quantize/destination.h"
+#include "quantize/manifest.h"
 #include "quantize/part_store.h"
 
 namespace fairway::quantize {
@@ -81,12 +83,14 @@ CheckpointFacts facts_of(const JobOptions& options, const BitPlan& plan, const P
 }
 
 // A run that was killed after its last rename has left a finished directory, and parts that nobody needs any more.
-std::optional<JobReport> finish_complete(const JobOptions& options, const ordered_json& fingerprint) {
-  if (options.force) return std::nullopt;
-  std::optional<AssemblyReport> complete = find_complete(options.out, PartStore::job_of(fingerprint));
+// Without a manifest there is none, and the source need not be read to know it.
+std::optional<JobReport> finish_complete(const model::Model& model, const JobOptions& options, const BitPlan& plan) {
+  if (options.force || !formats::is_present(options.out / kManifestName)) return std::nullopt;
+  const ordered_json identity = fingerprint(model, options, plan);
+  std::optional<AssemblyReport> complete = find_complete(options.out, PartStore::job_of(identity));
   if (!complete) return std::nullopt;
   const std::filesystem::path work = work_folder(options.out);
-  if (std::filesystem::exists(work)) PartStore(work, fingerprint, /*force=*/false).remove_all();
+  if (std::filesystem::exists(work)) PartStore(work, identity, /*force=*/false).remove_all();
   JobReport report;
   report.assembly = *std::move(complete);
   return report;
@@ -135,10 +139,9 @@ JobReport run_job(const model::Model& model, const JobOptions& options, const Bi
                   const std::function<void(double, const std::string&)>& progress) {
   constexpr double kCodingShare = 0.97;
   const std::filesystem::path work = work_folder(options.out);
-  const ordered_json identity = fingerprint(model, options, plan);
-  if (std::optional<JobReport> complete = finish_complete(options, identity)) return *std::move(complete);
+  if (std::optional<JobReport> complete = finish_complete(model, options, plan)) return *std::move(complete);
   check_destination(options.model, work, options.out, options.force);
-  PartStore parts(work, identity, options.force);
+  PartStore parts(work, fingerprint(model, options, plan), options.force);
   JobReport report;
   report.resumed = parts.size();
   report.discarded = parts.discarded();

@@ -55,13 +55,24 @@ struct Pipe {
   }
 };
 
+// The program and its arguments for execv; valid as long as `args`.
+inline std::vector<char*> arguments_of(const std::vector<std::string>& args) {
+  std::vector<char*> argv{const_cast<char*>(FAIRWAY_BINARY)};
+  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
+  argv.push_back(nullptr);
+  return argv;
+}
+
+// Exit code, or 128 + signal.
+inline int exit_code(int wait_status) {
+  return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+}
+
 // `input` must fit a pipe's buffer (64 KiB). `stdout_path` redirects standard output to a file instead.
 inline ProcessResult run_fairway(const std::vector<std::string>& args, const std::string& input = "",
                                  Interrupt interrupt = {}, const char* stdout_path = nullptr) {
   Pipe in, out, err;
-  std::vector<char*> argv{const_cast<char*>(FAIRWAY_BINARY)};
-  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
-  argv.push_back(nullptr);
+  std::vector<char*> argv = arguments_of(args);
   const pid_t child = fork();
   if (child < 0) throw std::runtime_error("fork failed");
   if (child == 0) {
@@ -104,7 +115,7 @@ inline ProcessResult run_fairway(const std::vector<std::string>& args, const std
   }
   int status = 0;
   waitpid(child, &status, 0);
-  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  result.code = exit_code(status);
   return result;
 }
 

@@ -25,9 +25,7 @@ using Seconds = std::chrono::duration<double>;
 class KillableRun {
  public:
   explicit KillableRun(const std::vector<std::string>& args) {
-    std::vector<char*> argv{const_cast<char*>(FAIRWAY_BINARY)};
-    for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
-    argv.push_back(nullptr);
+    std::vector<char*> argv = arguments_of(args);
     child_ = fork();
     if (child_ < 0) throw std::runtime_error("fork failed");
     if (child_ > 0) return;
@@ -58,7 +56,7 @@ class KillableRun {
     return wait_until([&] { return Clock::now() >= end; });
   }
   // 0 if the run ended by itself and well.
-  int code() const { return WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_); }
+  int code() const { return exit_code(status_); }
 
   void kill_now() {
     if (child_ < 0) return;

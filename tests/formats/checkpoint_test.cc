@@ -102,6 +102,19 @@ TEST(Checkpoint, TrellisLinearWithPaddingAndScales) {
   EXPECT_EQ(checkpoint.linear("m", 200, 100).trellis().suh, trellis.suh);
 }
 
+TEST(Checkpoint, EqualScalesHaveOneAddress) {
+  const TempDir dir;
+  TensorMap map = trellis_module(8, 8, 2);
+  for (const char* part : {"trellis", "suh", "svh"}) map[std::string("n.") + part] = map[std::string("m.") + part];
+  map["o.trellis"] = map["m.trellis"];
+  map["o.suh"] = map["o.svh"] = map["m.svh"];
+  const Checkpoint checkpoint = open_tensors(dir, map);
+  const auto m = checkpoint.linear("m", 128, 128).trellis(), n = checkpoint.linear("n", 128, 128).trellis(),
+             o = checkpoint.linear("o", 128, 128).trellis();
+  EXPECT_EQ(m.suh, n.suh);
+  EXPECT_NE(m.suh, o.suh);
+}
+
 TEST(Checkpoint, ThreadsReadTheSameLinearsAtOnce) {
   const Checkpoint checkpoint = Checkpoint::open(kBundled);
   const auto scales = [&] {

@@ -17,7 +17,7 @@ struct TrellisMatrix {
   int out = 0;   // padded, a multiple of 128
   int bits = 0;  // 1..8
   codec::Codebook codebook = codec::Codebook::kMul1;
-  const float* suh = nullptr;   // [in]
+  const float* suh = nullptr;   // [in]; matrices with one address are known to share it, equal copies are not
   const float* svh = nullptr;   // [out]
   const float* bias = nullptr;  // [out] or null
 };

@@ -1,6 +1,5 @@
 // The trellis rows of moe_swiglu: the driver over the band kernels of each instruction set.
 #include <algorithm>
-#include <cstring>
 #include <tuple>
 
 #include "kernels/moe_swiglu/generic.h"
@@ -9,10 +8,9 @@
 namespace fairway::kernels {
 namespace {
 
-// Gate and up have the same input sizes; if their input scales agree too, one prepared copy of x serves both.
+// Gate and up have the same input sizes; if they share their input scales too, one prepared copy of x serves both.
 bool same_input(const TrellisMatrix& a, const TrellisMatrix& b) {
-  return a.in == b.in &&
-         (a.suh == b.suh || std::memcmp(a.suh, b.suh, static_cast<std::size_t>(a.in) * sizeof(float)) == 0);
+  return a.in == b.in && a.suh == b.suh;
 }
 
 struct TrellisPolicy {
@@ -43,8 +41,7 @@ struct TrellisPolicy {
 
   InputForm input_form(const Decode& d, const ExpertWeights& e) const {
     const TrellisMatrix& gate = e.gate.trellis();
-    const float* up_scale = same_input(gate, e.up.trellis()) ? gate.suh : e.up.trellis().suh;
-    return {d.in.kernel->store_block, gate.suh, up_scale, gate.in};
+    return {d.in.kernel->store_block, gate.suh, e.up.trellis().suh, gate.in};
   }
   void prepare(const Decode& d, const ExpertWeights& e, const float* x, int hidden, std::uint8_t* gate_row,
                std::uint8_t* up_row) const {
