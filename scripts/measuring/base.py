@@ -72,15 +72,15 @@ def bench(settings, kind, model, *more, program=PROGRAM):
     return fairway("bench", kind, "--model-path", model, *ceiling, *more, program=program)
 
 
-def machine():
-    return fairway("kernels")["machine"]
+def machine(program=PROGRAM):
+    return fairway("kernels", program=program)["machine"]
 
 
-def machine_name():
+def machine_name(program=PROGRAM):
     """From the processor's own numbers, such as intel-6-207-2cpu."""
     facts = dict(re.findall(r"^(\S[^\t\n]*?)\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     vendor = re.sub(r"^Genuine|^Authentic", "", facts.get("vendor_id", "unknown")).lower()
-    return f"{vendor}-{facts.get('cpu family', '0')}-{facts.get('model', '0')}-{machine()['cores']}cpu"
+    return f"{vendor}-{facts.get('cpu family', '0')}-{facts.get('model', '0')}-{machine(program)['cores']}cpu"
 
 
 def synth(settings, name, bits, codebook="mul1", layers=None):

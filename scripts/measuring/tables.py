@@ -2,7 +2,7 @@
 
 import json
 
-from measuring import documents, layer_tables, selection
+from measuring import documents, layer_tables, quantization, selection
 from measuring.base import REPO, RESULTS, progress
 from measuring.markup import judged, number, percent, table
 
@@ -82,12 +82,14 @@ def compare_tables(_, content):
 
 TABLES = {"moe": layer_tables.moe_tables, "rows": layer_tables.rows_tables, "decode": speed_tables, "prefill": speed_tables,
           "slice": slice_tables, "mixed": mixed_tables, "neighbour": neighbour_tables, "memory": memory_tables,
-          "selection": lambda _, content: selection.figures(content), "compare": compare_tables}
+          "selection": lambda _, content: selection.figures(content), "compare": compare_tables,
+          "quantize": quantization.time_tables}
 
 
 def described(path, content):
+    machine_of_name = f" ({path.stem.split('_cpu_', 1)[1]})" if "_cpu_" in path.stem else ""
     return [f"## {path.name}", "",
-            f"{content['machine']['cpu']} ({path.stem.split('_', 2)[2]}), revision `{content['revision'][:12]}`, "
+            f"{content['machine']['cpu']}{machine_of_name}, revision `{content['revision'][:12]}`, "
             f"{content['date'][:10]}. Median, and smallest to largest sample in brackets.", ""]
 
 
@@ -100,6 +102,9 @@ def readme(results):
         for path in sorted(results.glob(f"{kind}_cpu_*.json")):
             content = json.loads(path.read_text(encoding="utf-8"))
             lines += described(path, content) + tables(path.stem, content) + [""]
+    for path in sorted(results.glob("quantization_*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        lines += described(path, content) + quantization.quality_tables(path.stem, content) + [""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -47,8 +47,8 @@ std::vector<BenchCell> run_rounds(const BenchOptions& options,
 // The result document: schema, revision, date, command, machine, model, options and one entry per cell.
 Json bench_document(const BenchOptions& options, const Json& model, Json results);
 
-// `git describe`-like revision of the tree the program lies in, with "-dirty" after local changes; "unknown" outside
-// one.
+// Revision of the tree the program lies in, with "-dirty" after local changes; "unknown" outside one. A program that
+// was carried to another machine is told by the environment variable FAIRWAY_REVISION what it was built from.
 std::string source_revision();
 
 // How every result document begins: schema, kind, version, revision, date, command and machine.

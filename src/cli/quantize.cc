@@ -1,9 +1,9 @@
 // fairway quantize: a plain checkpoint becomes an EXL3 one whose matrices each have the width that pays best.
 #include <fmt/format.h>
 
-#include <chrono>
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "cli/bench.h"
 #include "cli/calibration_ids.h"
@@ -16,6 +16,7 @@
 #include "quantize/job.h"
 #include "quantize/plan_report.h"
 #include "quantize/sensitivity_file.h"
+#include "quantize/stage_timer.h"
 
 namespace fairway::cli {
 namespace {
@@ -23,7 +24,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct QuantizeOptions {
-  std::string model, out, plan, sensitivity, save_sensitivity, save_plan, allocation = "optimal", codebook = "mul1";
+  std::string model, out, plan, sensitivity, save_sensitivity, save_plan, library, allocation = "optimal",
+                                                                                   codebook = "mul1";
   CalibrationSource calibration;
   double bits = 0;
   std::int64_t size = 0;
@@ -115,7 +117,17 @@ quantize::BitPlan plan_of(Session& session, const quantize::ModelSensitivity& se
   return quantize::allocate(sensitivity, allocation);
 }
 
-Json report_json(const QuantizeOptions& options, const quantize::JobReport& report, double seconds) {
+struct Seconds {
+  double total = 0, sensitivity = 0;
+};
+
+Json report_json(const QuantizeOptions& options, const quantize::JobReport& report, const Seconds& seconds) {
+  const quantize::CodeSeconds& code = report.seconds;
+  const Json stages = {{"sensitivity", seconds.sensitivity},
+                       {"calibration", code.calibration},
+                       {"factors", code.factors},
+                       {"coding", code.coding},
+                       {"assembly", report.assembly_seconds}};
   Json matrices = Json::object();
   for (const auto& [prefix, facts] : report.matrices) matrices[prefix] = facts;
   return {{"out", options.out},
@@ -124,8 +136,10 @@ Json report_json(const QuantizeOptions& options, const quantize::JobReport& repo
           {"was_complete", report.assembly.was_complete},
           {"left_out", report.assembly.left_out},
           {"resumed", report.resumed},
+          {"reused", report.reused},
           {"discarded", report.discarded},
-          {"seconds", seconds},
+          {"seconds", seconds.total},
+          {"seconds_of", stages},
           {"peak_memory_bytes", peak_memory_bytes()},
           {"matrices", matrices}};
 }
@@ -147,6 +161,7 @@ void print_report(const QuantizeOptions& options, const quantize::JobReport& rep
   }
   print_text(fmt::format("{}: {} matrices, {} in {} files, {:.1f} s\n", options.out, report.matrices.size(),
                          human_bytes(static_cast<double>(report.assembly.bytes)), report.assembly.files, seconds));
+  if (report.reused > 0) print_text(fmt::format("{} matrices were in {}\n", report.reused, options.library));
   print_text(fmt::format("largest relative error of outputs: {:.4f} in {}\n", worst, worst_name));
   if (borrowed > 0) print_text(fmt::format("{} matrices had few calibration rows and borrowed others\n", borrowed));
   if (dropped > 0) print_text(fmt::format("{} calibration rows were dropped: values not finite\n", dropped));
@@ -154,32 +169,29 @@ void print_report(const QuantizeOptions& options, const quantize::JobReport& rep
   for (const std::string& name : report.assembly.left_out) print_text(fmt::format("left out: {}\n", name));
 }
 
-int quantize_model(const QuantizeOptions& options, bool json) {
-  check_options(options);
-  const auto start = std::chrono::steady_clock::now();
-  const fs::path work = quantize::work_folder(options.out);
-  if (!options.plan_only && fs::exists(work) && !options.resume && !options.force) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("{} has an unfinished job; --resume goes on with it, --force begins anew", work.string()));
-  }
-  Session session(options);
-  quantize::BitPlan plan;
+// The plan of --plan, or one made for the budget. Nothing if there is --plan-only: then it has been printed.
+std::optional<quantize::BitPlan> make_plan(Session& session, bool json, double& sensitivity_seconds) {
+  const QuantizeOptions& options = session.options;
   if (!options.plan.empty()) {
     const std::vector<std::string> prefixes = quantize::coded_prefixes(session.model);
-    plan = quantize::parse_bit_plan(read_file(options.plan, "--plan"), options.plan, prefixes);
-  } else {
-    const quantize::ModelSensitivity sensitivity = sensitivity_of(session);
-    plan = plan_of(session, sensitivity);
-    if (!json) print_text(quantize::plan_table(plan, sensitivity));
-    if (!options.save_plan.empty()) write_text_file(options.save_plan, quantize::bit_plan_text(plan), "--save-plan");
-    if (options.plan_only) {
-      if (json) print_json(quantize::plan_json(plan, &sensitivity));
-      return kExitOk;
-    }
+    return quantize::parse_bit_plan(read_file(options.plan, "--plan"), options.plan, prefixes);
   }
+  const quantize::ModelSensitivity sensitivity =
+      quantize::timed(sensitivity_seconds, [&] { return sensitivity_of(session); });
+  quantize::BitPlan plan = plan_of(session, sensitivity);
+  if (!json) print_text(quantize::plan_table(plan, sensitivity));
+  if (!options.save_plan.empty()) write_text_file(options.save_plan, quantize::bit_plan_text(plan), "--save-plan");
+  if (!options.plan_only) return plan;
+  if (json) print_json(quantize::plan_json(plan, &sensitivity));
+  return std::nullopt;
+}
+
+quantize::JobOptions job_of(const Session& session) {
+  const QuantizeOptions& options = session.options;
   quantize::JobOptions job;
   job.model = options.model;
   job.out = options.out;
+  job.library = options.library;
   job.ids = session.ids;
   job.calibration = options.calibration.name();
   job.windows = session.windows;
@@ -188,16 +200,31 @@ int quantize_model(const QuantizeOptions& options, bool json) {
   job.version = kVersion;
   job.revision = source_revision();
   job.force = options.force;
+  return job;
+}
+
+int quantize_model(const QuantizeOptions& options, bool json) {
+  check_options(options);
+  Seconds seconds;
+  std::optional<quantize::StageTimer> whole(std::in_place, seconds.total);
+  const fs::path work = quantize::work_folder(options.out);
+  if (!options.plan_only && fs::exists(work) && !options.resume && !options.force) {
+    throw Error(ErrorKind::kUsage,
+                fmt::format("{} has an unfinished job; --resume goes on with it, --force begins anew", work.string()));
+  }
+  Session session(options);
+  const std::optional<quantize::BitPlan> plan = make_plan(session, json, seconds.sensitivity);
+  if (!plan) return kExitOk;
   Progress progress("quantizing");
   const quantize::JobReport report =
-      quantize::run_job(session.model, job, plan, session.policy, session.context,
+      quantize::run_job(session.model, job_of(session), *plan, session.policy, session.context,
                         [&](double share, const std::string& what) { progress.update(share, what); });
   progress.clear();
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  whole.reset();
   if (json) {
     print_json(report_json(options, report, seconds));
   } else {
-    print_report(options, report, seconds);
+    print_report(options, report, seconds.total);
   }
   return kExitOk;
 }
@@ -230,6 +257,10 @@ void add_quantize_command(CLI::App& app, Invocation& call) {
   command->add_option("--save-sensitivity", options->save_sensitivity, "Write the measured sensitivities here")
       ->type_name("FILE");
   command->add_option("--sensitivity", options->sensitivity, "Use these instead of measuring")->type_name("FILE");
+  command
+      ->add_option("--library", options->library,
+                   "Coded matrices of this source: take those that are there, keep new ones")
+      ->type_name("DIR");
   command->add_flag("--separate-inputs", options->separate_inputs,
                     "Input scales for every expert instead of one for all of a layer");
   command->add_option("--seed", options->seed, "Of the random signs")->capture_default_str();

@@ -8,6 +8,7 @@
 
 #include "codec/half.h"
 #include "codec/packing.h"
+#include "quantize/stage_timer.h"
 
 namespace fairway::quantize {
 namespace {
@@ -26,12 +27,18 @@ bool all_done(const std::vector<InputSite>& sites, const CodeSink& sink) {
 class LayerCoder {
  public:
   LayerCoder(const std::string& model_dir, double tokens, const CodeOptions& options, const CodeSink& sink,
-             TileCoders& coders, kernels::KernelContext& context)
-      : model_dir_(model_dir), tokens_(tokens), options_(options), sink_(sink), coders_(coders), context_(context) {}
+             TileCoders& coders, kernels::KernelContext& context, CodeSeconds& seconds)
+      : model_dir_(model_dir),
+        tokens_(tokens),
+        options_(options),
+        sink_(sink),
+        coders_(coders),
+        context_(context),
+        seconds_(seconds) {}
 
   // report(share of the sites' matrices that is coded).
   void code(const std::vector<InputSite>& sites, const std::function<void(double)>& report) {
-    const auto scales = scales_of(sites, options_.factor, model_dir_);
+    const auto scales = timed(seconds_.factors, [&] { return scales_of(sites, options_.factor, model_dir_); });
     std::int64_t total = 0;
     for (const InputSite& site : sites) {
       for (const SiteMatrix& matrix : site.matrices) total += columns(matrix);
@@ -49,7 +56,9 @@ class LayerCoder {
         continue;
       }
       const InputScales& own = scales.at(scale_key(site, options_.factor));
-      const BlockLdl ldl = factor(site, own, tokens_, options_.factor, context_);
+      const BlockLdl ldl =
+          timed(seconds_.factors, [&] { return factor(site, own, tokens_, options_.factor, context_); });
+      const StageTimer timer(seconds_.coding);
       for (const SiteMatrix& matrix : site.matrices) {
         if (sink_.is_done(matrix.spec.prefix)) {
           advance(columns(matrix));
@@ -83,17 +92,19 @@ class LayerCoder {
   const CodeSink& sink_;
   TileCoders& coders_;
   kernels::KernelContext& context_;
+  CodeSeconds& seconds_;
 };
 
 }  // namespace
 
-void code_model(const model::Model& model, const std::string& model_dir, std::vector<int> ids,
-                const CodeOptions& options, const CodeSink& sink, const select::Policy& policy,
-                kernels::KernelContext& context) {
+CodeSeconds code_model(const model::Model& model, const std::string& model_dir, std::vector<int> ids,
+                       const CodeOptions& options, const CodeSink& sink, const select::Policy& policy,
+                       kernels::KernelContext& context) {
+  CodeSeconds seconds;
   const int layers = model.config().num_hidden_layers;
   CalibrationState state(model, std::move(ids), options.calibration, policy, context);
   TileCoders coders(options.codebook, context.pool.size());
-  LayerCoder coder(model_dir, static_cast<double>(state.tokens()), options, sink, coders, context);
+  LayerCoder coder(model_dir, static_cast<double>(state.tokens()), options, sink, coders, context, seconds);
   const auto report = [&](double done, const std::string& what) {
     if (sink.progress) sink.progress(done / (layers + 1), what);
   };
@@ -101,8 +112,10 @@ void code_model(const model::Model& model, const std::string& model_dir, std::ve
     const model::SourceLayer layer = model.read_layer(l);
     std::vector<InputSite> sites = layer_sites(model.config(), layer.weights, l);
     const bool done = all_done(sites, sink);
-    state.advance(layer.weights, done ? nullptr : &sites, [&](double share) {
-      report(l + kCalibrationShare * share, fmt::format("layer {}/{}: calibration", l + 1, layers));
+    timed(seconds.calibration, [&] {
+      state.advance(layer.weights, done ? nullptr : &sites, [&](double share) {
+        report(l + kCalibrationShare * share, fmt::format("layer {}/{}: calibration", l + 1, layers));
+      });
     });
     if (done) continue;
     coder.code(sites, [&](double share) {
@@ -111,10 +124,11 @@ void code_model(const model::Model& model, const std::string& model_dir, std::ve
     });
   }
   std::vector<InputSite> head = head_sites(model);
-  if (head.empty() || all_done(head, sink)) return;
+  if (head.empty() || all_done(head, sink)) return seconds;
   report(layers, "head: calibration");
-  state.collect_head(head.front());
+  timed(seconds.calibration, [&] { state.collect_head(head.front()); });
   coder.code(head, [&](double share) { report(layers + share, "head: coding"); });
+  return seconds;
 }
 
 }  // namespace fairway::quantize

@@ -35,9 +35,16 @@ struct CodeSink {
   std::function<void(double share, const std::string& what)> progress;  // may be called by any thread; may be empty
 };
 
+// Where the time of code_model went.
+struct CodeSeconds {
+  double calibration = 0;  // running the plain model and summing moments
+  double factors = 0;      // input scales, Hessians and their LDL factors
+  double coding = 0;       // LDLQ with the search of tiles, fit of the output scales, writing of parts
+};
+
 // Every matrix that sink.is_done() does not know. Error(kCancelled) if options.calibration.cancel is set.
-void code_model(const model::Model& model, const std::string& model_dir, std::vector<int> ids,
-                const CodeOptions& options, const CodeSink& sink, const select::Policy& policy,
-                kernels::KernelContext& context);
+CodeSeconds code_model(const model::Model& model, const std::string& model_dir, std::vector<int> ids,
+                       const CodeOptions& options, const CodeSink& sink, const select::Policy& policy,
+                       kernels::KernelContext& context);
 
 }  // namespace fairway::quantize

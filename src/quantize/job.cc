@@ -5,6 +5,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "codec/packing.h"
@@ -13,7 +14,9 @@
 #include "formats/sha256.h"
 #include "quantize/destination.h"
 #include "quantize/manifest.h"
+#include "quantize/part_library.h"
 #include "quantize/part_store.h"
+#include "quantize/stage_timer.h"
 
 namespace fairway::quantize {
 namespace {
@@ -38,7 +41,8 @@ ordered_json options_json(const JobOptions& options) {
           {"scale_exponents", {options.factor.exponents.weights, options.factor.exponents.inputs}}};
 }
 
-ordered_json fingerprint(const model::Model& model, const JobOptions& options, const BitPlan& plan) {
+// Without the widths.
+ordered_json source_fingerprint(const model::Model& model, const JobOptions& options) {
   ordered_json files = ordered_json::object();
   std::map<std::filesystem::path, bool> seen;
   for (const formats::TensorView* tensor : model.checkpoint().tensors()) {
@@ -47,13 +51,16 @@ ordered_json fingerprint(const model::Model& model, const JobOptions& options, c
     files[file.filename().string()] = formats::digest_file(file, options.windows.cancel).sha256;
   }
   files["config.json"] = formats::digest_file(options.model / "config.json").sha256;
-  ordered_json widths = ordered_json::object();
-  for (const PlannedLinear& linear : plan.linears) widths[linear.prefix] = linear.bits;
   return {{"program", options.version},
           {"files", files},
           {"options", options_json(options)},
-          {"calibration_sha256", digest(options.ids)},
-          {"widths", widths}};
+          {"calibration_sha256", digest(options.ids)}};
+}
+
+ordered_json with_widths(ordered_json fingerprint, const BitPlan& plan) {
+  ordered_json& widths = fingerprint["widths"] = ordered_json::object();
+  for (const PlannedLinear& linear : plan.linears) widths[linear.prefix] = linear.bits;
+  return fingerprint;
 }
 
 CheckpointFacts facts_of(const JobOptions& options, const BitPlan& plan, const PartStore& parts) {
@@ -86,7 +93,7 @@ CheckpointFacts facts_of(const JobOptions& options, const BitPlan& plan, const P
 // Without a manifest there is none, and the source need not be read to know it.
 std::optional<JobReport> finish_complete(const model::Model& model, const JobOptions& options, const BitPlan& plan) {
   if (options.force || !formats::is_present(options.out / kManifestName)) return std::nullopt;
-  const ordered_json identity = fingerprint(model, options, plan);
+  const ordered_json identity = with_widths(source_fingerprint(model, options), plan);
   std::optional<AssemblyReport> complete = find_complete(options.out, PartStore::job_of(identity));
   if (!complete) return std::nullopt;
   const std::filesystem::path work = work_folder(options.out);
@@ -94,6 +101,25 @@ std::optional<JobReport> finish_complete(const model::Model& model, const JobOpt
   JobReport report;
   report.assembly = *std::move(complete);
   return report;
+}
+
+std::optional<PartLibrary> open_library(const JobOptions& options, const ordered_json& source,
+                                        const std::map<std::string, int>& widths) {
+  if (options.library.empty()) return std::nullopt;
+  std::set<int> used;
+  for (const auto& [prefix, bits] : widths) used.insert(bits);
+  return std::optional<PartLibrary>(std::in_place, options.library, source, used);
+}
+
+// How many matrices the job need not code.
+std::size_t take_from(const PartLibrary& library, const std::map<std::string, int>& widths, PartStore& parts) {
+  std::size_t taken = 0;
+  for (const auto& [prefix, bits] : widths) {
+    if (parts.has(prefix) || !library.has(prefix, bits)) continue;
+    library.copy_to(parts, prefix, bits);
+    ++taken;
+  }
+  return taken;
 }
 
 }  // namespace
@@ -141,35 +167,42 @@ JobReport run_job(const model::Model& model, const JobOptions& options, const Bi
   const std::filesystem::path work = work_folder(options.out);
   if (std::optional<JobReport> complete = finish_complete(model, options, plan)) return *std::move(complete);
   check_destination(options.model, work, options.out, options.force);
-  PartStore parts(work, fingerprint(model, options, plan), options.force);
+  const ordered_json source = source_fingerprint(model, options);
+  PartStore parts(work, with_widths(source, plan), options.force);
   JobReport report;
   report.resumed = parts.size();
   report.discarded = parts.discarded();
   std::map<std::string, int> widths;
   for (const PlannedLinear& linear : plan.linears) widths[linear.prefix] = linear.bits;
+  std::optional<PartLibrary> library = open_library(options, source, widths);
+  if (library) report.reused = take_from(*library, widths, parts);
 
   CodeSink sink;
   sink.width = [&](const std::string& prefix) { return widths.at(prefix); };
   sink.is_done = [&](const std::string& prefix) { return parts.has(prefix); };
   sink.done = [&](const CodedLinear& coded, const MatrixReport& matrix) {
-    parts.put(coded.linear, {{"bits", coded.linear.bits},
-                             {"relative_error", matrix.facts.relative},
-                             {"calibration_rows", matrix.rows},
-                             {"borrowed_rows", matrix.borrowed},
-                             {"dropped_rows", matrix.dropped}});
+    const ordered_json facts = {{"bits", coded.linear.bits},
+                                {"relative_error", matrix.facts.relative},
+                                {"calibration_rows", matrix.rows},
+                                {"borrowed_rows", matrix.borrowed},
+                                {"dropped_rows", matrix.dropped}};
+    if (library) library->put(coded.linear, facts);
+    parts.put(coded.linear, facts);
   };
   if (progress) sink.progress = [&](double share, const std::string& what) { progress(kCodingShare * share, what); };
-  code_model(model, options.model.string(), options.ids, {options.windows, options.factor, options.codebook}, sink,
-             policy, context);
+  report.seconds = code_model(model, options.model.string(), options.ids,
+                              {options.windows, options.factor, options.codebook}, sink, policy, context);
 
   const std::vector<std::string> prefixes = coded_prefixes(model);
   for (const std::string& prefix : prefixes) report.matrices.emplace_back(prefix, parts.facts(prefix));
-  report.assembly = assemble(
-      options.model, parts, prefixes, facts_of(options, plan, parts), options.out, options.force,
-      [&](double share, const std::string& what) {
-        if (progress) progress(kCodingShare + (1 - kCodingShare) * share, what);
-      },
-      options.windows.cancel);
+  report.assembly = timed(report.assembly_seconds, [&] {
+    return assemble(
+        options.model, parts, prefixes, facts_of(options, plan, parts), options.out, options.force,
+        [&](double share, const std::string& what) {
+          if (progress) progress(kCodingShare + (1 - kCodingShare) * share, what);
+        },
+        options.windows.cancel);
+  });
   parts.remove_all();
   return report;
 }

@@ -16,8 +16,9 @@ namespace fairway::quantize {
 
 struct JobOptions {
   std::filesystem::path model, out;
-  std::vector<int> ids;     // calibration tokens, windows one after another
-  std::string calibration;  // what they came from, for the manifest
+  std::filesystem::path library;  // coded matrices to take and to keep (part_library.h); empty: none
+  std::vector<int> ids;           // calibration tokens, windows one after another
+  std::string calibration;        // what they came from, for the manifest
   CalibrationOptions windows;
   FactorOptions factor;
   codec::Codebook codebook = codec::Codebook::kMul1;
@@ -44,6 +45,9 @@ struct JobReport {
   AssemblyReport assembly;
   std::vector<std::pair<std::string, nlohmann::ordered_json>> matrices;  // facts by module key, in file order
   std::size_t resumed = 0;                                               // matrices that an earlier run had coded
+  std::size_t reused = 0;                                                // matrices that the library had
+  CodeSeconds seconds;
+  double assembly_seconds = 0;
   std::vector<std::string> discarded;  // "PATH: reason" of parts of that run that were not usable
 };
 JobReport run_job(const model::Model& model, const JobOptions& options, const BitPlan& plan,

@@ -62,6 +62,32 @@ TEST_F(Quantize, APlanIsMadeSavedAndUsed) {
   }
 }
 
+TEST_F(Quantize, ALibraryServesOtherBudgets) {
+  const std::string library = path("library").string();
+  const std::vector<std::string> other = {"-b", "2.5", "--allocation", "uniform"};
+  ASSERT_EQ(quantize("alone", other).code, 0);
+  const ProcessResult first = quantize("first", {"-b", "2", "--allocation", "uniform", "--library", library, "--json"});
+  ASSERT_EQ(first.code, 0) << first.err;
+  const nlohmann::json first_report = first.json();
+  EXPECT_EQ(first_report["reused"], 0);
+  for (const char* stage : {"sensitivity", "calibration", "factors", "coding", "assembly"}) {
+    EXPECT_GT(first_report["seconds_of"][stage].get<double>(), 0) << stage;
+  }
+  std::vector<std::string> with_library = other;
+  with_library.insert(with_library.end(), {"--library", library, "--json"});
+  const ProcessResult second = quantize("second", with_library);
+  ASSERT_EQ(second.code, 0) << second.err;
+  const nlohmann::json report = second.json();
+  EXPECT_GT(report["reused"], 0);
+  EXPECT_LT(report["reused"], report["matrices"].size());
+  EXPECT_EQ(contents(path("second")), contents(path("alone")));
+  // Other options, other parts.
+  with_library.insert(with_library.end(), {"--seed", "2"});
+  const ProcessResult third = quantize("third", with_library);
+  ASSERT_EQ(third.code, 0) << third.err;
+  EXPECT_EQ(third.json()["reused"], 0);
+}
+
 TEST_F(Quantize, RefusesWhatItCannotDo) {
   expect_error(run_fairway({"quantize", source(), "-o", path("x").string(), "--calibration", text_}), 2, "--plan FILE");
   expect_error(quantize("x", {"-b", "3", "--size", "100000"}), 2, "exactly one");

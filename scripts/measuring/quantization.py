@@ -1,0 +1,166 @@
+"""Quality for bytes of the quantizer's models, what shared input scales cost, and where its time goes."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time as clock
+
+from measuring.base import PROGRAM, REPO, fairway, git, machine_name, progress
+from measuring.markup import number, table
+
+RULES = ["uniform", "reference", "optimal"]
+BITS = [1.5, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0]
+WINDOW = 1024
+SEEDS = [1, 2]
+INPUT_BITS = 3.0
+TIME_BITS = 2.5
+TIME_THREADS = 2
+CODER_TILES = 48
+
+
+@dataclasses.dataclass
+class Setting:
+    shared: pathlib.Path
+    work: pathlib.Path
+    program: pathlib.Path
+    results: pathlib.Path
+    bits: list
+    windows: int
+
+    @staticmethod
+    def of(options, shared, work, program):
+        """Builds the program unless another one is named."""
+        if program is None:
+            if not options.trial and git("status", "--porcelain"):
+                sys.exit("scripts/measure-quantization: commit first; the result file names its revision")
+            subprocess.run([REPO / "scripts" / "demo", "--max-tokens", "1"], check=True, stdout=subprocess.DEVNULL)
+            program = PROGRAM.relative_to(REPO)
+        elif not os.environ.get("FAIRWAY_REVISION"):
+            sys.exit("scripts/measure-quantization: --program needs FAIRWAY_REVISION, what the program was built from")
+        revision = os.environ.get("FAIRWAY_REVISION") or git("rev-parse", "HEAD")
+        work = work or pathlib.Path("build/measure/quantization") / revision[:12]  # another revision may code differently
+        work.mkdir(parents=True, exist_ok=True)
+        return Setting(shared, work, program, work if options.trial else pathlib.Path("results"),
+                       [2.0, 3.0] if options.trial else options.bits, 2 if options.trial else options.windows)
+
+    @property
+    def source(self):
+        return self.shared / "models" / "books-moe-47m"
+
+    @property
+    def calibration(self):
+        return ["--calibration", self.shared / "data" / "books-cal.txt"]
+
+    def run(self, *arguments):
+        progress(f"fairway {' '.join(str(a) for a in arguments)}")
+        began = clock.monotonic()
+        subprocess.run([self.program, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+        progress(f"    {clock.monotonic() - began:.0f} s")
+
+    def sensitivity(self):
+        losses = self.work / "sensitivity.json"
+        if not losses.exists():
+            self.run("quantize", self.source, "-b", 3, "--plan-only", "--save-sensitivity", losses, *self.calibration)
+        return losses
+
+    def quantize(self, name, bits, *options):
+        out = self.work / name
+        if not out.exists():
+            self.run("quantize", self.source, "-b", bits, "--sensitivity", self.sensitivity(), "--library", self.work / "parts",
+                     "-o", out, "--resume", *self.calibration, *options)
+        return out
+
+    def compare(self, models, result):
+        self.run("compare", self.source, *models, "--text", self.shared / "data" / "books-val.txt", "--window", WINDOW, "--windows",
+                 self.windows, "--activations", "fp32", "-o", self.results / result)
+        progress(f"wrote {self.results / result}")
+
+
+def curve(setting):
+    models = [setting.quantize(f"{rule}-{bits:.2f}", bits, "--allocation", rule) for rule in RULES for bits in setting.bits]
+    setting.compare([setting.shared / "models" / "books-moe-47m-exl3-3.00", *models], "quantization_books-moe-47m.json")
+
+
+def inputs(setting):
+    models = []
+    for seed in SEEDS:
+        for kind, option in (("shared", []), ("separate", ["--separate-inputs"])):
+            models.append(setting.quantize(f"{kind}-seed-{seed}", INPUT_BITS, "--allocation", "uniform", "--seed", seed, *option))
+    setting.compare(models, "quantization_inputs_books-moe-47m.json")
+
+
+def tiles_by_width(model):
+    """Tiles of 256 weights that were coded, padding included."""
+    storage = json.loads((model / "quantization_config.json").read_text(encoding="utf-8"))["tensor_storage"]
+    tiles = {}
+    for module in storage.values():
+        for name, tensor in module.get("stored_tensors", {}).items():
+            if name.endswith(".trellis"):
+                rows, columns, words = tensor["shape"]
+                tiles[words // 16] = tiles.get(words // 16, 0) + rows * columns
+    return dict(sorted(tiles.items()))
+
+
+def time(setting):
+    """Stages of a whole job; what the tile coder alone takes for as many tiles, and what it would take at its peak."""
+    out = setting.work / "timed"
+    coder = fairway("bench", "coder", "--threads", TIME_THREADS, "--tiles", CODER_TILES, program=setting.program)
+    report = fairway("quantize", setting.source, "-b", TIME_BITS, "-o", out, "--force", "--threads", TIME_THREADS,
+                     *setting.calibration, program=setting.program)
+    report.pop("matrices")
+    tiles = tiles_by_width(out)
+    rates = {r["bits"]: r for r in coder["results"]}
+    search = sum(count * rates[bits]["core_ms_per_tile"]["median"] for bits, count in tiles.items()) / 1e3 / TIME_THREADS
+    peak = sum(count * rates[bits]["core_ms_per_tile"]["median"] * rates[bits]["share_of_peak"]["median"]
+               for bits, count in tiles.items()) / 1e3 / TIME_THREADS
+    largest = json.loads((setting.source / "config.json").read_text(encoding="utf-8"))
+    content = {"schema": "fairway-quantize-1", "revision": coder["revision"], "date": coder["date"], "machine": coder["machine"],
+               "command": f"fairway quantize {setting.source} -b {TIME_BITS} -o OUT --threads {TIME_THREADS}", "threads": TIME_THREADS,
+               "bits": TIME_BITS, "report": report, "tiles": tiles, "coder_alone_seconds": search, "coder_at_peak_seconds": peak,
+               "largest_block_bytes": block_bytes(largest), "coder": coder["results"]}
+    path = setting.results / f"quantize_cpu_{machine_name(setting.program)}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    progress(f"wrote {path}")
+
+
+def block_bytes(config):
+    """bf16 bytes of the weights of one expert layer of an MLA model."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    nope, rope, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
+    q_rank, kv_rank = config["q_lora_rank"], config["kv_lora_rank"]
+    attention = (hidden * (q_rank + kv_rank + rope) + q_rank * heads * (nope + rope) + kv_rank * heads * (nope + value)
+                 + heads * value * hidden)
+    experts = config["n_routed_experts"] + config["n_shared_experts"]
+    return 2 * (attention + hidden * (config["n_routed_experts"] + 3 * experts * config["moe_intermediate_size"]))
+
+
+def quality_tables(_, content):
+    rows = []
+    for candidate in content["candidates"]:
+        divergence = candidate["divergence"]
+        rows.append([pathlib.Path(candidate["name"]).name, f"{candidate['size']['file_bytes'] / 1e6:.2f}",
+                     f"{candidate['size']['coded_without_head']['bits_per_padded_weight']:.3f}", f"{candidate['perplexity']:.3f}",
+                     f"{divergence['mean']:.5f} ± {divergence['standard_error']:.5f}", f"{divergence['p99']:.3f}",
+                     f"{100 * candidate['same_top']:.2f} %"])
+    return [f"Against {pathlib.Path(content['reference']['name']).name} (perplexity {content['reference']['perplexity']:.3f}) on "
+            f"{content['windows']} windows of {content['window']} tokens, fp32 activations. Divergence in nats per token.", "",
+            *table(["model", "files, MB", "bits per weight", "perplexity", "KL divergence", "p99", "same top"], rows)]
+
+
+def time_tables(_, content):
+    report = content["report"]
+    rows = [[stage, f"{seconds:.1f}"] for stage, seconds in report["seconds_of"].items()]
+    rows += [["all", f"{report['seconds']:.1f}"]]
+    coder = [[str(r["bits"]), number(r["core_ms_per_tile"]), f"{r['mse']:.4g}", f"{100 * r['share_of_peak']['median']:.0f} %"]
+             for r in content["coder"]]
+    limit = 1.5 * content["largest_block_bytes"] + 300e6
+    return [f"`{content['command']}`: {content['threads']} threads, {sum(content['tiles'].values())} tiles.", "",
+            *table(["stage", "seconds"], rows), "",
+            f"The tile coder alone, at its rates below, takes {content['coder_alone_seconds']:.1f} s for these tiles, and "
+            f"{content['coder_at_peak_seconds']:.1f} s if its three operations a state ran at the processor's peak. Peak memory "
+            f"{report['peak_memory_bytes'] / 1e6:.0f} MB, the mapped source included; the bar of 1.5 x the largest block + 300 MB "
+            f"is {limit / 1e6:.0f} MB.", "",
+            *table(["bits", "core ms per tile", "mse", "of peak"], coder)]
