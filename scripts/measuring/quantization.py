@@ -80,8 +80,12 @@ class Setting:
 
 
 def curve(setting):
-    models = [setting.quantize(f"{rule}-{bits:.2f}", bits, "--allocation", rule) for rule in RULES for bits in setting.bits]
-    setting.compare([setting.shared / "models" / "books-moe-47m-exl3-3.00", *models], "quantization_books-moe-47m.json")
+    """A file for each rule; the reference quantizer's own model stands in that of its rule."""
+    for rule in RULES:
+        models = [setting.quantize(f"{rule}-{bits:.2f}", bits, "--allocation", rule) for bits in setting.bits]
+        if rule == "reference":
+            models.append(setting.shared / "models" / "books-moe-47m-exl3-3.00")
+        setting.compare(models, f"quantization_books-moe-47m_{rule}.json")
 
 
 def inputs(setting):
@@ -89,7 +93,7 @@ def inputs(setting):
     for seed in SEEDS:
         for kind, option in (("shared", []), ("separate", ["--separate-inputs"])):
             models.append(setting.quantize(f"{kind}-seed-{seed}", INPUT_BITS, "--allocation", "uniform", "--seed", seed, *option))
-    setting.compare(models, "quantization_inputs_books-moe-47m.json")
+    setting.compare(models, "quantization_books-moe-47m_inputs.json")
 
 
 def tiles_by_width(model):

@@ -1,9 +1,12 @@
 // fairway quantize: a plain checkpoint becomes an EXL3 one whose matrices each have the width that pays best.
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "cli/bench.h"
 #include "cli/calibration_ids.h"
@@ -27,6 +30,7 @@ struct QuantizeOptions {
   std::string model, out, plan, sensitivity, save_sensitivity, save_plan, library, allocation = "optimal",
                                                                                    codebook = "mul1";
   CalibrationSource calibration;
+  std::vector<std::string> ranges;  // ROLE=LOW-HIGH
   double bits = 0;
   std::int64_t size = 0;
   int head_bits = 6, max_tuples = 4, threads = 0;
@@ -43,6 +47,27 @@ quantize::AllocationMethod method_of(const std::string& name) {
   throw Error(ErrorKind::kUsage, fmt::format("--allocation {}: expected optimal, uniform or reference", name));
 }
 
+// "expert=2-4" and the like.
+std::pair<formats::LinearRole, quantize::WidthRange> parse_range(const std::string& text) {
+  using formats::LinearRole;
+  constexpr LinearRole kCoded[] = {LinearRole::kAttention, LinearRole::kDenseMlp, LinearRole::kSharedExpert,
+                                   LinearRole::kExpert, LinearRole::kHead};
+  const auto is_width = [](char c) { return c >= '1' && c <= '0' + quantize::kMaxBits; };
+  const std::size_t equals = text.find('=');
+  const std::string name = text.substr(0, equals), range = equals == std::string::npos ? "" : text.substr(equals + 1);
+  std::vector<std::string> names;
+  for (const LinearRole role : kCoded) {
+    names.emplace_back(formats::linear_role_name(role));
+    if (name != names.back()) continue;
+    if (range.size() != 3 || range[1] != '-' || !is_width(range[0]) || !is_width(range[2]) || range[0] > range[2])
+      break;
+    return {role, {range[0] - '0', range[2] - '0'}};
+  }
+  throw Error(ErrorKind::kUsage,
+              fmt::format("--range {}: expected ROLE=LOW-HIGH with widths from 1 to {} and a role of {}", text,
+                          quantize::kMaxBits, fmt::join(names, ", ")));
+}
+
 void check_options(const QuantizeOptions& options) {
   const int budgets = (options.bits > 0) + (options.size > 0) + !options.plan.empty();
   if (budgets != 1) throw Error(ErrorKind::kUsage, "exactly one of -b BITS, --size BYTES and --plan FILE is needed");
@@ -57,6 +82,7 @@ void check_options(const QuantizeOptions& options) {
     throw Error(ErrorKind::kUsage, "--calibration FILE is needed: a text of the kind that the model is for");
   }
   method_of(options.allocation);
+  std::for_each(options.ranges.begin(), options.ranges.end(), parse_range);
 }
 
 // What every step needs.
@@ -114,6 +140,7 @@ quantize::BitPlan plan_of(Session& session, const quantize::ModelSensitivity& se
   allocation.head_bits = options.head_bits;
   allocation.max_tuples = options.max_tuples;
   allocation.codebook = codebook_named(options.codebook);
+  for (const std::string& range : options.ranges) allocation.ranges.insert(parse_range(range));
   return quantize::allocate(sensitivity, allocation);
 }
 
@@ -249,6 +276,8 @@ void add_quantize_command(CLI::App& app, Invocation& call) {
   command->add_option("--max-tuples", options->max_tuples, "Distinct width triples per layer's experts; 0: any")
       ->check(number_in(0, kNoLimit))
       ->capture_default_str();
+  command->add_option("--range", options->ranges, "Least and most width of a role; may be given for several roles")
+      ->type_name("ROLE=LOW-HIGH");
   command->add_option("--codebook", options->codebook, "mul1, mcg or 3inst")
       ->check(CLI::IsMember({"mul1", "mcg", "3inst"}))
       ->capture_default_str();

@@ -195,6 +195,10 @@ std::int64_t Checkpoint::file_bytes() const {
   return sum;
 }
 
+void Checkpoint::release() const {
+  for (const SafetensorsFile& file : state_->files) file.release();
+}
+
 std::vector<float> Checkpoint::read_vector(std::string_view name, std::int64_t count) const {
   const TensorView& tensor = require(name);
   if (tensor.shape.size() != 1 || (count >= 0 && tensor.shape[0] != count)) {

@@ -34,6 +34,7 @@ class Checkpoint {
   std::vector<const TensorView*> tensors() const;          // sorted by name
   std::filesystem::path file_of(const TensorView& tensor) const;
   std::int64_t file_bytes() const;  // sum over the files
+  void release() const;             // of all files, as MappedFile::release
 
   // Small vectors as float, whatever their stored float type. `count` < 0 accepts any length; otherwise it is checked.
   // Non-finite values are an error.

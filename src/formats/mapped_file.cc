@@ -62,6 +62,11 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::uint8_t*>(data_), size_);
 }
 
+// Of a shared mapping that nobody writes to, the kernel drops page table entries and nothing else, so it cannot fail.
+void MappedFile::release() const {
+  if (data_ != nullptr) ::madvise(const_cast<std::uint8_t*>(data_), size_, MADV_DONTNEED);
+}
+
 std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes) {
   const OpenFile file(path);
   if (file.size() > max_bytes) {

@@ -20,6 +20,9 @@ class MappedFile {
 
   std::span<const std::uint8_t> bytes() const { return {data_, size_}; }
 
+  // Gives back the memory of the pages that were read; they are read again when touched. Views stay valid.
+  void release() const;
+
  private:
   const std::uint8_t* data_ = nullptr;
   std::size_t size_ = 0;

@@ -91,4 +91,8 @@ std::int64_t SafetensorsFile::file_bytes() const {
   return static_cast<std::int64_t>(mapping_->file.bytes().size());
 }
 
+void SafetensorsFile::release() const {
+  mapping_->file.release();
+}
+
 }  // namespace fairway::formats

@@ -52,6 +52,7 @@ class SafetensorsFile {
   std::span<const TensorView> tensors() const;  // sorted by name
   const TensorView* find(std::string_view name) const;
   std::int64_t file_bytes() const;
+  void release() const;  // as MappedFile::release
 
  private:
   SafetensorsFile() = default;

@@ -61,6 +61,7 @@ FileDigest digest_file(const std::filesystem::path& path, const std::atomic<bool
       throw Error(ErrorKind::kCancelled, fmt::format("interrupted while reading {}", path.string()));
     }
     hash.add(file.bytes().subspan(at, std::min(kChunkBytes, file.bytes().size() - at)));
+    file.release();
   }
   return {hex(hash.finish()), static_cast<std::int64_t>(file.bytes().size())};
 }

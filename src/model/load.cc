@@ -217,6 +217,7 @@ SourceLayer Model::read_layer(int index) const {
   if (index < 0 || index >= w.config.num_hidden_layers) {
     throw std::logic_error(fmt::format("no layer {} of {}", index, w.config.num_hidden_layers));
   }
+  w.checkpoint.release();  // what the layers before it have mapped
   SourceLayer layer{.weights = {}, .widened = {.block = w.config.fp8_block, .check_only = false, .values = {}}};
   layer.weights = load_layer(w.checkpoint, w.config, index, &layer.widened);
   return layer;

@@ -79,6 +79,7 @@ class Model {
   void final_norm(float* x, int m, const select::Policy& policy, kernels::KernelContext& context,
                   moe::Counters& counters) const;
   // The layer's weights, read from the checkpoint anew: fp8 matrices as floats, all others mapped (model/weights.h).
+  // Mapped memory of layers that were read before is given back.
   SourceLayer read_layer(int index) const;
   const kernels::LinearWeights& head() const;
 

@@ -118,7 +118,7 @@ class SiteMeasurement {
     return found->second;
   }
 
-  static constexpr std::size_t kMostFactors = 32;
+  static constexpr std::size_t kMostFactors = 8;
   std::vector<InputSite>& sites_;
   double tokens_;
   const std::string& model_dir_;

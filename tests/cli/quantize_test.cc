@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <set>
 
 #include "cli/quantize_fixture.h"
 #include "common/folder_contents.h"
+#include "quantize/editable_file.h"
 
 namespace fairway::test {
 namespace {
@@ -62,6 +64,24 @@ TEST_F(Quantize, APlanIsMadeSavedAndUsed) {
   }
 }
 
+TEST_F(Quantize, RangesBoundTheWidthsOfARole) {
+  const ProcessResult made =
+      quantize("none", {"-b", "4", "--plan-only", "--range", "expert=2-3", "--range", "attention=5-8", "--json"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  const nlohmann::json plan = made.json();
+  for (const nlohmann::json& linear : plan["linears"]) {
+    const std::string prefix = linear["prefix"];
+    const int bits = linear["bits"];
+    const bool expert = prefix.find(".experts.") != std::string::npos;
+    const bool attention = prefix.find(".self_attn.") != std::string::npos;
+    EXPECT_TRUE(!expert || bits == 2 || bits == 3) << prefix << " " << bits;
+    EXPECT_TRUE(!attention || bits >= 5) << prefix << " " << bits;
+  }
+  for (const char* range : {"expert", "expert=", "expert=2", "expert=3-2", "expert=0-2", "expert=2-9", "router=2-3"}) {
+    expect_error(quantize("none", {"-b", "3", "--plan-only", "--range", range}), 2, "--range");
+  }
+}
+
 TEST_F(Quantize, ALibraryServesOtherBudgets) {
   const std::string library = path("library").string();
   const std::vector<std::string> other = {"-b", "2.5", "--allocation", "uniform"};
@@ -102,6 +122,17 @@ TEST_F(Quantize, RefusesWhatItCannotDo) {
                "trellis-coded already");
   fs::create_directories(path("y.partial"));
   expect_error(quantize("y", {"-b", "3"}), 2, "--resume");
+}
+
+TEST_F(Quantize, AWeightThatIsNotANumberIsNamed) {
+  const std::string name = "model.layers.1.mlp.experts.2.up_proj.weight";
+  EditableFile file(path("source") / "model.safetensors");
+  set_element(file.at(name), 3 * 128 + 5, std::nanf(""));
+  file.write();
+  const ProcessResult result = quantize("x", {"-b", "3"});
+  expect_error(result, 2, name);
+  EXPECT_TRUE(contains(result.err, "[3, 5]")) << result.err;
+  EXPECT_FALSE(fs::exists(path("x")));
 }
 
 }  // namespace
