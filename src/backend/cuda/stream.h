@@ -8,7 +8,8 @@ namespace fairway::backend {
 class CudaEvent;
 
 // Does not wait for the legacy default stream, nor that for it. Calls from several threads are safe but their order is
-// then anyone's guess. No call but wait() blocks, except as said at copy_to_host().
+// then anyone's guess. No call but wait() blocks, except as said at copy_to_host(). Kernels are launched on
+// native(stream) of native.cuh, under a DeviceScope of its device.
 class CudaStream {
  public:
   // Throws as require_cuda_device() does.

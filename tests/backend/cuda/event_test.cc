@@ -33,7 +33,7 @@ TEST(GpuEvent, TimesAreBetweenTheWorkAndTheHostsClock) {
     const double host = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
     // The kernel waits by %globaltimer, whose tick is no more than a millisecond on any device.
     EXPECT_GT(found, static_cast<double>(wanted) - 1100);
-    EXPECT_LT(found, host + 1);
+    EXPECT_LT(found, 1.01 * host + 1);  // two clocks
     std::printf("spin of %lld us: events %.1f us, host %.1f us\n", static_cast<long long>(wanted), found, host);
   }
 }
