@@ -10,7 +10,7 @@ build_packages=(g++ cmake ninja-build nlohmann-json3-dev libcli11-dev libfmt-dev
   prometheus-cpp-dev libyaml-cpp-dev libssl-dev)
 test_packages=(libgtest-dev libgmock-dev)
 python_packages=(python3-dev python3-venv python3-setuptools python3-wheel python3-numpy pybind11-dev)
-check_packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev git python3)
+check_packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev git python3 ccache)
 
 step() { printf '==> %s\n' "$*"; }
 
@@ -81,6 +81,9 @@ build() {
 
 # Warnings are errors where CI=true, as continuous integration services set it.
 werror() { [[ ${CI:-} == true ]] && printf ON || printf OFF; }
+
+# find_nvcc: prints the CUDA compiler that CMake would take; fails if there is none.
+find_nvcc() { command -v "${CUDACXX:-nvcc}"; }
 
 # run_ctest PRESET [CTEST ARGUMENT...]: runs the tests, then sets tests_passed and tests_failed.
 run_ctest() {

@@ -1,4 +1,5 @@
-// fairway kernels: every kernel row, whether it can run here, the aliases, and the known families that have neither.
+// fairway kernels: the machine, every kernel row, whether it can run here, the aliases, and the known families that
+// have neither.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 
 #include "backend/cpu/features.h"
 #include "cli/cli.h"
+#include "cli/cuda_facts.h"
 #include "cli/kernel_facts.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -87,8 +89,8 @@ std::string table(std::uint32_t features) {
   std::size_t id_width = 2;
   for (const KernelRow* row : kernels::all_kernel_rows())
     id_width = std::max(id_width, std::string_view(row->id).size());
-  std::string text =
-      fmt::format("{}\nfeatures: {}\n\n", backend::cpu_info().name, backend::cpu_feature_names(features));
+  std::string text = fmt::format("{}\nfeatures: {}\n", backend::cpu_info().name, backend::cpu_feature_names(features));
+  text += cuda_text() + "\n";
   text += fmt::format(fmt::runtime(kLineFormat), "id", id_width, "op", "weights", "act", "codes", "numerics",
                       "codebooks", "bits", "tokens", "tile", "runs here");
   for (const KernelRow* row : kernels::all_kernel_rows()) text += row_line(*row, features, id_width);
@@ -114,8 +116,9 @@ int list_kernels(bool json) {
   for (const kernels::KernelAlias& alias : kernels::kernel_aliases()) {
     aliases.push_back({{"name", alias.name}, {"family", alias.target_family}, {"reason", alias.reason}});
   }
-  print_json(
-      {{"machine", machine_json()}, {"rows", rows}, {"aliases", aliases}, {"missing", kernels::missing_families()}});
+  Json machine = machine_json();
+  machine["cuda"] = cuda_json();
+  print_json({{"machine", machine}, {"rows", rows}, {"aliases", aliases}, {"missing", kernels::missing_families()}});
   return kExitOk;
 }
 

@@ -77,7 +77,7 @@ TEST(Cli, KernelsListsEveryRowAndWhatIsMissing) {
   ASSERT_EQ(result.code, 0) << result.err;
   const nlohmann::json json = result.json();
   expect_keys(json, {"machine", "rows", "aliases", "missing"});
-  expect_keys(json["machine"], {"cpu", "features", "cores", "l2_bytes", "l3_bytes", "memory_bytes"});
+  expect_keys(json["machine"], {"cpu", "features", "cores", "l2_bytes", "l3_bytes", "memory_bytes", "cuda"});
   std::set<std::string> ids, families;
   bool reference_runs = false;
   for (const nlohmann::json& row : json["rows"]) {
@@ -103,6 +103,24 @@ TEST(Cli, KernelsListsEveryRowAndWhatIsMissing) {
   for (const std::string& id : ids) EXPECT_TRUE(contains(text.out, id + " ")) << id;
   for (const nlohmann::json& alias : json["aliases"]) {
     EXPECT_TRUE(contains(text.out, alias["name"].get<std::string>() + " = ")) << alias;
+  }
+}
+
+TEST(Cli, KernelsSaysWhichCudaDevicesThereAreOrWhyNone) {
+  const nlohmann::json cuda = run_fairway({"kernels", "--json"}).json()["machine"]["cuda"];
+  expect_keys(cuda, {"devices", "absent", "driver", "runtime", "compiled_for"});
+  const std::string text = run_fairway({"kernels"}).out;
+  EXPECT_EQ(cuda["devices"].empty(), cuda["absent"].is_string()) << cuda;
+  if (cuda["devices"].empty()) {
+    EXPECT_TRUE(contains(text, "\ncuda: none (" + cuda["absent"].get<std::string>() + ")\n")) << text;
+    EXPECT_EQ(cuda["compiled_for"] == "", cuda["absent"] == "built without a CUDA toolkit") << cuda;
+  }
+  int index = 0;
+  for (const nlohmann::json& device : cuda["devices"]) {
+    expect_keys(device, {"index", "name", "compute_capability", "multiprocessors", "l2_bytes", "shared_bytes_per_block",
+                         "memory_bytes"});
+    EXPECT_EQ(device["index"], index);
+    EXPECT_TRUE(contains(text, "\ncuda " + std::to_string(index++) + ": " + device["name"].get<std::string>())) << text;
   }
 }
 
