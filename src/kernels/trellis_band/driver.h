@@ -53,16 +53,19 @@ struct BandOrder {
 
 inline Band band_of(const BandOrder& order) {
   const TrellisMatrix& matrix = order.matrix;
+  const auto row_bytes = [](const TrellisMatrix& m) { return m.out / codec::kTileDim * codec::tile_bytes(m.bits); };
+  Band band{
+      part_words(matrix, order.part), row_bytes(matrix), matrix.in, matrix.bits, order.part.tiles, matrix.codebook};
   const TrellisMatrix* next = order.next_matrix;
-  const bool alike = next != nullptr && next->bits == matrix.bits && next->in == matrix.in && next->out == matrix.out &&
-                     order.next_part.tiles == order.part.tiles && order.next_part.band < band_count(next->out);
-  return {part_words(matrix, order.part),
-          matrix.out / codec::kTileDim * codec::tile_bytes(matrix.bits),
-          matrix.in,
-          matrix.bits,
-          order.part.tiles,
-          matrix.codebook,
-          alike ? part_words(*next, order.next_part) : nullptr};
+  if (next == nullptr || order.next_part.band >= band_count(next->out)) return band;
+  const std::uint8_t* words = part_words(*next, order.next_part);
+  if (next->bits == matrix.bits && next->in == matrix.in && next->out == matrix.out &&
+      order.next_part.tiles == order.part.tiles) {
+    band.next = words;
+  } else {
+    band.next_apart = {words, row_bytes(*next), order.next_part.tiles * codec::tile_bytes(next->bits)};
+  }
+  return band;
 }
 
 // row = prepared form of (x * suh) H, with x[0..count) extended by zeros to matrix.in.

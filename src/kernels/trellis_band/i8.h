@@ -138,6 +138,14 @@ struct BandI8 {
   [[gnu::always_inline]] static void prefetch(Words tile, int bytes) {
     for (int i = 0; i < bytes; i += 64) S::prefetch_l2(tile + i);
   }
+  // The first block of a band of another shape, in `steps` steps.
+  static void prefetch_apart(const BandPlace& band, int step, int steps) {
+    for (int i = step * kBlockTileRows / steps; i < (step + 1) * kBlockTileRows / steps; ++i) {
+      const Words row = band.words + i * band.row_bytes;
+      for (std::int64_t at = 0; at < band.part_bytes; at += 64) S::prefetch_l2(row + at);
+      prefetch_end(row, band.part_bytes);
+    }
+  }
   // The last cache line of a tile row, in which no 64 bytes of a tile begin unless the file happens to align them.
   [[gnu::always_inline]] static void prefetch_end(Words row, std::int64_t bytes) { S::prefetch_l2(row + bytes - 1); }
 };

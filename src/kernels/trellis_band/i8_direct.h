@@ -25,8 +25,8 @@ struct BandI8Direct : BandI8<K> {
   // y[kRows][128] += one block of inputs. Sums stay in registers from tile row to tile row. kBits = 0: the width is
   // known only at run time.
   template <int kBits, int kRows>
-  static void direct_block(const Band& band, Words tiles, std::int64_t ahead, Words x, std::int64_t row_stride,
-                           const float* scales, std::int64_t scale_stride, float* y) {
+  static void direct_block(const Band& band, Words tiles, std::int64_t ahead, const BandPlace& apart, Words x,
+                           std::int64_t row_stride, const float* scales, std::int64_t scale_stride, float* y) {
     constexpr int kChains = K::template kChains<kRows>;
     const int tile_bytes = 32 * (kBits == 0 ? band.bits : kBits);
     const std::int64_t row_bytes = band.row_bytes;
@@ -36,6 +36,7 @@ struct BandI8Direct : BandI8<K> {
       Base::prefetch_end(tiles + i * row_bytes + ahead, std::int64_t{band.tiles} * tile_bytes);
     }
     for (int t = 0; t < band.tiles; ++t, tiles += tile_bytes, y += codec::kTileDim) {
+      if (apart.words != nullptr) Base::prefetch_apart(apart, t, band.tiles);
       Sum total[kRows][kPerTile][kChains];
       unrolled<kRows * kPerTile * kChains>([&](auto i) FAIRWAY_INLINE_LAMBDA {
         total[i / (kPerTile * kChains)][i / kChains % kPerTile][i % kChains] = K::zero();
@@ -77,10 +78,12 @@ struct BandI8Direct : BandI8<K> {
   [[gnu::noinline]] static void direct_rows(const Band& band, Words rows, std::int64_t row_stride, float* y) {
     for (int r = 0; r < kRows; ++r) Base::clear_row(y + r * kBandWidth, band.tiles);
     const float* facts = Row::facts(rows, band.in);
-    for (int block = 0; block < band.in / kBandWidth; ++block) {
+    const int blocks = band.in / kBandWidth;
+    for (int block = 0; block < blocks; ++block) {
       direct_block<kBits, kRows>(band, band.words + block * kBlockTileRows * band.row_bytes,
-                                 Base::bytes_ahead(band, block), rows + block * kBandWidth * kValueBytes<K>, row_stride,
-                                 facts + 2 * block, row_stride / static_cast<std::int64_t>(sizeof(float)), y);
+                                 Base::bytes_ahead(band, block), block + 1 < blocks ? BandPlace{} : band.next_apart,
+                                 rows + block * kBandWidth * kValueBytes<K>, row_stride, facts + 2 * block,
+                                 row_stride / static_cast<std::int64_t>(sizeof(float)), y);
     }
     for (int r = 0; r < kRows; ++r) Base::finish_row(rows + r * row_stride, band, y + r * kBandWidth);
   }

@@ -20,6 +20,12 @@ constexpr int kBlockTileRows = codec::kHadamardDim / codec::kTileDim;  // tile r
 // Tiles of a band that a kernel can be asked for alone, so that two workers can share a band.
 constexpr int kHalfBandTiles = kBandTiles / 2;
 
+// Where tile rows of a band lie: row i is part_bytes at words + i * row_bytes. Null words: there is none.
+struct BandPlace {
+  const std::uint8_t* words = nullptr;
+  std::int64_t row_bytes = 0, part_bytes = 0;
+};
+
 // A band of inner weights, or half of one. Tile row kt is tiles * 32 * bits contiguous bytes at words + kt * row_bytes,
 // at any alignment; nothing outside these bytes is read.
 struct Band {
@@ -29,8 +35,10 @@ struct Band {
   int bits;                // 1..8
   int tiles;               // kBandTiles or kHalfBandTiles
   codec::Codebook codebook;
-  const std::uint8_t* next;  // words of the band that this thread will probably read next, of equal shape and width, or
-                             // null: a hint for prefetching, never read
+  // The band that this thread will probably read next, a hint for prefetching and never read: its words if it has the
+  // same shape and width, else its place.
+  const std::uint8_t* next = nullptr;
+  BandPlace next_apart = {};
 };
 
 // Vector operations on blocks of 128 floats. Every table gives the same bits.
