@@ -3,7 +3,7 @@
 import json
 import re
 
-from measuring import peer, selection
+from measuring import peer, quantization, selection
 from measuring.base import REPO, RESULTS
 from measuring.layer_tables import by_cell
 from measuring.markup import judged, number, percent, table, token_columns
@@ -92,7 +92,23 @@ def choice():
     return [source(*found), "", *selection.figures(found[1])] if found else ["No result file has these figures yet."]
 
 
-PAGES = {"cpu-performance.md": {"layer": layer, "ratios": ratios, "token": token}, "selection.md": {"choice": choice}}
+def quality():
+    """Divergence by rule and bits, the reference quantizer's file, and what shared input scales cost."""
+    files = {path.stem.rsplit("_", 1)[1]: (path, json.loads(path.read_text(encoding="utf-8")))
+             for path in sorted(RESULTS.glob("quantization_*.json"))}
+    if not files:
+        return ["No result file has these figures yet."]
+    return quantization.quality_page(files)
+
+
+def stages():
+    """Where a quantization's time goes."""
+    found = result("quantize")
+    return [source(*found), "", *quantization.time_tables(None, found[1])] if found else ["No result file has these figures yet."]
+
+
+PAGES = {"cpu-performance.md": {"layer": layer, "ratios": ratios, "token": token}, "selection.md": {"choice": choice},
+         "quantization.md": {"quality": quality, "stages": stages}}
 
 
 def page(path, blocks):

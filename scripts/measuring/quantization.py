@@ -1,6 +1,7 @@
 """Quality for bytes of the quantizer's models, what shared input scales cost, and where its time goes."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -79,13 +80,22 @@ class Setting:
         progress(f"wrote {self.results / result}")
 
 
+def digest(model):
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+
+
 def curve(setting):
-    """A file for each rule; the reference quantizer's own model stands in that of its rule."""
+    """The reference quantizer's model, the bundled one, and every rule at every number of bits. Where two rules give the same
+    bytes, as those of groups do at whole numbers of bits, one of them is measured."""
+    models, seen = [], set()
     for rule in RULES:
-        models = [setting.quantize(f"{rule}-{bits:.2f}", bits, "--allocation", rule) for bits in setting.bits]
-        if rule == "reference":
-            models.append(setting.shared / "models" / "books-moe-47m-exl3-3.00")
-        setting.compare(models, f"quantization_books-moe-47m_{rule}.json")
+        for bits in setting.bits:
+            model = setting.quantize(f"{rule}-{bits:.2f}", bits, "--allocation", rule)
+            if digest(model) not in seen:
+                models.append(model)
+            seen.add(digest(model))
+    setting.compare([setting.shared / "models" / "books-moe-47m-exl3-3.00", "models/books-moe", *models],
+                    "quantization_books-moe-47m_curve.json")
 
 
 def inputs(setting):
@@ -152,6 +162,39 @@ def quality_tables(_, content):
     return [f"Against {pathlib.Path(content['reference']['name']).name} (perplexity {content['reference']['perplexity']:.3f}) on "
             f"{content['windows']} windows of {content['window']} tokens, fp32 activations. Divergence in nats per token.", "",
             *table(["model", "files, MB", "bits per weight", "perplexity", "KL divergence", "p99", "same top"], rows)]
+
+
+def divergence_of(candidate):
+    return f"{candidate['divergence']['mean']:.5f}"
+
+
+def quality_page(files):
+    """files: {"curve" or "inputs": (path, content)}"""
+    lines = []
+    if "curve" in files:
+        path, content = files["curve"]
+        by_bits, others = {}, []
+        for candidate in content["candidates"]:
+            name = pathlib.Path(candidate["name"]).name
+            rule, _, bits = name.partition("-")
+            if rule in RULES:
+                cell = f"{divergence_of(candidate)}, {candidate['size']['file_bytes'] / 1e6:.2f} MB"
+                by_bits.setdefault(float(bits), {})[rule] = cell
+            else:
+                others += ["", f"`{name}`, {candidate['size']['file_bytes'] / 1e6:.2f} MB, in the same run: {divergence_of(candidate)}, "
+                           f"perplexity {candidate['perplexity']:.3f} (plain {content['reference']['perplexity']:.3f})."]
+        rows = [[f"{bits:.2f}", *[row.get(rule, "same as uniform") for rule in RULES]] for bits, row in sorted(by_bits.items())]
+        lines = [f"Mean KL divergence from the plain model in nats per token, {content['windows']} windows of {content['window']} tokens, "
+                 f"{content['machine']['cpu']}, revision `{content['revision'][:12]}` (`results/{path.name}`):", "",
+                 *table(["bits", *RULES], rows), *others]
+    if "inputs" in files:
+        path, content = files["inputs"]
+        rows = [[pathlib.Path(c["name"]).name, divergence_of(c), f"{c['divergence']['standard_error']:.5f}", f"{c['perplexity']:.3f}"]
+                for c in content["candidates"]]
+        lines += ["", f"Input scales shared by the experts of a layer, and separate ones, at {INPUT_BITS:g} bits, by seed of the random signs, "
+                  f"{content['windows']} windows (`results/{path.name}`):", "",
+                  *table(["model", "KL divergence", "standard error", "perplexity"], rows)]
+    return lines
 
 
 def time_tables(_, content):

@@ -101,6 +101,7 @@ CodeSeconds code_model(const model::Model& model, const std::string& model_dir, 
                        const CodeOptions& options, const CodeSink& sink, const select::Policy& policy,
                        kernels::KernelContext& context) {
   CodeSeconds seconds;
+  if (std::all_of(options.prefixes.begin(), options.prefixes.end(), sink.is_done)) return seconds;
   const int layers = model.config().num_hidden_layers;
   CalibrationState state(model, std::move(ids), options.calibration, policy, context);
   TileCoders coders(options.codebook, context.pool.size());

@@ -14,6 +14,7 @@
 namespace fairway::quantize {
 
 struct CodeOptions {
+  std::vector<std::string> prefixes;  // all matrices that are coded
   CalibrationOptions calibration;
   FactorOptions factor;
   codec::Codebook codebook = codec::Codebook::kMul1;

@@ -190,10 +190,10 @@ JobReport run_job(const model::Model& model, const JobOptions& options, const Bi
     parts.put(coded.linear, facts);
   };
   if (progress) sink.progress = [&](double share, const std::string& what) { progress(kCodingShare * share, what); };
-  report.seconds = code_model(model, options.model.string(), options.ids,
-                              {options.windows, options.factor, options.codebook}, sink, policy, context);
-
   const std::vector<std::string> prefixes = coded_prefixes(model);
+  report.seconds = code_model(model, options.model.string(), options.ids,
+                              {prefixes, options.windows, options.factor, options.codebook}, sink, policy, context);
+
   for (const std::string& prefix : prefixes) report.matrices.emplace_back(prefix, parts.facts(prefix));
   report.assembly = timed(report.assembly_seconds, [&] {
     return assemble(
