@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time as clock
 
-from measuring.base import PROGRAM, REPO, fairway, git, machine_name, progress
+from measuring.base import DEMO, PROGRAM, REPO, THREADS, fairway, git, machine_name, progress, spread
 from measuring.markup import number, table
 
 RULES = ["uniform", "reference", "optimal"]
@@ -20,6 +20,8 @@ INPUT_BITS = 3.0
 TIME_BITS = 2.5
 TIME_THREADS = 2
 CODER_TILES = 48
+BUNDLED_BYTES = 20_700_000  # the budget of models/books-moe
+DECODE_ROUNDS = 15
 
 
 @dataclasses.dataclass
@@ -67,12 +69,16 @@ class Setting:
             self.run("quantize", self.source, "-b", 3, "--plan-only", "--save-sensitivity", losses, *self.calibration)
         return losses
 
-    def quantize(self, name, bits, *options):
+    def quantize(self, name, *options):
         out = self.work / name
         if not out.exists():
-            self.run("quantize", self.source, "-b", bits, "--sensitivity", self.sensitivity(), "--library", self.work / "parts",
-                     "-o", out, "--resume", *self.calibration, *options)
+            self.run("quantize", self.source, "--sensitivity", self.sensitivity(), "--library", self.work / "parts", "-o", out,
+                     "--resume", *self.calibration, *options)
         return out
+
+    def write(self, name, content):
+        (self.results / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        progress(f"wrote {self.results / name}")
 
     def compare(self, models, result):
         self.run("compare", self.source, *models, "--text", self.shared / "data" / "books-val.txt", "--window", WINDOW, "--windows",
@@ -90,7 +96,7 @@ def curve(setting):
     models, seen = [], set()
     for rule in RULES:
         for bits in setting.bits:
-            model = setting.quantize(f"{rule}-{bits:.2f}", bits, "--allocation", rule)
+            model = setting.quantize(f"{rule}-{bits:.2f}", "-b", bits, "--allocation", rule)
             if digest(model) not in seen:
                 models.append(model)
             seen.add(digest(model))
@@ -102,8 +108,29 @@ def inputs(setting):
     models = []
     for seed in SEEDS:
         for kind, option in (("shared", []), ("separate", ["--separate-inputs"])):
-            models.append(setting.quantize(f"{kind}-seed-{seed}", INPUT_BITS, "--allocation", "uniform", "--seed", seed, *option))
+            models.append(setting.quantize(f"{kind}-seed-{seed}", "-b", INPUT_BITS, "--allocation", "uniform", "--seed", seed, *option))
     setting.compare(models, "quantization_books-moe-47m_inputs.json")
+
+
+def decode(setting):
+    """Tokens per second of the bundled model and of a uniform one of as many bytes, in turn."""
+    uniform = setting.quantize("bundled-uniform", "--size", BUNDLED_BYTES, "--head-bits", 0, "--allocation", "uniform")
+    models = {"bundled": pathlib.Path(DEMO), "uniform": uniform}
+    records = []
+    for threads in THREADS:
+        runs = {name: [] for name in models}
+        for turn in range(DECODE_ROUNDS):
+            for name in list(models)[:: 1 if turn % 2 == 0 else -1]:
+                runs[name].append(fairway("bench", "decode", "--model-path", models[name], "--threads", threads, "--prompt-len", 32,
+                                          "--decode-tokens", 192, "--warmup", 1, "--runs", 2, program=setting.program))
+        speeds = {name: [run["results"][0]["tokens_per_second"]["median"] for run in of] for name, of in runs.items()}
+        records.append({"threads": threads, "ratio": spread([a / b for a, b in zip(speeds["bundled"], speeds["uniform"])]),
+                        **{name: {"tokens_per_second": spread(speeds[name]), "file_bytes": runs[name][0]["model"]["file_bytes"],
+                                  "weight_bytes_per_token": runs[name][0]["model"]["weight_bytes_per_token"]} for name in models}})
+    first = runs["bundled"][0]
+    setting.write(f"equal_bytes_cpu_{machine_name(setting.program)}.json",
+                  {"schema": "fairway-equal-bytes-1", "revision": first["revision"], "date": first["date"], "machine": first["machine"],
+                   "command": "scripts/measure-quantization SHARED_DIR decode", "rounds": DECODE_ROUNDS, "records": records})
 
 
 def tiles_by_width(model):
@@ -135,9 +162,7 @@ def time(setting):
                "command": f"fairway quantize {setting.source} -b {TIME_BITS} -o OUT --threads {TIME_THREADS}", "threads": TIME_THREADS,
                "bits": TIME_BITS, "report": report, "tiles": tiles, "coder_alone_seconds": search, "coder_at_peak_seconds": peak,
                "largest_block_bytes": block_bytes(largest), "coder": coder["results"]}
-    path = setting.results / f"quantize_cpu_{machine_name(setting.program)}.json"
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    progress(f"wrote {path}")
+    setting.write(f"quantize_cpu_{machine_name(setting.program)}.json", content)
 
 
 def block_bytes(config):
@@ -211,3 +236,14 @@ def time_tables(_, content):
             f"{report['peak_memory_bytes'] / 1e6:.0f} MB, the mapped source included; the bar of 1.5 x the largest block + 300 MB "
             f"is {limit / 1e6:.0f} MB.", "",
             *table(["bits", "core ms per tile", "mse", "of peak"], coder)]
+
+
+def decode_tables(_, content):
+    rows = [[str(r["threads"]), number(r["bundled"]["tokens_per_second"]), number(r["uniform"]["tokens_per_second"]),
+             number(r["ratio"]), f"{r['bundled']['weight_bytes_per_token'] / 1e6:.2f}", f"{r['uniform']['weight_bytes_per_token'] / 1e6:.2f}"]
+            for r in content["records"]]
+    sizes = [content["records"][0][name]["file_bytes"] / 1e6 for name in ("bundled", "uniform")]
+    return [f"The bundled model ({sizes[0]:.2f} MB, mixed widths) and one of uniform widths from the same source ({sizes[1]:.2f} MB), "
+            f"{content['rounds']} rounds in turn.", "",
+            *table(["threads", "bundled, tokens/s", "uniform, tokens/s", "ratio", "bundled, MB read per token", "uniform, MB read per token"],
+                   rows)]

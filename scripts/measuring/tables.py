@@ -83,7 +83,7 @@ def compare_tables(_, content):
 TABLES = {"moe": layer_tables.moe_tables, "rows": layer_tables.rows_tables, "decode": speed_tables, "prefill": speed_tables,
           "slice": slice_tables, "mixed": mixed_tables, "neighbour": neighbour_tables, "memory": memory_tables,
           "selection": lambda _, content: selection.figures(content), "compare": compare_tables,
-          "quantize": quantization.time_tables}
+          "quantize": quantization.time_tables, "equal_bytes": quantization.decode_tables}
 
 
 def described(path, content):
