@@ -8,15 +8,14 @@
 
 namespace fairway::kernels::cuda {
 
-// Shared memory of a CTA after the ring: [input digits][sums of gate and up, or of down].
+// Shared memory of a CTA: the stages of the ring, this, the input digits.
 template <class Path>
 struct alignas(16) BandShared {
+  RingBarriers barriers;
   alignas(16) float inner[2][Path::kTokens][kInnerStride];
   alignas(16) float row[kBand];  // kDownDirect: this CTA's share of y
   alignas(16) typename Path::Shared path;
 };
-
-constexpr int kInputPad = 32;  // bytes; integer paths: keeps the columns of the input operand in separate banks
 
 template <class Path>
 __host__ __device__ constexpr int stage_token_bytes() {
@@ -190,12 +189,11 @@ __device__ void compute_items(const BandArgs& a, RingCursor ring, unsigned char*
 template <class Path>
 __global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) band_kernel(const __grid_constant__ BandArgs a) {
   extern __shared__ __align__(128) unsigned char memory[];
-  __shared__ RingBarriers barriers;
   auto& shared = *reinterpret_cast<BandShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
-  if (threadIdx.x == 0) ring_init(&barriers, a.ring_stages, Path::kReleases);
+  if (threadIdx.x == 0) ring_init(&shared.barriers, a.ring_stages, Path::kReleases);
   __syncthreads();
-  const RingCursor ring{memory, &barriers, a.ring_stages, a.stage_bytes};
+  const RingCursor ring{memory, &shared.barriers, a.ring_stages, a.stage_bytes};
   if (threadIdx.x >= kComputeThreads) {
     load_items<Path>(a, ring);
   } else {
