@@ -232,7 +232,8 @@ Record measure(const Case& c, const Layers& layers, int tokens, MoePath path, cu
 bool worth_timing(const Case& c, int tokens, MoePath path) {
   const double per_expert = static_cast<double>(tokens) * c.top_k / c.routed;
   switch (path) {
-    case MoePath::kIntDirect: return tokens <= 4;
+    case MoePath::kIntDirect:
+    case MoePath::kIntDirect1: return tokens <= 4;
     case MoePath::kInt4: return per_expert <= 4;
     case MoePath::kInt8: return per_expert <= 16;
     case MoePath::kHalf8: return per_expert <= 16;

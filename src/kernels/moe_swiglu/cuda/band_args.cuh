@@ -32,7 +32,8 @@ struct BandArgs {
   MoeCall call;
   Phase phase;
   int slots_per_token;
-  bool direct;  // no group table: segment s is slot s
+  bool direct;      // no group table: segment s is slot s
+  int direct_ctas;  // of an SM, that the clusters of a direct call may fill
   GroupTable groups;
   const __half* rows;  // half paths: transformed inputs, fragment order, see input_row()
   __half* hidden;      // [slots][max_intermediate]: transformed inputs of down, fragment order

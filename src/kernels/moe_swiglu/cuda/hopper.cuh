@@ -1,5 +1,6 @@
-// The few Hopper instructions the kernels use, one function each: barriers in shared memory, bulk copies, chained
-// launches, named barriers, tensor instructions.
+// The instructions that C++ does not reach, one function each: barriers in shared memory, bulk copies, chained launches,
+// named barriers, tensor instructions. No other file has assembly, so that this one can be replaced to run the kernels
+// on a host.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -59,6 +60,14 @@ __device__ __forceinline__ void let_next_kernel_start() {
 template <int kThreads>
 __device__ __forceinline__ void consumer_sync() {
   asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
+}
+
+// A left shift on the multiplier: the arithmetic unit, busy with permutes and logic, is what bounds the decode loops.
+template <int kShift>
+__device__ __forceinline__ unsigned multiply_by_power(unsigned v) {
+  unsigned shifted;
+  asm("mul.lo.u32 %0, %1, %2;" : "=r"(shifted) : "r"(v), "n"(1u << kShift));
+  return shifted;
 }
 
 // d[16 x 8] += a[16 x 32] b[32 x 8], unsigned by signed bytes.

@@ -21,9 +21,9 @@ struct PathFacts {
   bool integer;
   int tokens;
 };
-constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4}, {"int_4", true, 4},     {"int_8", true, 8},
-                                         {"half_8", false, 8},    {"half_16", false, 16}, {"half_32", false, 32},
-                                         {"half_64", false, 64}};
+constexpr PathFacts kPaths[kMoePaths] = {
+    {"int_direct", true, 4}, {"int_direct1", true, 4}, {"int_4", true, 4},      {"int_8", true, 8},
+    {"half_8", false, 8},    {"half_16", false, 16},   {"half_32", false, 32}, {"half_64", false, 64}};
 
 const PathFacts& facts(MoePath path) { return kPaths[static_cast<int>(path)]; }
 
@@ -107,9 +107,13 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   const bool gate_up = phase == Phase::kGateUp;
   const long long items = rows * ((gate_up ? layer.max_intermediate : layer.hidden) / kBand);
   args.split = 1;
-  if (args.direct) {  // few items: a cluster for each, as long as two CTAs fit on every SM
+  int part_blocks = gate_up ? 2 * (layer.hidden / kBand) : args.slots_per_token * (layer.max_intermediate / kBand);
+  if (args.direct) {  // few items: a cluster for each, as long as its CTAs fit on the SMs at once
     const int most = gate_up ? layer.hidden / kBand : kMaxCluster;
-    while (args.split < kMaxCluster && 2 * args.split <= most && items * 2 * args.split <= 2 * sms) args.split *= 2;
+    while (args.split < kMaxCluster && 2 * args.split <= most && items * 2 * args.split <= args.direct_ctas * sms) {
+      args.split *= 2;
+    }
+    part_blocks = (part_blocks + args.split - 1) / args.split;
   }
   const int input_blocks = gate_up ? (layer.hidden / kBand + args.split - 1) / args.split : layer.max_intermediate / kBand;
   args.input_stride = input_blocks * kBand + kInputPadBytes;
@@ -118,15 +122,17 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   int ctas = kernel.ctas;
   const auto stages_for = [&](int n) { return (kSharedPerSm / n - kSharedPerCta - fixed) / args.stage_bytes; };
   while (ctas > 1 && stages_for(ctas) < kFewStages) --ctas;
-  args.ring_stages = std::min(kMostStages, stages_for(ctas));
-  if (args.ring_stages < 2) return cudaErrorInvalidValue;  // the layer is too wide for this path
+  // A CTA that handles one item needs no more stages than the item has blocks.
+  args.ring_stages = std::min(stages_for(ctas), args.split > 1 ? std::min(kMostStages, part_blocks) : kMostStages);
+  if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
   const long long grid = args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(ctas) * sms);
   return launch(kernel.run, static_cast<int>(grid), kBandThreads, args.ring_stages * args.stage_bytes + fixed, args.split,
                 stream, args);
 }
 
-cudaError_t run_direct(const BandKernel& kernel, BandArgs args, cudaStream_t stream) {
+cudaError_t run_direct(const BandKernel& kernel, BandArgs args, int ctas, cudaStream_t stream) {
   args.direct = true;
+  args.direct_ctas = ctas;
   const cudaError_t status =
       launch_band(kernel, args, Phase::kGateUp, static_cast<long long>(args.call.tokens) * args.slots_per_token, stream);
   if (status != cudaSuccess) return status;
@@ -185,7 +191,10 @@ cudaError_t moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path,
   args.rows = scratch.rows;
   args.hidden = scratch.hidden;
   args.slot_out = scratch.slot_out;
-  return path == MoePath::kIntDirect ? run_direct(kernel, args, stream) : run_grouped(kernel, args, scratch, stream);
+  if (path == MoePath::kIntDirect || path == MoePath::kIntDirect1) {
+    return run_direct(kernel, args, path == MoePath::kIntDirect ? 2 : 1, stream);
+  }
+  return run_grouped(kernel, args, scratch, stream);
 }
 
 }  // namespace fairway::kernels::cuda

@@ -57,7 +57,8 @@ struct MoeCall {
 // How a call is computed. Choosing is the caller's business; every path is legal for every number of tokens, the
 // integer ones only for layers with all_mul1.
 enum class MoePath {
-  kIntDirect,  // two launches; every slot decodes its expert, for one token or very few
+  kIntDirect,  // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
+  kIntDirect1,  // the same with one CTA on an SM, so that the second launch's weights arrive during the first
   kInt4,       // grouped; an expert is decoded once for 4 tokens
   kInt8,       //                                       8
   kHalf8,      // grouped, half-precision activations;   8
@@ -65,7 +66,7 @@ enum class MoePath {
   kHalf32,     //                                       32
   kHalf64,     //                                       64
 };
-constexpr int kMoePaths = 7;
+constexpr int kMoePaths = 8;
 
 const char* moe_path_name(MoePath path);
 bool moe_path_legal(const MoeLayer& layer, MoePath path);

@@ -9,6 +9,7 @@
 #include <cuda_fp16.h>
 
 #include "codec/trellis.h"
+#include "kernels/moe_swiglu/cuda/hopper.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -51,8 +52,8 @@ struct LaneStream {
 };
 
 // The 16-bit window that starts kShift bits above the end of a. One instruction where it starts on a byte of one
-// register, two elsewhere.
-template <int kShift>
+// register, two elsewhere; kMultiply: one of them on the multiplier, if that is possible.
+template <int kShift, bool kMultiply>
 __device__ __forceinline__ u32 window(const u32 (&a)[3]) {
   constexpr int kWord = kShift / 32, kOffset = kShift % 32;
   if constexpr (kOffset == 16) {
@@ -60,7 +61,9 @@ __device__ __forceinline__ u32 window(const u32 (&a)[3]) {
   } else if constexpr (kOffset + 16 <= 32 && kOffset % 8 == 0) {
     constexpr u32 kByte = kOffset / 8;
     return __byte_perm(a[kWord], 0, 0x4400u | (kByte + 1) << 4 | kByte);
-  } else if constexpr (kOffset + 16 <= 32) {
+  } else if constexpr (kOffset < 16 && kMultiply) {
+    return multiply_by_power<16 - kOffset>(a[kWord]) >> 16;
+  } else if constexpr (kOffset < 16) {
     return a[kWord] >> kOffset & 0xFFFFu;
   } else {
     return __funnelshift_r(a[kWord], a[kWord + 1], kOffset) & 0xFFFFu;
@@ -69,14 +72,14 @@ __device__ __forceinline__ u32 window(const u32 (&a)[3]) {
 
 template <int kBits>
 __device__ __forceinline__ void windows(const u32 (&a)[3], u32 (&state)[8]) {
-  state[0] = window<7 * kBits>(a);
-  state[1] = window<6 * kBits>(a);
-  state[2] = window<5 * kBits>(a);
-  state[3] = window<4 * kBits>(a);
-  state[4] = window<3 * kBits>(a);
-  state[5] = window<2 * kBits>(a);
-  state[6] = window<1 * kBits>(a);
-  state[7] = window<0>(a);
+  state[0] = window<7 * kBits, true>(a);
+  state[1] = window<6 * kBits, false>(a);
+  state[2] = window<5 * kBits, true>(a);
+  state[3] = window<4 * kBits, false>(a);
+  state[4] = window<3 * kBits, true>(a);
+  state[5] = window<2 * kBits, true>(a);
+  state[6] = window<1 * kBits, true>(a);
+  state[7] = window<0, false>(a);
 }
 
 __device__ __forceinline__ u32 as_bits(__half2 v) {
