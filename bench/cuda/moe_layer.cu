@@ -1,6 +1,7 @@
 // Times the CUDA expert layer alone, in turn over enough layers that weights come from memory and not from the L2 cache.
 //
-//   moe_layer RESULT.json REVISION [--brief]
+//   moe_layer RESULT.json REVISION [--brief]     --brief: one geometry
+//   moe_layer --profile TOKENS PATH              a few plain launches at GLM-4.7-Flash geometry, for a profiler
 //
 // Random words as weights, made on the device; uniform random routing, different in every layer; one graph of all
 // layers, its replays timed with events. Figures are microseconds per layer, medians; the file has every sample.
@@ -333,13 +334,32 @@ int run(const char* path, const char* revision, bool brief) {
   return 0;
 }
 
+int profile(int tokens, std::string_view name) {
+  const std::vector<Case> list = cases(true);
+  const Layers layers(list[0]);
+  for (int p = 0; p < kMoePaths; ++p) {
+    if (name != moe_path_name(static_cast<MoePath>(p))) continue;
+    layers.enqueue(tokens, static_cast<MoePath>(p), nullptr);
+    require(cudaDeviceSynchronize(), moe_path_name(static_cast<MoePath>(p)));
+    return 0;
+  }
+  std::printf("moe_layer: no path of that name; the names are");
+  for (int p = 0; p < kMoePaths; ++p) std::printf(" %s", moe_path_name(static_cast<MoePath>(p)));
+  std::printf("\n");
+  return 2;
+}
+
 }  // namespace
 }  // namespace fairway::kernels::cuda::bench
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
-    std::printf("usage: moe_layer RESULT.json REVISION [--brief]\n");
+  using std::string_view;
+  if (argc == 4 && string_view(argv[1]) == "--profile") {
+    return fairway::kernels::cuda::bench::profile(std::atoi(argv[2]), argv[3]);
+  }
+  if (argc < 3 || (argc == 4 && string_view(argv[3]) != "--brief") || argc > 4) {
+    std::printf("usage: moe_layer RESULT.json REVISION [--brief] | --profile TOKENS PATH\n");
     return 2;
   }
-  return fairway::kernels::cuda::bench::run(argv[1], argv[2], argc > 3 && std::string_view(argv[3]) == "--brief");
+  return fairway::kernels::cuda::bench::run(argv[1], argv[2], argc == 4);
 }
