@@ -1,4 +1,5 @@
-// Times the CUDA expert layer alone, in turn over enough layers that weights come from memory and not from the L2 cache.
+// Times the CUDA expert layer alone, in turn over enough layers that weights come from memory and not from the L2
+// cache.
 //
 //   moe_layer RESULT.json REVISION [--brief]     --brief: one geometry
 //   moe_layer --profile TOKENS PATH              a few plain launches at GLM-4.7-Flash geometry, for a profiler
@@ -42,14 +43,16 @@ __device__ std::uint32_t hash(std::uint32_t x) {
 }
 
 __global__ void fill_words(std::uint32_t* words, std::size_t count, std::uint32_t seed) {
-  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < count; i += std::size_t{gridDim.x} * blockDim.x) {
+  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < count;
+       i += std::size_t{gridDim.x} * blockDim.x) {
     words[i] = hash(static_cast<std::uint32_t>(i) * 2654435761u + seed);
   }
 }
 
 // Magnitudes scale * (0.5 .. 1.5), random signs.
 __global__ void fill_halves(__half* values, std::size_t count, float scale, std::uint32_t seed) {
-  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < count; i += std::size_t{gridDim.x} * blockDim.x) {
+  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < count;
+       i += std::size_t{gridDim.x} * blockDim.x) {
     const std::uint32_t h = hash(static_cast<std::uint32_t>(i) + seed);
     const float v = scale * (0.5f + static_cast<float>(h >> 8) / static_cast<float>(1 << 24));
     values[i] = __float2half(h & 1 ? v : -v);
@@ -132,7 +135,8 @@ class Layers {
   }
   TrellisRef matrix(unsigned char*& at, int in, int out, int bits, const __half* suh, std::uint32_t seed) {
     const TrellisRef m{at, suh != nullptr ? suh : halves(static_cast<std::size_t>(in), 1.0f, seed),
-                       halves(static_cast<std::size_t>(out), 1.0f / std::sqrt(static_cast<float>(in)), seed + 1), bits, 2};
+                       halves(static_cast<std::size_t>(out), 1.0f / std::sqrt(static_cast<float>(in)), seed + 1), bits,
+                       2};
     at += static_cast<std::size_t>(in) * static_cast<std::size_t>(out) / 8 * static_cast<std::size_t>(bits);
     return m;
   }
@@ -234,13 +238,20 @@ bool worth_timing(const Case& c, int tokens, MoePath path) {
   const double per_expert = static_cast<double>(tokens) * c.top_k / c.routed;
   switch (path) {
     case MoePath::kIntDirect:
-    case MoePath::kIntDirect1: return tokens <= 4;
-    case MoePath::kInt4: return per_expert <= 4;
-    case MoePath::kInt8: return per_expert <= 16;
-    case MoePath::kHalf8: return per_expert <= 16;
-    case MoePath::kHalf16: return per_expert <= 32;
-    case MoePath::kHalf32: return per_expert >= 1;
-    case MoePath::kHalf64: return per_expert >= 4;
+    case MoePath::kIntDirect1:
+      return tokens <= 4;
+    case MoePath::kInt4:
+      return per_expert <= 4;
+    case MoePath::kInt8:
+      return per_expert <= 16;
+    case MoePath::kHalf8:
+      return per_expert <= 16;
+    case MoePath::kHalf16:
+      return per_expert <= 32;
+    case MoePath::kHalf32:
+      return per_expert >= 1;
+    case MoePath::kHalf64:
+      return per_expert >= 4;
   }
   return true;
 }
@@ -251,8 +262,8 @@ double copy_bandwidth(cudaStream_t stream) {  // bytes read and written per seco
   require(cudaMalloc(&from, kBytes), "cudaMalloc");
   require(cudaMalloc(&to, kBytes), "cudaMalloc");
   require(cudaMemset(from, 1, kBytes), "memset");
-  const std::vector<float> ms =
-      time_samples(9, stream, [&] { require(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, stream), "copy"); });
+  const std::vector<float> ms = time_samples(
+      9, stream, [&] { require(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, stream), "copy"); });
   cudaFree(from);
   cudaFree(to);
   return 2.0 * static_cast<double>(kBytes) / (ms[ms.size() / 2] * 1e-3);
@@ -260,7 +271,8 @@ double copy_bandwidth(cudaStream_t stream) {  // bytes read and written per seco
 
 std::vector<Case> cases(bool brief) {
   const std::vector<int> all{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}, some{1, 8, 32};
-  const auto glm = [&](const char* widths, std::vector<Tuple> tuples, bool common, const std::vector<int>& tokens, bool paths) {
+  const auto glm = [&](const char* widths, std::vector<Tuple> tuples, bool common, const std::vector<int>& tokens,
+                       bool paths) {
     return Case{"glm-4.7-flash", 2048, 1536, 64, 1, 4, widths, std::move(tuples), common, tokens, paths};
   };
   const auto qwen = [&](bool common, const std::vector<int>& tokens, bool paths) {
@@ -291,14 +303,19 @@ void write_json(const char* path, const char* revision, double copy, const std::
     std::printf("moe_layer: cannot write %s\n", path);
     std::exit(1);
   }
-  std::fprintf(f, "{\n  \"device\": \"%s\", \"multiprocessors\": %d, \"driver\": %d, \"cuda\": %d,\n  \"revision\": \"%s\",\n", device.name,
-               device.multiProcessorCount, driver, runtime, revision);
-  std::fprintf(f, "  \"copy_bytes_per_second\": %.4g, \"layers\": %d, \"unit\": \"microseconds per layer\",\n  \"records\": [", copy, kLayers);
+  std::fprintf(
+      f, "{\n  \"device\": \"%s\", \"multiprocessors\": %d, \"driver\": %d, \"cuda\": %d,\n  \"revision\": \"%s\",\n",
+      device.name, device.multiProcessorCount, driver, runtime, revision);
+  std::fprintf(
+      f, "  \"copy_bytes_per_second\": %.4g, \"layers\": %d, \"unit\": \"microseconds per layer\",\n  \"records\": [",
+      copy, kLayers);
   for (std::size_t i = 0; i < records.size(); ++i) {
     const Record& r = records[i];
-    std::fprintf(f, "%s\n    {\"model\": \"%s\", \"bits\": \"%s\", \"common_suh\": %s, \"tokens\": %d, \"path\": \"%s\", \"default\": %s, ",
-                 i == 0 ? "" : ",", r.of->model.c_str(), r.of->widths.c_str(), r.of->common_suh ? "true" : "false", r.tokens,
-                 moe_path_name(r.path), r.is_default ? "true" : "false");
+    std::fprintf(f,
+                 "%s\n    {\"model\": \"%s\", \"bits\": \"%s\", \"common_suh\": %s, \"tokens\": %d, \"path\": \"%s\", "
+                 "\"default\": %s, ",
+                 i == 0 ? "" : ",", r.of->model.c_str(), r.of->widths.c_str(), r.of->common_suh ? "true" : "false",
+                 r.tokens, moe_path_name(r.path), r.is_default ? "true" : "false");
     std::fprintf(f, "\"token_weight_bytes\": %.0f, \"median\": %.3f, \"samples\": [", r.bytes, r.median());
     for (std::size_t s = 0; s < r.samples.size(); ++s) std::fprintf(f, "%s%.3f", s == 0 ? "" : ", ", r.samples[s]);
     std::fprintf(f, "]}");
@@ -318,7 +335,8 @@ int run(const char* path, const char* revision, bool brief) {
     const Layers layers(c);
     require(cudaDeviceSynchronize(), "weights");
     for (const int tokens : c.tokens) {
-      std::printf("%s %s %s suh, %4d tokens:", c.model.c_str(), c.widths.c_str(), c.common_suh ? "common" : "separate", tokens);
+      std::printf("%s %s %s suh, %4d tokens:", c.model.c_str(), c.widths.c_str(), c.common_suh ? "common" : "separate",
+                  tokens);
       for (int p = 0; p < kMoePaths; ++p) {
         const auto kernel_path = static_cast<MoePath>(p);
         const bool is_default = kernel_path == moe_default_path(layers.layer(0), tokens);

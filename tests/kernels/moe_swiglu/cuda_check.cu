@@ -63,12 +63,14 @@ void check_decode(Tally& tally) {
     for (int i = 0; i < kTiles * 256; ++i) {
       const int p = i % 256;
       const unsigned* tile = words.data() + i / 256 * 8 * kBits;
-      const unsigned state = codec::window_state(tile[codec::window_previous_word(p, kBits)],
-                                                 tile[codec::window_last_word(p, kBits)], codec::window_shift(p, kBits));
+      const unsigned state =
+          codec::window_state(tile[codec::window_previous_word(p, kBits)], tile[codec::window_last_word(p, kBits)],
+                              codec::window_shift(p, kBits));
       if (out[i] == codec::codebook_half_bits(static_cast<codec::Codebook>(codebook), state)) continue;
       if (wrong++ == 0) first = p;
     }
-    if (wrong > 0) std::printf("FAIL decode bits %d codebook %d: %d wrong, first at position %d\n", kBits, codebook, wrong, first);
+    if (wrong > 0)
+      std::printf("FAIL decode bits %d codebook %d: %d wrong, first at position %d\n", kBits, codebook, wrong, first);
     tally.note(wrong == 0);
   }
   cudaFree(words_device);
@@ -114,7 +116,8 @@ struct Buffers {
     require(cudaMalloc(&workspace, workspace_bytes), "cudaMalloc");
   }
   ~Buffers() {
-    for (void* p : {static_cast<void*>(ids), static_cast<void*>(weights), static_cast<void*>(y), workspace}) cudaFree(p);
+    for (void* p : {static_cast<void*>(ids), static_cast<void*>(weights), static_cast<void*>(y), workspace})
+      cudaFree(p);
   }
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
@@ -136,7 +139,8 @@ struct RowErrors {
   int worst_row = 0, bad_rows = 0;
 };
 
-std::vector<double> reference_row(Problem& problem, const std::vector<int>& ids, const std::vector<float>& weights, int t) {
+std::vector<double> reference_row(Problem& problem, const std::vector<int>& ids, const std::vector<float>& weights,
+                                  int t) {
   const LayerShape& shape = problem.shape();
   std::vector<double> y(shape.hidden, 0.0);
   for (int j = 0; j < shape.top_k + shape.shared; ++j) {
@@ -171,7 +175,8 @@ void print_row(const float* row, const std::vector<double>& reference) {
   std::printf("\n");
 }
 
-void check_case(Problem& problem, const Buffers& b, int tokens, Routing routing, Tally& tally, double (&worst)[kMoePaths]) {
+void check_case(Problem& problem, const Buffers& b, int tokens, Routing routing, Tally& tally,
+                double (&worst)[kMoePaths]) {
   const LayerShape& shape = problem.shape();
   Random random(shape.seed * 1000 + tokens * 10 + static_cast<int>(routing));
   std::vector<int> ids = make_ids(random, shape, tokens, routing);
@@ -230,11 +235,12 @@ int run(bool quick) {
   constexpr int kMul1 = static_cast<int>(codec::Codebook::kMul1);
   const std::vector<int> few{1, 2, 5, 17}, all{1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 64, 100, 257};
   for (int bits = 1; bits <= 8; ++bits) {
-    check_layer({"mul1, " + std::to_string(bits) + " bits", 3, 0, 1, 256, 128, bits, kMul1, true, 10u + bits}, few, 1, tally);
+    check_layer({"mul1, " + std::to_string(bits) + " bits", 3, 0, 1, 256, 128, bits, kMul1, true, 10u + bits}, few, 1,
+                tally);
   }
   for (int codebook = 0; codebook < 2; ++codebook) {
-    check_layer({codebook == 0 ? "3inst, 3 bits" : "mcg, 3 bits", 3, 0, 1, 256, 128, 3, codebook, true, 20u + codebook}, few, 1,
-                tally);
+    check_layer({codebook == 0 ? "3inst, 3 bits" : "mcg, 3 bits", 3, 0, 1, 256, 128, 3, codebook, true, 20u + codebook},
+                few, 1, tally);
   }
   check_layer({"mixed widths, mul1", 6, 1, 3, 256, 384, 0, kMul1, true, 31}, all, 4, tally);
   check_layer({"mixed widths, separate suh", 6, 1, 3, 384, 256, 0, kMul1, false, 32}, all, 4, tally);

@@ -18,8 +18,7 @@ const std::vector<float>& codebook_values(int codebook) {
   std::vector<float>& table = tables[codebook];
   if (table.empty()) {
     for (unsigned s = 0; s < 65536; ++s) {
-      table.push_back(
-          codec::float_from_half(codec::codebook_half_bits(static_cast<codec::Codebook>(codebook), s)));
+      table.push_back(codec::float_from_half(codec::codebook_half_bits(static_cast<codec::Codebook>(codebook), s)));
     }
   }
   return table;
@@ -33,12 +32,13 @@ void decode(HostMatrix& m) {
     for (int j = 0; j < columns; ++j) {
       const unsigned char* tile = m.words.data() + static_cast<std::size_t>(i * columns + j) * tile_bytes;
       const auto word = [&](int w) {
-        return tile[4 * w] | tile[4 * w + 1] << 8 | tile[4 * w + 2] << 16 | static_cast<unsigned>(tile[4 * w + 3]) << 24;
+        return tile[4 * w] | tile[4 * w + 1] << 8 | tile[4 * w + 2] << 16 |
+               static_cast<unsigned>(tile[4 * w + 3]) << 24;
       };
       for (int p = 0; p < 256; ++p) {
-        const unsigned state = codec::window_state(word(codec::window_previous_word(p, m.bits)),
-                                                   word(codec::window_last_word(p, m.bits)),
-                                                   codec::window_shift(p, m.bits));
+        const unsigned state =
+            codec::window_state(word(codec::window_previous_word(p, m.bits)), word(codec::window_last_word(p, m.bits)),
+                                codec::window_shift(p, m.bits));
         const std::size_t row = static_cast<std::size_t>(16 * i + codec::tile_row(p));
         m.inner[row * m.out + 16 * j + codec::tile_column(p)] = values[state];
       }
@@ -61,7 +61,9 @@ void transform(std::vector<double>& x) {
   }
 }
 
-float rounded_to_half(float v) { return codec::float_from_half(codec::half_from_float(v)); }
+float rounded_to_half(float v) {
+  return codec::float_from_half(codec::half_from_float(v));
+}
 
 std::vector<float> random_scales(Random& random, int n, float size) {
   std::vector<float> scales;
@@ -151,7 +153,8 @@ Problem::Problem(const LayerShape& shape, int max_tokens) : shape_(shape) {
   const __half* common_device = shape.common_suh ? upload(to_halves(common)) : nullptr;
   const std::vector<float>* host_suh = shape.common_suh ? &common : nullptr;
   std::vector<ExpertRef> refs;
-  layer_ = {nullptr, shape.routed, shape.shared, shape.top_k, shape.hidden, shape.max_intermediate, 0, true, common_device};
+  layer_ = {nullptr, shape.routed, shape.shared, shape.top_k, shape.hidden, shape.max_intermediate,
+            0,       true,         common_device};
   for (int e = 0; e < experts(); ++e) {
     // The first expert has the largest size, so that max_intermediate is reached.
     const int intermediate = e == 0 ? shape.max_intermediate : 128 * (1 + random.below(shape.max_intermediate / 128));

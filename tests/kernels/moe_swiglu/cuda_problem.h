@@ -32,8 +32,8 @@ class Random {
 struct LayerShape {
   std::string name;
   int routed, shared, top_k, hidden, max_intermediate;
-  int bits;           // 0: random 1..8 for every matrix
-  int codebook;       // codec::Codebook, or -1: random for every matrix
+  int bits;      // 0: random 1..8 for every matrix
+  int codebook;  // codec::Codebook, or -1: random for every matrix
   bool common_suh;
   std::uint64_t seed;
 };

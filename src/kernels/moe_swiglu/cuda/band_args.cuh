@@ -8,8 +8,8 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kBand = 128;                 // outputs of an item; also the Hadamard block
-constexpr int kBandTiles = kBand / 16;     // tiles side by side in a band, and tile rows of a block
+constexpr int kBand = 128;              // outputs of an item; also the Hadamard block
+constexpr int kBandTiles = kBand / 16;  // tiles side by side in a band, and tile rows of a block
 constexpr int kComputeWarps = 8;
 constexpr int kComputeThreads = 32 * kComputeWarps;
 constexpr int kBandThreads = kComputeThreads + 32;  // and one warp that loads
@@ -146,8 +146,8 @@ __device__ inline Part get_part(const BandArgs& a, const Item& item, int p, int 
   const int from = max(rank * total / a.split - before, 0);
   const int to = min((rank + 1) * total / a.split - before, own);
   const int slot = item.token * a.slots_per_token + p;
-  return {expert_of_part < 0 ? nullptr : &a.layer.experts[expert_of_part].down, a.layer.hidden, from,
-          max(to - from, 0), slot};
+  return {expert_of_part < 0 ? nullptr : &a.layer.experts[expert_of_part].down, a.layer.hidden, from, max(to - from, 0),
+          slot};
 }
 
 }  // namespace fairway::kernels::cuda

@@ -68,8 +68,8 @@ __device__ inline void group_slots(const BandArgs& a, const GroupOutputs& out, i
   if (e < experts) {
     for (int w = 0; w < kPrepareWarps; ++w) counts[w * experts + e] += shared_slots + before.x;
     for (int c = 0; c < chunks; ++c) {
-      out.segments[a.layer.shared * shared_chunks + before.y + c] = {
-          e, shared_slots + before.x + c * out.chunk, min(out.chunk, total - c * out.chunk)};
+      out.segments[a.layer.shared * shared_chunks + before.y + c] = {e, shared_slots + before.x + c * out.chunk,
+                                                                     min(out.chunk, total - c * out.chunk)};
     }
   }
   if (e == kPrepareThreads - 1) *out.segment_count = a.layer.shared * shared_chunks + before.y + chunks;
@@ -118,8 +118,8 @@ __device__ inline void transform_rows(const BandArgs& a, __half* rows, int first
 }
 
 // Block 0 groups; the others transform. rows = null: nothing to transform.
-__global__ void __launch_bounds__(kPrepareThreads) prepare_kernel(const __grid_constant__ BandArgs a, GroupOutputs out,
-                                                                  __half* rows) {
+__global__ void __launch_bounds__(kPrepareThreads)
+    prepare_kernel(const __grid_constant__ BandArgs a, GroupOutputs out, __half* rows) {
   extern __shared__ int counts[];
   __shared__ int2 carry[kPrepareThreads];
   wait_for_previous_kernel();

@@ -6,8 +6,8 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kHalfTiles = 2;                      // tiles side by side that a warp computes
-constexpr int kTokenRowBytes = 2 * kBand + 64;     // a token's 128 inputs in a stage; the pad separates the banks
+constexpr int kHalfTiles = 2;                   // tiles side by side that a warp computes
+constexpr int kTokenRowBytes = 2 * kBand + 64;  // a token's 128 inputs in a stage; the pad separates the banks
 
 struct SumCodebook {
   u32 multiplier, addend;
@@ -77,8 +77,8 @@ struct HalfPath {
   static __device__ __forceinline__ void walk(RingCursor& ring, const Part& part, SumCodebook codebook,
                                               float (&acc)[kHalfTiles][kGroups][4]) {
     switch (part.matrix->bits) {
-#define FAIRWAY_CASE(bits) \
-  case bits:               \
+#define FAIRWAY_CASE(bits)                                            \
+  case bits:                                                          \
     walk_half<bits, kMul1, kGroups>(ring, part.count, codebook, acc); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
@@ -86,18 +86,18 @@ struct HalfPath {
     }
   }
 
-  static __device__ void compute(const BandArgs&, const Item&, const Part& part, bool, RingCursor& ring,
-                                 unsigned char*, Shared&, float* inner) {
+  static __device__ void compute(const BandArgs&, const Item&, const Part& part, bool, RingCursor& ring, unsigned char*,
+                                 Shared&, float* inner) {
     float acc[kHalfTiles][kGroups][4] = {};
     const auto codebook = static_cast<codec::Codebook>(part.matrix->codebook);
     if (codebook == codec::Codebook::kMul1) {
       walk<true>(ring, part, {}, acc);
     } else {
       const bool adds_constant = codebook == codec::Codebook::k3inst;
-      walk<false>(ring, part,
-                  {adds_constant ? codec::k3instMultiplier : codec::kMcgMultiplier,
-                   adds_constant ? codec::k3instAddend : 0},
-                  acc);
+      walk<false>(
+          ring, part,
+          {adds_constant ? codec::k3instMultiplier : codec::kMcgMultiplier, adds_constant ? codec::k3instAddend : 0},
+          acc);
     }
     const bool adds = threadIdx.x < kComputeThreads / 2;  // the warps of the first tile rows
     if (!adds) exchange<false>(acc, inner);

@@ -146,8 +146,8 @@ struct IntPath {
     if (!keep_input) prepare_input(a, item, part, input, shared);
     int acc[kIntTiles][kGroups][4] = {};
     switch (part.matrix->bits) {
-#define FAIRWAY_CASE(bits) \
-  case bits:               \
+#define FAIRWAY_CASE(bits)                                                 \
+  case bits:                                                               \
     walk_int<bits, kGroups>(ring, part.count, input, a.input_stride, acc); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
@@ -178,7 +178,8 @@ struct IntPath {
       float sum = 0;
       for (int p = 0; p < kIntRowParts; ++p) sum += shared.sums[p][token][column];
       const float unit = __int_as_float(shared.largest[token]) * (1.0f / kDigitMax);
-      inner[token * kInnerStride + column] = unit * (kScale * sum + kBias * static_cast<float>(shared.digit_sum[token]));
+      inner[token * kInnerStride + column] =
+          unit * (kScale * sum + kBias * static_cast<float>(shared.digit_sum[token]));
     }
   }
 };

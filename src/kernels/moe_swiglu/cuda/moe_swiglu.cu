@@ -1,10 +1,9 @@
 // The launches of an expert layer: shapes, shared memory, scratch.
-#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.h"
-
 #include <algorithm>
 
 #include "kernels/moe_swiglu/cuda/band_kernels.h"
 #include "kernels/moe_swiglu/cuda/group.cuh"
+#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.h"
 
 namespace fairway::kernels::cuda {
 namespace {
@@ -13,7 +12,7 @@ constexpr int kSharedPerSm = 227 * 1024;  // Hopper: most shared memory of the C
 constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA, and the ring's barriers
 constexpr int kMaxCluster = 8;            // largest portable cluster
 constexpr int kMostStages = 16;
-constexpr int kFewStages = 4;             // with fewer, one CTA on an SM with a deeper ring is the better use of it
+constexpr int kFewStages = 4;  // with fewer, one CTA on an SM with a deeper ring is the better use of it
 constexpr int kInputPadBytes = 32;
 
 struct PathFacts {
@@ -21,11 +20,13 @@ struct PathFacts {
   bool integer;
   int tokens;
 };
-constexpr PathFacts kPaths[kMoePaths] = {
-    {"int_direct", true, 4}, {"int_direct1", true, 4}, {"int_4", true, 4},      {"int_8", true, 8},
-    {"half_8", false, 8},    {"half_16", false, 16},   {"half_32", false, 32}, {"half_64", false, 64}};
+constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4}, {"int_direct1", true, 4}, {"int_4", true, 4},
+                                         {"int_8", true, 8},      {"half_8", false, 8},     {"half_16", false, 16},
+                                         {"half_32", false, 32},  {"half_64", false, 64}};
 
-const PathFacts& facts(MoePath path) { return kPaths[static_cast<int>(path)]; }
+const PathFacts& facts(MoePath path) {
+  return kPaths[static_cast<int>(path)];
+}
 
 BandKernel kernel_of(MoePath path) {
   const PathFacts& f = facts(path);
@@ -115,7 +116,8 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
     }
     part_blocks = (part_blocks + args.split - 1) / args.split;
   }
-  const int input_blocks = gate_up ? (layer.hidden / kBand + args.split - 1) / args.split : layer.max_intermediate / kBand;
+  const int input_blocks =
+      gate_up ? (layer.hidden / kBand + args.split - 1) / args.split : layer.max_intermediate / kBand;
   args.input_stride = input_blocks * kBand + kInputPadBytes;
   args.stage_bytes = 2048 * layer.max_bits + kernel.stage_token_bytes;
   const int fixed = kernel.shared_bytes + (kernel.integer ? 2 * kernel.tokens * args.input_stride : 0);
@@ -125,16 +127,17 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   // A CTA that handles one item needs no more stages than the item has blocks.
   args.ring_stages = std::min(stages_for(ctas), args.split > 1 ? std::min(kMostStages, part_blocks) : kMostStages);
   if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
-  const long long grid = args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(ctas) * sms);
-  return launch(kernel.run, static_cast<int>(grid), kBandThreads, args.ring_stages * args.stage_bytes + fixed, args.split,
-                stream, args);
+  const long long grid =
+      args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(ctas) * sms);
+  return launch(kernel.run, static_cast<int>(grid), kBandThreads, args.ring_stages * args.stage_bytes + fixed,
+                args.split, stream, args);
 }
 
 cudaError_t run_direct(const BandKernel& kernel, BandArgs args, int ctas, cudaStream_t stream) {
   args.direct = true;
   args.direct_ctas = ctas;
-  const cudaError_t status =
-      launch_band(kernel, args, Phase::kGateUp, static_cast<long long>(args.call.tokens) * args.slots_per_token, stream);
+  const cudaError_t status = launch_band(kernel, args, Phase::kGateUp,
+                                         static_cast<long long>(args.call.tokens) * args.slots_per_token, stream);
   if (status != cudaSuccess) return status;
   return launch_band(kernel, args, Phase::kDownDirect, args.call.tokens, stream);
 }
@@ -149,9 +152,9 @@ cudaError_t run_grouped(const BandKernel& kernel, BandArgs args, const Scratch& 
         layer.common_suh != nullptr ? args.call.tokens : 2LL * args.call.tokens * args.slots_per_token;
     blocks += std::min<long long>((rows * (layer.hidden / kBand) + kPrepareWarps - 1) / kPrepareWarps, 2 * sm_count());
   }
-  cudaError_t status = launch(prepare_kernel, static_cast<int>(blocks), kPrepareThreads,
-                              kPrepareWarps * layer.routed * static_cast<int>(sizeof(int)), 1, stream, args, outputs,
-                              scratch.rows);
+  cudaError_t status =
+      launch(prepare_kernel, static_cast<int>(blocks), kPrepareThreads,
+             kPrepareWarps * layer.routed * static_cast<int>(sizeof(int)), 1, stream, args, outputs, scratch.rows);
   if (status == cudaSuccess) status = launch_band(kernel, args, Phase::kGateUp, segments, stream);
   if (status == cudaSuccess) status = launch_band(kernel, args, Phase::kDown, segments, stream);
   if (status != cudaSuccess) return status;
@@ -161,9 +164,13 @@ cudaError_t run_grouped(const BandKernel& kernel, BandArgs args, const Scratch& 
 
 }  // namespace
 
-const char* moe_path_name(MoePath path) { return facts(path).name; }
+const char* moe_path_name(MoePath path) {
+  return facts(path).name;
+}
 
-bool moe_path_legal(const MoeLayer& layer, MoePath path) { return layer.all_mul1 || !facts(path).integer; }
+bool moe_path_legal(const MoeLayer& layer, MoePath path) {
+  return layer.all_mul1 || !facts(path).integer;
+}
 
 MoePath moe_default_path(const MoeLayer& layer, int tokens) {
   if (layer.all_mul1 && tokens <= 2) return MoePath::kIntDirect;

@@ -45,7 +45,7 @@ struct MoeLayer {
 };
 
 struct MoeCall {
-  const __half* x;       // [tokens, hidden], row stride ldx elements (a multiple of 4), 8-byte aligned
+  const __half* x;  // [tokens, hidden], row stride ldx elements (a multiple of 4), 8-byte aligned
   long long ldx;
   const int* ids;        // [tokens, top_k]; values outside 0..routed-1 mark unused slots, which add nothing
   const float* weights;  // [tokens, top_k]
@@ -57,14 +57,14 @@ struct MoeCall {
 // How a call is computed. Choosing is the caller's business; every path is legal for every number of tokens, the
 // integer ones only for layers with all_mul1.
 enum class MoePath {
-  kIntDirect,  // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
+  kIntDirect,   // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
   kIntDirect1,  // the same with one CTA on an SM, so that the second launch's weights arrive during the first
-  kInt4,       // grouped; an expert is decoded once for 4 tokens
-  kInt8,       //                                       8
-  kHalf8,      // grouped, half-precision activations;   8
-  kHalf16,     //                                       16
-  kHalf32,     //                                       32
-  kHalf64,     //                                       64
+  kInt4,        // grouped; an expert is decoded once for 4 tokens
+  kInt8,        //                                       8
+  kHalf8,       // grouped, half-precision activations;   8
+  kHalf16,      //                                       16
+  kHalf32,      //                                       32
+  kHalf64,      //                                       64
 };
 constexpr int kMoePaths = 8;
 

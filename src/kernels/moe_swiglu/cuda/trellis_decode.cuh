@@ -1,9 +1,9 @@
 // Device decode of a trellis tile: a warp decodes one tile, lane t the stream positions 8t..8t+7.
 //
 // With g = t / 4 and q = t % 4 these are, in order, rows 2q + {0, 1, 8, 9} of column g and then of column g + 8: the
-// values a lane owns as the A operand of the 16-wide tensor instructions (A rows = tile columns, A columns = tile rows).
-// A lane's stretch of the stream ends on a byte, at byte bits * (t + 1), so after one byte permute per register its
-// eight windows lie at distances that are compile-time constants.
+// values a lane owns as the A operand of the 16-wide tensor instructions (A rows = tile columns, A columns = tile
+// rows). A lane's stretch of the stream ends on a byte, at byte bits * (t + 1), so after one byte permute per register
+// its eight windows lie at distances that are compile-time constants.
 #pragma once
 
 #include <cuda_fp16.h>

@@ -5,7 +5,8 @@
 // by itself: no weight is ever converted. A token takes two columns of B, the high and the low digit of a 15-bit
 // fixed-point activation, so the activations lose less than halves do.
 //
-// Instructions per weight for one or two operand groups, 3 bits: window 1.9, multiply 1, tensor 0.25 or 0.5, loads 0.25.
+// Instructions per weight for one or two operand groups, 3 bits: window 1.9, multiply 1, tensor 0.25 or 0.5, loads
+// 0.25.
 #pragma once
 
 #include "kernels/moe_swiglu/cuda/band_args.cuh"
