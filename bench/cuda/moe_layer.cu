@@ -91,6 +91,7 @@ class Layers {
     x_ = halves(std::size_t{kMaxTokens} * static_cast<std::size_t>(c.hidden), 1.0f, 77);
     y_ = alloc<float>(std::size_t{kMaxTokens} * static_cast<std::size_t>(c.hidden));
     workspace_ = alloc<unsigned char>(moe_workspace_bytes(layers_[0], kMaxTokens));
+    require(moe_workspace_clear(workspace_, nullptr), "moe_workspace_clear");
     ids_ = alloc<int>(std::size_t{kLayers} * kMaxTokens * static_cast<std::size_t>(c.top_k));
     weights_ = alloc<float>(std::size_t{kMaxTokens} * static_cast<std::size_t>(c.top_k));
     const std::vector<float> weights(static_cast<std::size_t>(kMaxTokens) * static_cast<std::size_t>(c.top_k), 0.25f);
@@ -237,8 +238,8 @@ Record measure(const Case& c, const Layers& layers, int tokens, MoePath path, cu
 bool worth_timing(const Case& c, int tokens, MoePath path) {
   const double per_expert = static_cast<double>(tokens) * c.top_k / c.routed;
   switch (path) {
-    case MoePath::kIntDirect:
-    case MoePath::kIntDirect1:
+    case MoePath::kIntStream:
+    case MoePath::kIntStream2:
       return tokens <= 4;
     case MoePath::kInt4:
       return per_expert <= 4;

@@ -127,7 +127,8 @@ std::vector<float> run_once(const Problem& problem, const Buffers& b, int tokens
   const MoeLayer& layer = problem.layer();
   require(cudaMemset(b.workspace, poison, b.workspace_bytes), "poison");
   require(cudaMemset(b.y, poison, b.y_bytes), "poison");
-  const MoeCall call{problem.x(), layer.hidden, b.ids, b.weights, tokens, b.y, layer.hidden};
+  require(moe_workspace_clear(b.workspace, nullptr), "moe_workspace_clear");
+  const MoeCall call{problem.x(), layer.hidden, b.ids, b.weights, tokens, b.y, layer.hidden, nullptr};
   require(moe_swiglu(layer, call, path, b.workspace, nullptr), moe_path_name(path));
   std::vector<float> y(static_cast<std::size_t>(tokens) * layer.hidden);
   require(cudaMemcpy(y.data(), b.y, y.size() * sizeof(float), cudaMemcpyDeviceToHost), moe_path_name(path));

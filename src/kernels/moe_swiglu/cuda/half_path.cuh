@@ -79,7 +79,7 @@ struct HalfPath {
     switch (part.matrix->bits) {
 #define FAIRWAY_CASE(bits)                                            \
   case bits:                                                          \
-    walk_half<bits, kMul1, kGroups>(ring, part.count, codebook, acc); \
+    walk_half<bits, kMul1, kGroups>(ring, part.blocks, codebook, acc); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE

@@ -57,6 +57,38 @@ __device__ __forceinline__ void let_next_kernel_start() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
+__device__ __forceinline__ void prefetch_l2(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+// Reads what another CTA of this launch wrote before a barrier of the grid.
+__device__ __forceinline__ float4 load_l2(const float* p) {
+  return __ldcg(reinterpret_cast<const float4*>(p));
+}
+__device__ __forceinline__ long long cycle_counter() {
+  return clock64();
+}
+
+// A barrier of the whole grid, all of whose CTAs are resident. The top bit of the word turns over once all have arrived
+// and the other bits are 0 again, so that the next barrier or launch can use it as it is. One thread of a CTA calls
+// these, after a barrier of the CTA and before another one.
+__device__ __forceinline__ unsigned grid_arrive(unsigned* word) {
+  const unsigned add = blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1;
+  unsigned before;
+  __threadfence();
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(word), "r"(add) : "memory");
+  return before;
+}
+// before: what grid_arrive returned. Some seconds without the others end the launch with an error.
+__device__ __forceinline__ void grid_wait(const unsigned* word, unsigned before) {
+  constexpr int kPolls = 1 << 24;
+  for (int i = 0; i < kPolls; ++i) {
+    unsigned now;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(word) : "memory");
+    if ((now ^ before) >> 31) return;
+  }
+  __trap();
+}
+
 template <int kThreads>
 __device__ __forceinline__ void consumer_sync() {
   asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");

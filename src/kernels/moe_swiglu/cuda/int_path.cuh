@@ -45,10 +45,10 @@ struct IntPath {
   static __device__ void stage_tokens(const BandArgs& a, const Item& item, const Part& part, unsigned char* input,
                                       Shared& shared) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    for (int unit = warp; unit < item.count * part.count; unit += kComputeWarps) {
-      const int token = unit / part.count, block = unit % part.count;
+    for (int unit = warp; unit < item.count * part.blocks; unit += kComputeWarps) {
+      const int token = unit / part.blocks, block = unit % part.blocks;
       const long long row = item_slot(a, item, token) / a.slots_per_token;
-      const int k = (part.begin + block) * kBand + 4 * lane;
+      const int k = block * kBand + 4 * lane;
       float v[4];
       load_half4(a.call.x + row * a.call.ldx + k, v);
       scale_by(v, part.matrix->suh + k);
@@ -75,10 +75,10 @@ struct IntPath {
   // Down: the hidden rows are already transformed.
   static __device__ void stage_hidden(const BandArgs& a, const Item& item, const Part& part, unsigned char* input,
                                       Shared& shared) {
-    const int groups = part.count * (kBand / 8);
+    const int groups = part.blocks * (kBand / 8);
     for (int token = 0; token < item.count; ++token) {
-      const long long slot = a.phase == Phase::kDownDirect ? part.slot : item_slot(a, item, token);
-      const __half* row = a.hidden + slot * a.layer.max_intermediate + part.begin * kBand;
+      const long long slot = item_slot(a, item, token);
+      const __half* row = a.hidden + slot * a.layer.max_intermediate;
       float largest = 0;
       for (int group = threadIdx.x; group < groups; group += kComputeThreads) {
         const uint4 halves = *reinterpret_cast<const uint4*>(row + 8 * group);
@@ -136,7 +136,7 @@ struct IntPath {
       stage_hidden(a, item, part, input, shared);
     }
     consumer_sync<kComputeThreads>();
-    quantize(a, item.count, part.count, input, shared);
+    quantize(a, item.count, part.blocks, input, shared);
     consumer_sync<kComputeThreads>();
   }
 
@@ -146,9 +146,9 @@ struct IntPath {
     if (!keep_input) prepare_input(a, item, part, input, shared);
     int acc[kIntTiles][kGroups][4] = {};
     switch (part.matrix->bits) {
-#define FAIRWAY_CASE(bits)                                                 \
-  case bits:                                                               \
-    walk_int<bits, kGroups>(ring, part.count, input, a.input_stride, acc); \
+#define FAIRWAY_CASE(bits)                                                        \
+  case bits:                                                                      \
+    walk_int<bits, kGroups>(ring, part.blocks, input, a.input_stride, kBand, acc); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE

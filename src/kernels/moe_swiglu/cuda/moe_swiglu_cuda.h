@@ -52,19 +52,21 @@ struct MoeCall {
   int tokens;            // 1..max_tokens of the workspace
   float* y;              // [tokens, hidden], row stride ldy elements (a multiple of 4), 16-byte aligned; overwritten
   long long ldy;
+  long long* stamps = nullptr;  // measurements, stream paths: [CTAs][kMoeStamps] clock cycles, see stream_kernel.cuh
 };
+constexpr int kMoeStamps = 9;
 
 // How a call is computed. Choosing is the caller's business; every path is legal for every number of tokens, the
 // integer ones only for layers with all_mul1.
 enum class MoePath {
-  kIntDirect,   // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
-  kIntDirect1,  // the same with one CTA on an SM, so that the second launch's weights arrive during the first
-  kInt4,        // grouped; an expert is decoded once for 4 tokens
-  kInt8,        //                                       8
-  kHalf8,       // grouped, half-precision activations;   8
-  kHalf16,      //                                       16
-  kHalf32,      //                                       32
-  kHalf64,      //                                       64
+  kIntStream,   // one launch; an expert is decoded once for 4 tokens; one CTA on an SM
+  kIntStream2,  // the same with two CTAs on an SM
+  kInt4,        // four launches; an expert is decoded once for 4 tokens
+  kInt8,        //                                            8
+  kHalf8,       // the same with half-precision activations;  8
+  kHalf16,      //                                            16
+  kHalf32,      //                                            32
+  kHalf64,      //                                            64
 };
 constexpr int kMoePaths = 8;
 
@@ -72,9 +74,15 @@ const char* moe_path_name(MoePath path);
 bool moe_path_legal(const MoeLayer& layer, MoePath path);
 MoePath moe_default_path(const MoeLayer& layer, int tokens);  // from the expected number of tokens of an expert
 
-// Scratch of a call, 256-byte aligned; may be shared by calls that follow each other on a stream. Needs no clearing.
+// Scratch of a call, 256-byte aligned; may be shared by calls that follow each other on a stream, but not by two streams.
+// Its first kMoeClearedBytes are zero before the first call, which moe_workspace_clear sees to; every call leaves them
+// so. The rest needs no clearing.
+constexpr std::size_t kMoeClearedBytes = 256;
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens);
+cudaError_t moe_workspace_clear(void* workspace, cudaStream_t stream);
 
+// The stream paths wait on the device for all of their CTAs: they need every SM, if not at once, and must not run beside
+// another launch that waits like this.
 cudaError_t moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream);
 
 }  // namespace fairway::kernels::cuda

@@ -5,23 +5,24 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kMaxStages = 16;
+constexpr int kMaxStages = 32;
 
 struct RingBarriers {
   std::uint64_t full[kMaxStages];
   std::uint64_t empty[kMaxStages];
 };
 
-// Where a warp stands in the ring.
+// Where a warp stands in the ring. With step 2 it takes every other stage of an even number of them.
 struct RingCursor {
   unsigned char* stages;
   RingBarriers* barriers;
   int stage_count, stage_bytes;
-  int stage = 0, parity = 0;
+  int stage = 0, parity = 0, step = 1;
 
   __device__ void advance() {
-    if (++stage == stage_count) {
-      stage = 0;
+    stage += step;
+    if (stage >= stage_count) {
+      stage -= stage_count;
       parity ^= 1;
     }
   }

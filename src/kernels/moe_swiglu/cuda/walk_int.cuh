@@ -18,15 +18,15 @@ namespace fairway::kernels::cuda {
 constexpr int kIntTiles = 4;     // tiles side by side that a warp computes
 constexpr int kIntRowParts = 4;  // warps that share those tiles, each two tile rows of a block
 
-// acc[tile][group]: sums of n * digit. Columns 2i, 2i + 1 of a group are the digits of its token i.
+// `blocks` blocks, which are input_step bytes of digits apart. acc[tile][group]: sums of n * digit. Columns 2i, 2i + 1 of a group are the digits of its token i.
 template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
-                                         int (&acc)[kIntTiles][kGroups][4]) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+                                         int input_step, int (&acc)[kIntTiles][kGroups][4]) {
+  const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) % (2 * kIntRowParts);
   const int column_half = warp & 1, row_part = warp >> 1;
   const LaneStream<kBits> stream(lane);
   const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
-  for (int block = 0; block < blocks; ++block, in += kBand) {
+  for (int block = 0; block < blocks; ++block, in += input_step) {
     uint2 digits[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) digits[g] = *reinterpret_cast<const uint2*>(in + 8 * g * input_stride);
