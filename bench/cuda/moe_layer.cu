@@ -3,15 +3,13 @@
 //
 //   moe_layer RESULT.json REVISION [--brief]     --brief: one geometry
 //   moe_layer --profile TOKENS PATH              a few plain launches at GLM-4.7-Flash geometry, for a profiler
+//   moe_layer --stages TOKENS PATH               clock cycles of the stages of a stream path, the same geometry
 //
 // Random words as weights, made on the device; uniform random routing, different in every layer; one graph of all
 // layers, its replays timed with events. Figures are microseconds per layer, medians; the file has every sample.
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -19,59 +17,12 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.h"
+#include "moe_layers.cuh"
 
 namespace fairway::kernels::cuda::bench {
 namespace {
 
-constexpr int kLayers = 12;
 constexpr int kSamples = 11;
-constexpr int kMaxTokens = 1024;
-
-void require(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  std::printf("moe_layer: %s: %s\n", what, cudaGetErrorString(status));
-  std::exit(1);
-}
-
-__device__ std::uint32_t hash(std::uint32_t x) {
-  x ^= x >> 16;
-  x *= 0x7FEB352Du;
-  x ^= x >> 15;
-  x *= 0x846CA68Bu;
-  return x ^ x >> 16;
-}
-
-__global__ void fill_words(std::uint32_t* words, std::size_t count, std::uint32_t seed) {
-  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < count;
-       i += std::size_t{gridDim.x} * blockDim.x) {
-    words[i] = hash(static_cast<std::uint32_t>(i) * 2654435761u + seed);
-  }
-}
-
-// Magnitudes scale * (0.5 .. 1.5), random signs.
-__global__ void fill_halves(__half* values, std::size_t count, float scale, std::uint32_t seed) {
-  for (std::size_t i = blockIdx.x * std::size_t{blockDim.x} + threadIdx.x; i < count;
-       i += std::size_t{gridDim.x} * blockDim.x) {
-    const std::uint32_t h = hash(static_cast<std::uint32_t>(i) + seed);
-    const float v = scale * (0.5f + static_cast<float>(h >> 8) / static_cast<float>(1 << 24));
-    values[i] = __float2half(h & 1 ? v : -v);
-  }
-}
-
-struct Tuple {
-  int gate, up, down;
-};
-
-struct Case {
-  std::string model;
-  int hidden, intermediate, routed, shared, top_k;
-  std::string widths;         // as printed
-  std::vector<Tuple> tuples;  // of the experts, in turn
-  bool common_suh;
-  std::vector<int> tokens;
-  bool all_paths;  // else only the default one
-};
 
 struct Record {
   const Case* of;
@@ -81,119 +32,6 @@ struct Record {
   double bytes;  // of weights one token reads
   std::vector<float> samples;
   float median() const { return samples[samples.size() / 2]; }
-};
-
-// The device memory of one case.
-class Layers {
- public:
-  explicit Layers(const Case& c) : case_(c) {
-    for (int i = 0; i < kLayers; ++i) add_layer(static_cast<std::uint32_t>(i));
-    x_ = halves(std::size_t{kMaxTokens} * static_cast<std::size_t>(c.hidden), 1.0f, 77);
-    y_ = alloc<float>(std::size_t{kMaxTokens} * static_cast<std::size_t>(c.hidden));
-    workspace_ = alloc<unsigned char>(moe_workspace_bytes(layers_[0], kMaxTokens));
-    require(moe_workspace_clear(workspace_, nullptr), "moe_workspace_clear");
-    ids_ = alloc<int>(std::size_t{kLayers} * kMaxTokens * static_cast<std::size_t>(c.top_k));
-    weights_ = alloc<float>(std::size_t{kMaxTokens} * static_cast<std::size_t>(c.top_k));
-    const std::vector<float> weights(static_cast<std::size_t>(kMaxTokens) * static_cast<std::size_t>(c.top_k), 0.25f);
-    require(cudaMemcpy(weights_, weights.data(), weights.size() * 4, cudaMemcpyHostToDevice), "weights");
-    route();
-  }
-  ~Layers() {
-    for (void* p : allocations_) cudaFree(p);
-  }
-  Layers(const Layers&) = delete;
-  Layers& operator=(const Layers&) = delete;
-
-  const MoeLayer& layer(int i) const { return layers_[static_cast<std::size_t>(i)]; }
-
-  void enqueue(int tokens, MoePath path, cudaStream_t stream) const {
-    for (int i = 0; i < kLayers; ++i) {
-      const int* ids = ids_ + std::size_t{kMaxTokens} * static_cast<std::size_t>(i * case_.top_k);
-      const MoeCall call{x_, case_.hidden, ids, weights_, tokens, y_, case_.hidden};
-      require(moe_swiglu(layer(i), call, path, workspace_, stream), moe_path_name(path));
-    }
-  }
-
-  double token_bytes() const {
-    double bits = 0;
-    for (const Tuple& t : case_.tuples) bits += t.gate + t.up + t.down;
-    bits /= static_cast<double>(case_.tuples.size());
-    return bits / 8 * case_.hidden * case_.intermediate * (case_.top_k + case_.shared);
-  }
-
- private:
-  template <typename T>
-  T* alloc(std::size_t count) {
-    void* p = nullptr;
-    require(cudaMalloc(&p, count * sizeof(T)), "cudaMalloc");
-    allocations_.push_back(p);
-    return static_cast<T*>(p);
-  }
-  __half* halves(std::size_t count, float scale, std::uint32_t seed) {
-    __half* p = alloc<__half>(count);
-    fill_halves<<<256, 256>>>(p, count, scale, seed);
-    return p;
-  }
-  TrellisRef matrix(unsigned char*& at, int in, int out, int bits, const __half* suh, std::uint32_t seed) {
-    const TrellisRef m{at, suh != nullptr ? suh : halves(static_cast<std::size_t>(in), 1.0f, seed),
-                       halves(static_cast<std::size_t>(out), 1.0f / std::sqrt(static_cast<float>(in)), seed + 1), bits,
-                       2};
-    at += static_cast<std::size_t>(in) * static_cast<std::size_t>(out) / 8 * static_cast<std::size_t>(bits);
-    return m;
-  }
-  void add_layer(std::uint32_t index) {
-    const Case& c = case_;
-    const int experts = c.routed + c.shared;
-    std::size_t bytes = 0;
-    int max_bits = 0;
-    for (int e = 0; e < experts; ++e) {
-      const Tuple& t = c.tuples[static_cast<std::size_t>(e) % c.tuples.size()];
-      bytes += static_cast<std::size_t>(t.gate + t.up + t.down) * static_cast<std::size_t>(c.hidden) / 8 *
-               static_cast<std::size_t>(c.intermediate);
-      max_bits = std::max({max_bits, t.gate, t.up, t.down});
-    }
-    unsigned char* at = alloc<unsigned char>(bytes);
-    fill_words<<<2048, 256>>>(reinterpret_cast<std::uint32_t*>(at), bytes / 4, index * 7919u);
-    const __half* common = c.common_suh ? halves(static_cast<std::size_t>(c.hidden), 1.0f, index) : nullptr;
-    std::vector<ExpertRef> refs;
-    for (int e = 0; e < experts; ++e) {
-      const Tuple& t = c.tuples[static_cast<std::size_t>(e) % c.tuples.size()];
-      ExpertRef ref{};
-      const std::uint32_t seed = index * 1000003u + static_cast<std::uint32_t>(e) * 101u;
-      ref.gate = matrix(at, c.hidden, c.intermediate, t.gate, common, seed);
-      ref.up = matrix(at, c.hidden, c.intermediate, t.up, common, seed + 10);
-      ref.down = matrix(at, c.intermediate, c.hidden, t.down, nullptr, seed + 20);
-      ref.intermediate = c.intermediate;
-      refs.push_back(ref);
-    }
-    ExpertRef* device_refs = alloc<ExpertRef>(refs.size());
-    require(cudaMemcpy(device_refs, refs.data(), refs.size() * sizeof(ExpertRef), cudaMemcpyHostToDevice), "experts");
-    layers_.push_back({device_refs, c.routed, c.shared, c.top_k, c.hidden, c.intermediate, max_bits, true, common});
-  }
-  void route() {
-    std::uint64_t state = 12345;
-    const auto below = [&](int n) {
-      state = state * 6364136223846793005u + 1442695040888963407u;
-      return static_cast<int>((state >> 33) % static_cast<std::uint64_t>(n));
-    };
-    std::vector<int> ids, pool;
-    for (int e = 0; e < case_.routed; ++e) pool.push_back(e);
-    for (int t = 0; t < kLayers * kMaxTokens; ++t) {
-      for (int j = 0; j < case_.top_k; ++j) {
-        std::swap(pool[static_cast<std::size_t>(j)], pool[static_cast<std::size_t>(j + below(case_.routed - j))]);
-        ids.push_back(pool[static_cast<std::size_t>(j)]);
-      }
-    }
-    require(cudaMemcpy(ids_, ids.data(), ids.size() * 4, cudaMemcpyHostToDevice), "ids");
-  }
-
-  const Case& case_;
-  std::vector<MoeLayer> layers_;
-  std::vector<void*> allocations_;
-  __half* x_ = nullptr;
-  float *y_ = nullptr, *weights_ = nullptr;
-  unsigned char* workspace_ = nullptr;
-  int* ids_ = nullptr;
 };
 
 // Milliseconds of each of `samples` repetitions, sorted.
@@ -239,8 +77,8 @@ bool worth_timing(const Case& c, int tokens, MoePath path) {
   const double per_expert = static_cast<double>(tokens) * c.top_k / c.routed;
   switch (path) {
     case MoePath::kIntStream:
-    case MoePath::kIntStream2:
-      return tokens <= 4;
+    case MoePath::kIntStream3:
+      return per_expert <= 8;
     case MoePath::kInt4:
       return per_expert <= 4;
     case MoePath::kInt8:
@@ -353,6 +191,40 @@ int run(const char* path, const char* revision, bool brief) {
   return 0;
 }
 
+// Cycles from a CTA's first instruction after the previous kernel's end to the end of each stage: median and largest
+// over the CTAs of the last layer.
+int stages(int tokens, std::string_view name) {
+  constexpr const char* kNames[kMoeStamps - 1] = {"table",      "gate_up input", "gate_up", "barrier",
+                                                  "down input", "down",          "barrier", "sums"};
+  const std::vector<Case> list = cases(true);
+  const Layers layers(list[0]);
+  cudaDeviceProp device;
+  require(cudaGetDeviceProperties(&device, 0), "device");
+  const int path = name == moe_path_name(MoePath::kIntStream) ? 0 : 1;
+  const std::size_t ctas = static_cast<std::size_t>(device.multiProcessorCount * (path == 0 ? 1 : 3));
+  std::vector<long long> stamps(ctas * kMoeStamps);
+  long long* on_device = nullptr;
+  require(cudaMalloc(&on_device, stamps.size() * sizeof(long long)), "cudaMalloc");
+  for (int i = 0; i < 3; ++i) {
+    require(cudaMemset(on_device, 0, stamps.size() * sizeof(long long)), "memset");
+    layers.enqueue(tokens, path == 0 ? MoePath::kIntStream : MoePath::kIntStream3, nullptr, on_device);
+    require(cudaMemcpy(stamps.data(), on_device, stamps.size() * sizeof(long long), cudaMemcpyDeviceToHost), "stages");
+  }
+  std::printf("%s, %d tokens, cycles (median, largest):", moe_path_name(static_cast<MoePath>(path)), tokens);
+  for (std::size_t stage = 0; stage + 1 < kMoeStamps; ++stage) {
+    std::vector<long long> cycles;
+    for (std::size_t cta = 0; cta < ctas; ++cta) {
+      const long long *own = &stamps[cta * kMoeStamps], at = own[stage] - own[kMoeStamps - 1];
+      if (own[stage] != 0) cycles.push_back(at);
+    }
+    std::sort(cycles.begin(), cycles.end());
+    if (!cycles.empty()) std::printf("  %s %lld %lld", kNames[stage], cycles[cycles.size() / 2], cycles.back());
+  }
+  std::printf("\n");
+  cudaFree(on_device);
+  return 0;
+}
+
 int profile(int tokens, std::string_view name) {
   const std::vector<Case> list = cases(true);
   const Layers layers(list[0]);
@@ -376,8 +248,11 @@ int main(int argc, char** argv) {
   if (argc == 4 && string_view(argv[1]) == "--profile") {
     return fairway::kernels::cuda::bench::profile(std::atoi(argv[2]), argv[3]);
   }
+  if (argc == 4 && string_view(argv[1]) == "--stages") {
+    return fairway::kernels::cuda::bench::stages(std::atoi(argv[2]), argv[3]);
+  }
   if (argc < 3 || (argc == 4 && string_view(argv[3]) != "--brief") || argc > 4) {
-    std::printf("usage: moe_layer RESULT.json REVISION [--brief] | --profile TOKENS PATH\n");
+    std::printf("usage: moe_layer RESULT.json REVISION [--brief] | --profile TOKENS PATH | --stages TOKENS PATH\n");
     return 2;
   }
   return fairway::kernels::cuda::bench::run(argv[1], argv[2], argc == 4);

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.h"
+#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
 
 namespace fairway::kernels::cuda::check {
 

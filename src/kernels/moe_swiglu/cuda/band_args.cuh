@@ -4,7 +4,7 @@
 // matrix. The warp that loads and the warps that compute go through the same parts in step.
 #pragma once
 
-#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.h"
+#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
 
 namespace fairway::kernels::cuda {
 

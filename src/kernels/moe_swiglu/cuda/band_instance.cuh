@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/moe_swiglu/cuda/band_kernel.cuh"
-#include "kernels/moe_swiglu/cuda/band_kernels.h"
+#include "kernels/moe_swiglu/cuda/band_kernels.cuh"
 
 namespace fairway::kernels::cuda {
 

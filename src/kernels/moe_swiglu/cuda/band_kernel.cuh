@@ -26,8 +26,8 @@ __device__ void load_part(const BandArgs& a, const Item& item, const Part& part,
   const TrellisRef m = *part.matrix;
   const std::size_t row_bytes = static_cast<std::size_t>(2 * part.out) * m.bits;
   const int band_bytes = 2 * kBand * m.bits;  // of one tile row
-  const unsigned char* words = m.words + static_cast<std::size_t>(lane) * row_bytes +
-                               static_cast<std::size_t>(item.band) * band_bytes;
+  const unsigned char* words =
+      m.words + static_cast<std::size_t>(lane) * row_bytes + static_cast<std::size_t>(item.band) * band_bytes;
   const __half* token_rows[2] = {};
   if constexpr (Path::kStreamsTokens) {
     for (int i = 0; i < 2; ++i) {
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) band_kernel(cons
   extern __shared__ __align__(128) unsigned char memory[];
   auto& shared = *reinterpret_cast<BandShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
-  if (threadIdx.x == 0) ring_init(&shared.barriers, a.ring_stages, Path::kReleases);
+  ring_init(&shared.barriers, a.ring_stages, Path::kReleases);
   __syncthreads();
   const RingCursor ring{memory, &shared.barriers, a.ring_stages, a.stage_bytes};
   if (threadIdx.x >= kComputeThreads) {

@@ -77,8 +77,8 @@ struct HalfPath {
   static __device__ __forceinline__ void walk(RingCursor& ring, const Part& part, SumCodebook codebook,
                                               float (&acc)[kHalfTiles][kGroups][4]) {
     switch (part.matrix->bits) {
-#define FAIRWAY_CASE(bits)                                            \
-  case bits:                                                          \
+#define FAIRWAY_CASE(bits)                                             \
+  case bits:                                                           \
     walk_half<bits, kMul1, kGroups>(ring, part.blocks, codebook, acc); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)

@@ -146,8 +146,8 @@ struct IntPath {
     if (!keep_input) prepare_input(a, item, part, input, shared);
     int acc[kIntTiles][kGroups][4] = {};
     switch (part.matrix->bits) {
-#define FAIRWAY_CASE(bits)                                                        \
-  case bits:                                                                      \
+#define FAIRWAY_CASE(bits)                                                         \
+  case bits:                                                                       \
     walk_int<bits, kGroups>(ring, part.blocks, input, a.input_stride, kBand, acc); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)

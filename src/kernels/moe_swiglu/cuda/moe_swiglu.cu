@@ -1,11 +1,11 @@
 // The launches of an expert layer: shapes, shared memory, scratch.
 #include <algorithm>
 
-#include "kernels/moe_swiglu/cuda/band_kernels.h"
+#include "kernels/moe_swiglu/cuda/band_kernels.cuh"
 #include "kernels/moe_swiglu/cuda/group.cuh"
 #include "kernels/moe_swiglu/cuda/launch.cuh"
-#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.h"
-#include "kernels/moe_swiglu/cuda/stream_launch.h"
+#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
+#include "kernels/moe_swiglu/cuda/stream_launch.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
@@ -18,7 +18,7 @@ struct PathFacts {
   bool integer;
   int tokens;
 };
-constexpr PathFacts kPaths[kMoePaths] = {{"int_stream", true, 4}, {"int_stream2", true, 4}, {"int_4", true, 4},
+constexpr PathFacts kPaths[kMoePaths] = {{"int_stream", true, 4}, {"int_stream3", true, 4}, {"int_4", true, 4},
                                          {"int_8", true, 8},      {"half_8", false, 8},     {"half_16", false, 16},
                                          {"half_32", false, 32},  {"half_64", false, 64}};
 
@@ -140,8 +140,8 @@ cudaError_t moe_workspace_clear(void* workspace, cudaStream_t stream) {
 cudaError_t moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream) {
   if (!moe_path_legal(layer, path) || call.tokens < 1) return cudaErrorInvalidValue;
   const Scratch scratch = lay_out(layer, call.tokens, workspace);
-  if (path == MoePath::kIntStream || path == MoePath::kIntStream2) {
-    return run_stream(layer, call, path == MoePath::kIntStream ? 1 : 2, scratch.arrivals, scratch.stream, stream);
+  if (path == MoePath::kIntStream || path == MoePath::kIntStream3) {
+    return run_stream(layer, call, path == MoePath::kIntStream, scratch.arrivals, scratch.stream, stream);
   }
   BandArgs args{};
   args.layer = layer;

@@ -39,12 +39,13 @@ struct RingCursor {
   }
 };
 
+// All threads of the CTA, before a barrier of the CTA.
 __device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, int releases) {
-  for (int i = 0; i < stages; ++i) {
-    barrier_init(&barriers->full[i], 1);
-    barrier_init(&barriers->empty[i], releases);
+  if (static_cast<int>(threadIdx.x) < stages) {
+    barrier_init(&barriers->full[threadIdx.x], 1);
+    barrier_init(&barriers->empty[threadIdx.x], releases);
+    barrier_init_fence();
   }
-  barrier_init_fence();
 }
 
 }  // namespace fairway::kernels::cuda

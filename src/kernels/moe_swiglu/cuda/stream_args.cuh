@@ -1,7 +1,7 @@
-// The stream kernel computes a whole call of few tokens in one launch: gate and up, a barrier of the grid, down, another
-// barrier, the sums. Work is cut into units of 128 x 128 weights and every CTA takes an equal run of them, whatever
-// experts and bands it crosses. This file: the arguments, the table of segments that every CTA makes for itself, and
-// the walk over a CTA's run.
+// The stream kernel computes a whole call of few tokens in one launch: gate and up, a barrier of the grid, down,
+// another barrier, the sums. Work is cut into units of 128 x 128 weights and every CTA takes an equal run of them,
+// whatever experts and bands it crosses. This file: the arguments, the table of segments that every CTA makes for
+// itself, and the walk over a CTA's run.
 #pragma once
 
 #include "kernels/moe_swiglu/cuda/band_args.cuh"
@@ -9,19 +9,28 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kStreamTeams = 2;  // groups of computing warps; each takes every other unit
 constexpr int kTeamWarps = 8;
-constexpr int kStreamWarps = kStreamTeams * kTeamWarps;
-constexpr int kStreamComputeThreads = 32 * kStreamWarps;
-constexpr int kStreamThreads = kStreamComputeThreads + 32;  // and one warp that loads
-constexpr int kSegmentTokens = 4;                           // of a segment, at most
-constexpr int kStreamSlots = 256;                           // of a call, at most
+constexpr int kSegmentTokens = 4;  // of a segment, at most
+constexpr int kStreamSlots = 256;  // of a call, at most
+
+// A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; of down every other
+// unit. And one warp that loads.
+template <int kTeamCount, int kCtaCount>
+struct StreamShape {
+  static constexpr int kTeams = kTeamCount;
+  static constexpr int kCtas = kCtaCount;  // of an SM
+  static constexpr int kWarps = kTeams * kTeamWarps;
+  static constexpr int kComputeThreads = 32 * kWarps;
+  static constexpr int kThreads = kComputeThreads + 32;
+};
+using StreamWide = StreamShape<2, 1>;
+using StreamNarrow = StreamShape<1, 3>;
 
 struct StreamArgs : CallArgs {
   float* gate_up;      // [pieces][2][kSegmentTokens][kBand]: sums of a piece of an item, see Piece
   float* down;         // [pieces][kSegmentTokens][kBand]: the same, transformed, scaled and weighted
   unsigned* arrivals;  // [2], zero between calls
-  int ring_stages;     // even
+  int ring_stages;     // a multiple of the teams
   int stage_bytes;
   int input_stride;  // bytes from one column of the input operand to the next
 };
@@ -34,8 +43,29 @@ struct StreamSegment {
   int slots[kSegmentTokens];
 };
 
+// The units of both phases: `bands` times the blocks of the hidden size. Gate and up run through segment, band of the
+// intermediate size, block of the hidden size; down through segment, band of the hidden size, block of the intermediate
+// one. In shared memory, to spare registers.
+struct Run {
+  unsigned units, ctas;  // the CTAs that have any; their product is below 2^32
+  int begin, end;
+
+  __device__ void start(int all) {
+    units = static_cast<unsigned>(all);
+    ctas = max(min(gridDim.x, units), 1u);
+    begin = start_of(blockIdx.x);
+    end = start_of(blockIdx.x + 1);
+  }
+  __device__ int start_of(unsigned cta) const { return static_cast<int>(min(cta, ctas) * units / ctas); }
+  // The CTA that has a unit.
+  __device__ int owner(int unit) const {
+    return static_cast<int>(((static_cast<unsigned>(unit) + 1) * ctas - 1) / units);
+  }
+};
+
 struct StreamTable {
-  int segment_count, bands;
+  int segment_count;
+  Run run;
   StreamSegment segments[kStreamSlots];
   int place[kStreamSlots];  // of a slot: kSegmentTokens * segment + token, or -1
   // While the table is made:
@@ -43,7 +73,7 @@ struct StreamTable {
 };
 
 // Numbers the segments in the order of their first slots. One warp.
-__device__ inline void number_segments(StreamTable& t, int slots) {
+__device__ inline void number_segments(StreamTable& t, int slots, int hidden_blocks) {
   const int lane = threadIdx.x & 31;
   int segments = 0, bands = 0;
   for (int begin = 0; begin < slots; begin += 32) {
@@ -70,7 +100,7 @@ __device__ inline void number_segments(StreamTable& t, int slots) {
   }
   if (lane == 0) {
     t.segment_count = segments;
-    t.bands = bands;
+    t.run.start(bands * hidden_blocks);
   }
 }
 
@@ -104,7 +134,7 @@ __device__ inline void make_table(const StreamArgs& a, StreamTable& t) {
     t.bands_of[i] = bands;
   }
   __syncthreads();
-  if (i < 32) number_segments(t, slots);
+  if (i < 32) number_segments(t, slots, a.layer.hidden / kBand);
   __syncthreads();
   if (i < slots) {
     int place = -1;
@@ -118,25 +148,6 @@ __device__ inline void make_table(const StreamArgs& a, StreamTable& t) {
   }
   __syncthreads();
 }
-
-// The units of both phases: `bands` times the blocks of the hidden size. Gate and up run through segment, band of the
-// intermediate size, block of the hidden size; down through segment, band of the hidden size, block of the intermediate
-// one.
-struct Run {
-  unsigned units, ctas;  // the CTAs that have any; their product is below 2^32
-  int begin, end;
-
-  __device__ explicit Run(int all)
-      : units(static_cast<unsigned>(all)),
-        ctas(max(min(gridDim.x, units), 1u)),
-        begin(start_of(blockIdx.x)),
-        end(start_of(blockIdx.x + 1)) {}
-  __device__ int start_of(unsigned cta) const { return static_cast<int>(min(cta, ctas) * units / ctas); }
-  // The CTA that has a unit.
-  __device__ int owner(int unit) const {
-    return static_cast<int>(((static_cast<unsigned>(unit) + 1) * ctas - 1) / units);
-  }
-};
 
 // What a run has of one item: `count` blocks of one band of one segment. Its sums are stored at item + CTA, which no
 // other piece of the phase shares: from one piece to the next the item or the CTA grows.

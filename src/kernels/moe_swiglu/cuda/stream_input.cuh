@@ -87,14 +87,14 @@ __device__ __forceinline__ int store_digits(unsigned char* high, unsigned char* 
 }
 
 // Makes the operands of a segment. Begins after and ends with a barrier of the computing warps.
-template <bool kDown>
+template <class Shape, bool kDown>
 __device__ void prepare_segment(const StreamArgs& a, const Run& run, const StreamSegment& s, StreamInput& in) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int matrices = kDown || a.layer.common_suh != nullptr ? 1 : 2;
   const int blocks = kDown ? s.bands : a.layer.hidden / kBand, units = matrices * s.count * blocks;
   in.set ^= 1;
   InputFacts& facts = in.facts[in.set];
-  for (int unit = warp; unit < units; unit += kStreamWarps) {
+  for (int unit = warp; unit < units; unit += Shape::kWarps) {
     const int block = unit % blocks, token = unit / blocks % s.count, matrix = unit / blocks / s.count;
     float v[4];
     if constexpr (kDown) {
@@ -109,9 +109,9 @@ __device__ void prepare_segment(const StreamArgs& a, const Run& run, const Strea
     *kept_halves(a, in.digits + input_column(matrix, token) * a.input_stride + block * kBand) =
         make_uint2(as_bits(to_half2(v[0], v[1])), as_bits(to_half2(v[2], v[3])));
   }
-  consumer_sync<kStreamComputeThreads>();
+  consumer_sync<Shape::kComputeThreads>();
   const int place = fragment_order(4 * lane), next = fragment_order(4 * lane + 2);
-  for (int unit = warp; unit < units; unit += kStreamWarps) {
+  for (int unit = warp; unit < units; unit += Shape::kWarps) {
     const int block = unit % blocks, token = unit / blocks % s.count, matrix = unit / blocks / s.count;
     const float largest = __int_as_float(facts.largest[matrix][token]);
     const float inverse = largest > 0 ? kDigitMax / largest : 0.0f;
@@ -126,7 +126,7 @@ __device__ void prepare_segment(const StreamArgs& a, const Run& run, const Strea
     if (lane == 0) atomicAdd(&facts.digit_sum[matrix][token], sum);
   }
   if (threadIdx.x < sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(in.facts + (in.set ^ 1))[threadIdx.x] = 0;
-  consumer_sync<kStreamComputeThreads>();
+  consumer_sync<Shape::kComputeThreads>();
 }
 
 }  // namespace fairway::kernels::cuda

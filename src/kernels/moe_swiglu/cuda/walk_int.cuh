@@ -18,7 +18,8 @@ namespace fairway::kernels::cuda {
 constexpr int kIntTiles = 4;     // tiles side by side that a warp computes
 constexpr int kIntRowParts = 4;  // warps that share those tiles, each two tile rows of a block
 
-// `blocks` blocks, which are input_step bytes of digits apart. acc[tile][group]: sums of n * digit. Columns 2i, 2i + 1 of a group are the digits of its token i.
+// `blocks` blocks, which are input_step bytes of digits apart. acc[tile][group]: sums of n * digit. Columns 2i, 2i + 1
+// of a group are the digits of its token i.
 template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
                                          int input_step, int (&acc)[kIntTiles][kGroups][4]) {
@@ -47,7 +48,7 @@ __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const uns
       for (int tile = 0; tile < kIntTiles; ++tile) {
         u32 a[3], x[8];
         stream.load(tiles + (row * kBandTiles + tile) * (32 * kBits), a);
-        windows<kBits>(a, x);
+        windows<kBits, true>(a, x);
 #pragma unroll
         for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
 #pragma unroll

@@ -60,7 +60,7 @@ constexpr int kMoeStamps = 9;
 // integer ones only for layers with all_mul1.
 enum class MoePath {
   kIntStream,   // one launch; an expert is decoded once for 4 tokens; one CTA on an SM
-  kIntStream2,  // the same with two CTAs on an SM
+  kIntStream3,  // the same with three smaller CTAs on an SM
   kInt4,        // four launches; an expert is decoded once for 4 tokens
   kInt8,        //                                            8
   kHalf8,       // the same with half-precision activations;  8
@@ -74,15 +74,15 @@ const char* moe_path_name(MoePath path);
 bool moe_path_legal(const MoeLayer& layer, MoePath path);
 MoePath moe_default_path(const MoeLayer& layer, int tokens);  // from the expected number of tokens of an expert
 
-// Scratch of a call, 256-byte aligned; may be shared by calls that follow each other on a stream, but not by two streams.
-// Its first kMoeClearedBytes are zero before the first call, which moe_workspace_clear sees to; every call leaves them
-// so. The rest needs no clearing.
+// Scratch of a call, 256-byte aligned; may be shared by calls that follow each other on a stream, but not by two
+// streams. Its first kMoeClearedBytes are zero before the first call, which moe_workspace_clear sees to; every call
+// leaves them so. The rest needs no clearing.
 constexpr std::size_t kMoeClearedBytes = 256;
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens);
 cudaError_t moe_workspace_clear(void* workspace, cudaStream_t stream);
 
-// The stream paths wait on the device for all of their CTAs: they need every SM, if not at once, and must not run beside
-// another launch that waits like this.
+// The stream paths wait on the device for all of their CTAs: they need every SM, if not at once, and must not run
+// beside another launch that waits like this.
 cudaError_t moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream);
 
 }  // namespace fairway::kernels::cuda
