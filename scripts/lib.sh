@@ -75,8 +75,9 @@ build() {
   local preset=$1
   shift
   step "Building build/$preset: ${*:-everything}"
-  # With a base directory, ccache finds objects that another checkout of the same sources compiled.
-  CCACHE_BASEDIR=$repo cmake --build "$repo/build/$preset" --parallel "$(build_jobs)" ${1:+--target "$@"}
+  # With a base directory, ccache finds objects that another checkout of the same sources compiled; their debug information
+  # may name that checkout.
+  CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1 cmake --build "$repo/build/$preset" --parallel "$(build_jobs)" ${1:+--target "$@"}
 }
 
 # Warnings are errors where CI=true, as continuous integration services set it.

@@ -82,8 +82,8 @@ TEST(Safetensors, OpensTheBundledModel) {
   const TensorView* head = file.find("lm_head.trellis");
   ASSERT_NE(head, nullptr);
   EXPECT_EQ(head->type, TensorType::kI16);
-  EXPECT_EQ(head->shape, (std::vector<std::int64_t>{24, 512, 96}));
-  EXPECT_EQ(head->bytes.size(), 24u * 512 * 96 * 2);
+  EXPECT_EQ(head->shape, (std::vector<std::int64_t>{24, 512, 64}));
+  EXPECT_EQ(head->bytes.size(), 24u * 512 * 64 * 2);
   EXPECT_EQ(file.find("lm_head.trellis2"), nullptr);
   EXPECT_EQ(file.find(""), nullptr);
 }
