@@ -1,45 +1,77 @@
-// Runs the tests in folders named cuda. Those of suites whose name begins with Gpu need a device; where there is none,
-// they are named with the reason and not counted. The last line is the count.
+// Runs the tests in folders named cuda. Suites whose name begins with Gpu need a device, those with GpuHopper one of
+// compute capability 9.0; those that end in Full run only if the filter is given. Tests that do not run are named with
+// the reason and not counted. The last line is the count.
+#include <fmt/format.h>
+#include <fnmatch.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "backend/cuda/device.h"
 
 namespace fairway::test {
 namespace {
 
-constexpr const char* kGpuSuites = "Gpu*";
+// Suites that do not run in this call, and why.
+struct LeftOut {
+  const char* pattern;  // of GoogleTest's filter
+  std::string reason;
+};
 
-void print_not_run(const std::string& reason) {
+// Empty if the first device runs the kernels of Hopper's own instructions.
+std::string hopper_absence_reason() {
+  const backend::CudaDeviceInfo& device = backend::cuda_device_info(0);
+  if (device.compute_major == 9 && device.compute_minor == 0) return "";
+  return fmt::format("{} has compute capability {}.{}, these need 9.0", device.name, device.compute_major,
+                     device.compute_minor);
+}
+
+std::vector<LeftOut> left_out(const std::string& absence) {
+  if (!absence.empty()) return {{"Gpu*", absence}};
+  std::vector<LeftOut> list;
+  const std::string hopper = hopper_absence_reason();
+  if (!hopper.empty()) list.push_back({"GpuHopper*", hopper});
+  const bool everything = std::string(GTEST_FLAG_GET(filter)) == "*";
+  if (everything) list.push_back({"Gpu*Full.*", "they take long; --gtest_filter='Gpu*Full.*' runs them"});
+  return list;
+}
+
+// Takes them out of the filter. Returns "SUITE.TEST (reason)" of each test.
+std::vector<std::string> leave_out(const std::vector<LeftOut>& list) {
+  std::string filter = GTEST_FLAG_GET(filter);
+  for (const LeftOut& suites : list) {
+    filter += (filter.find('-') == std::string::npos ? "-" : ":") + std::string(suites.pattern);
+  }
+  GTEST_FLAG_SET(filter, filter);
+  std::vector<std::string> tests;
   const testing::UnitTest& all = *testing::UnitTest::GetInstance();
   for (int i = 0; i < all.total_test_suite_count(); ++i) {
     const testing::TestSuite& suite = *all.GetTestSuite(i);
-    if (std::strncmp(suite.name(), "Gpu", 3) != 0) continue;
     for (int k = 0; k < suite.total_test_count(); ++k) {
-      std::printf("not run here: %s.%s (%s)\n", suite.name(), suite.GetTestInfo(k)->name(), reason.c_str());
+      const std::string name = fmt::format("{}.{}", suite.name(), suite.GetTestInfo(k)->name());
+      for (const LeftOut& suites : list) {
+        if (fnmatch(suites.pattern, name.c_str(), 0) != 0) continue;
+        tests.push_back(fmt::format("{} ({})", name, suites.reason));
+        break;
+      }
     }
   }
-}
-
-void leave_out_gpu_suites() {
-  const std::string filter = GTEST_FLAG_GET(filter);
-  GTEST_FLAG_SET(filter, filter + (filter.find('-') == std::string::npos ? "-" : ":") + kGpuSuites);
+  return tests;
 }
 
 int run(bool gpu_required) {
-  const std::string reason = backend::cuda_absence_reason();
-  if (!reason.empty()) leave_out_gpu_suites();
+  const std::string absence = backend::cuda_absence_reason();
+  const std::vector<std::string> not_run = leave_out(left_out(absence));
   int status = RUN_ALL_TESTS();
-  const testing::UnitTest& all = *testing::UnitTest::GetInstance();
-  if (!reason.empty()) print_not_run(reason);
-  if (!reason.empty() && gpu_required) {
-    std::printf("--require-gpu: there is no GPU (%s)\n", reason.c_str());
+  for (const std::string& test : not_run) std::printf("not run here: %s\n", test.c_str());
+  if (!absence.empty() && gpu_required) {
+    std::printf("--require-gpu: there is no GPU (%s)\n", absence.c_str());
     status = 1;
   }
+  const testing::UnitTest& all = *testing::UnitTest::GetInstance();
   std::printf("%d passed, %d failed\n", all.successful_test_count(), all.failed_test_count());
   return status;
 }

@@ -3,7 +3,7 @@
 import json
 import re
 
-from measuring import peer, quantization, selection
+from measuring import cuda, peer, quantization, selection
 from measuring.base import REPO, RESULTS
 from measuring.layer_tables import by_cell
 from measuring.markup import judged, number, percent, table, token_columns
@@ -107,7 +107,9 @@ def stages():
     return [source(*found), "", *quantization.time_tables(None, found[1])] if found else ["No result file has these figures yet."]
 
 
-PAGES = {"cpu-performance.md": {"layer": layer, "ratios": ratios, "token": token}, "selection.md": {"choice": choice},
+PAGES = {"cpu-performance.md": {"layer": layer, "ratios": ratios, "token": token},
+         "cuda-performance.md": {"cuda-layer": cuda.page_layer, "cuda-widths": cuda.page_widths, "cuda-profile": cuda.page_profile},
+         "selection.md": {"choice": choice},
          "quantization.md": {"quality": quality, "stages": stages}}
 
 

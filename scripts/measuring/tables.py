@@ -2,7 +2,7 @@
 
 import json
 
-from measuring import documents, layer_tables, quantization, selection
+from measuring import cuda, documents, layer_tables, quantization, selection
 from measuring.base import REPO, RESULTS, progress
 from measuring.markup import judged, number, percent, table
 
@@ -95,8 +95,8 @@ def described(path, content):
 
 def readme(results):
     lines = ["# Results", "",
-             "Written by `scripts/measure` from the files beside it. Each file holds the revision, the machine, the command and "
-             "the raw samples. Absolute times belong to their machine; these machines share their processor with others, so "
+             "Written by `scripts/measure` from the files beside it; those of GPUs come from the programs that `scripts/build-cuda` "
+             "builds. Each file holds the revision, the machine, the command and the raw samples. Absolute times belong to their machine; these machines share their processor with others, so "
              "compare within one file.", ""]
     for kind, tables in TABLES.items():
         for path in sorted(results.glob(f"{kind}_cpu_*.json")):
@@ -105,6 +105,8 @@ def readme(results):
     for path in sorted(results.glob("quantization_*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         lines += described(path, content) + quantization.quality_tables(path.stem, content) + [""]
+    if results == RESULTS:  # what was measured on a GPU is not of this machine
+        lines += cuda.sections()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -1,0 +1,33 @@
+"""Time of the expert layer on a GPU by number of tokens, beside the reference implementation."""
+
+import json
+
+from matplotlib import pyplot
+
+from plotting.base import COLOURS, GRAY, RESULTS, plain_ticks
+
+PANELS = (("glm-4.7-flash", "3,3,3", "GLM-4.7-Flash, 3 bits"), ("qwen3-30b-a3b", "4,4,4", "Qwen3-30B-A3B, 4 bits"))
+
+
+def layer_time():
+    path = sorted(RESULTS.glob("cuda_moe_*.json"))[0]
+    own, peer = (json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in (path.name, f"peer_{path.name}"))
+    figure, panels = pyplot.subplots(1, len(PANELS), figsize=(9.0, 3.6), sharey=True)
+    for axes, (model, bits, title) in zip(panels, PANELS):
+        theirs = sorted((r["tokens"], r["us_per_layer"]) for r in peer["records"] if (r["model"], r["bits"]) == (model, bits))
+        axes.plot(*zip(*theirs), "s:", color=GRAY, markersize=4, linewidth=1, markerfacecolor="white", label=peer["program"])
+        records = [r for r in own["records"] if (r["model"], r["bits"], r["common_suh"]) == (model, bits, True)]
+        chosen = sorted((r["tokens"], r["median"]) for r in records if r["default"])
+        axes.plot(*zip(*chosen), "o-", color=COLOURS[0], markersize=4, linewidth=1.5, label="Fairway, default path")
+        others = [(r["tokens"], r["median"]) for r in records if not r["default"]]
+        axes.plot(*zip(*others), ".", color=COLOURS[1], markersize=3, label="Fairway, other paths")
+        axes.set(xscale="log", yscale="log", title=f"{title}, {own['machine']['gpu']}", xlabel="tokens")
+        axes.set_xticks([tokens for tokens, _ in chosen])
+        axes.grid(True, which="major", color="#dddddd", linewidth=0.5)
+        plain_ticks(axes.xaxis)
+        plain_ticks(axes.yaxis)
+        axes.tick_params(axis="x", labelsize=7.5)
+        axes.legend(loc="upper left", frameon=False, fontsize=8)
+    panels[0].set_ylabel("us per layer")
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,15 @@
+// One instance of the band kernel and its facts.
+#pragma once
+
+#include "kernels/moe_swiglu/cuda/band_kernel.cuh"
+#include "kernels/moe_swiglu/cuda/band_kernels.cuh"
+
+namespace fairway::kernels::cuda {
+
+template <class Path>
+BandKernel band_instance() {
+  return {band_kernel<Path>,         Path::kTokens,        Path::kMinCtas, static_cast<int>(sizeof(BandShared<Path>)),
+          stage_token_bytes<Path>(), !Path::kStreamsTokens};
+}
+
+}  // namespace fairway::kernels::cuda

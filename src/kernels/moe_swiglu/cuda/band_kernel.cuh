@@ -1,0 +1,204 @@
+// The kernel of both phases of the expert layer: items of 128 outputs, a warp that streams their coded weights into
+// shared memory, eight that decode and multiply, and the epilogues.
+#pragma once
+
+#include <cooperative_groups.h>
+
+#include "kernels/moe_swiglu/cuda/half_path.cuh"
+
+namespace fairway::kernels::cuda {
+
+// Shared memory of a CTA: the stages of the ring, this, the input digits.
+template <class Path>
+struct alignas(16) BandShared {
+  RingBarriers barriers;
+  alignas(16) float inner[2][Path::kTokens][kInnerStride];
+  alignas(16) float row[kBand];  // kDownDirect: this CTA's share of y
+  alignas(16) typename Path::Shared path;
+};
+
+template <class Path>
+__host__ __device__ constexpr int stage_token_bytes() {
+  return Path::kStreamsTokens ? Path::kTokens * kTokenRowBytes : 0;
+}
+
+__device__ __forceinline__ int cluster_rank(const BandArgs& a) {
+  return a.split == 1 ? 0 : static_cast<int>(cooperative_groups::this_cluster().block_rank());
+}
+__device__ __forceinline__ void cluster_sync(const BandArgs& a) {
+  if (a.split > 1) cooperative_groups::this_cluster().sync();
+}
+
+// The loading warp's run through one part.
+template <class Path>
+__device__ void load_part(const BandArgs& a, const Item& item, const Part& part, int matrix, RingCursor& ring) {
+  const int lane = threadIdx.x & 31;
+  const TrellisRef m = *part.matrix;
+  const std::size_t row_bytes = static_cast<std::size_t>(2 * part.out) * m.bits;
+  const int band_bytes = 2 * kBand * m.bits;  // of one tile row
+  const unsigned char* words = m.words + (static_cast<std::size_t>(part.begin) * kBandTiles + lane) * row_bytes +
+                               static_cast<std::size_t>(item.band) * band_bytes;
+  const __half* token_rows[2] = {};
+  if constexpr (Path::kStreamsTokens) {
+    for (int i = 0; i < 2; ++i) {
+      if (lane + 32 * i >= item.count) break;
+      const int slot = item_slot(a, item, lane + 32 * i);
+      token_rows[i] = a.phase == Phase::kGateUp
+                          ? a.rows + static_cast<std::size_t>(input_row(a, slot, matrix)) * a.layer.hidden
+                          : a.hidden + static_cast<std::size_t>(slot) * a.layer.max_intermediate;
+      token_rows[i] += part.begin * kBand;
+    }
+  }
+  const int bytes = kBandTiles * band_bytes + (Path::kStreamsTokens ? item.count * 2 * kBand : 0);
+  for (int block = 0; block < part.count; ++block, words += kBandTiles * row_bytes) {
+    ring.wait_empty();
+    if (lane == 0) barrier_expect(ring.full(), bytes);
+    __syncwarp();
+    unsigned char* stage = ring.data();
+    if (lane < kBandTiles) {
+      bulk_load(stage + stage_token_bytes<Path>() + lane * band_bytes, words, band_bytes, ring.full());
+    }
+    if constexpr (Path::kStreamsTokens) {
+      for (int i = 0; i < 2; ++i) {
+        if (lane + 32 * i >= item.count) break;
+        bulk_load(stage + (lane + 32 * i) * kTokenRowBytes, token_rows[i] + block * kBand, 2 * kBand, ring.full());
+      }
+    }
+    ring.advance();
+  }
+}
+
+template <class Path>
+__device__ void load_items(const BandArgs& a, RingCursor ring) {
+  // Weights of down may be fetched while the previous kernel still runs; what that kernel writes may not.
+  if (Path::kStreamsTokens || a.phase == Phase::kGateUp) wait_for_previous_kernel();
+  const int rank = cluster_rank(a), items = item_count(a), step = gridDim.x / a.split;
+  for (int index = blockIdx.x / a.split; index < items; index += step) {
+    const Item item = get_item(a, index);
+    if (item.count == 0) continue;
+    for (int p = 0; p < part_count(a); ++p) {
+      const Part part = get_part(a, item, p, rank);
+      if (part.count > 0) load_part<Path>(a, item, part, p, ring);
+    }
+    cluster_sync(a);
+    cluster_sync(a);
+  }
+}
+
+// v = the sums of one token over the CTAs of the cluster, transformed and scaled: four outputs of the band.
+template <class Path>
+__device__ void finish_outputs(const BandArgs& a, float* inner, const __half* svh, float (&v)[4]) {
+  const int lane = threadIdx.x & 31;
+  float4 sum = *reinterpret_cast<const float4*>(inner + 4 * lane);
+  if (a.split > 1 && a.phase == Phase::kGateUp) {
+    auto cluster = cooperative_groups::this_cluster();
+    sum = make_float4(0, 0, 0, 0);
+    for (int r = 0; r < a.split; ++r) {
+      const float4 one = *reinterpret_cast<const float4*>(cluster.map_shared_rank(inner, r) + 4 * lane);
+      sum = make_float4(sum.x + one.x, sum.y + one.y, sum.z + one.z, sum.w + one.w);
+    }
+  }
+  v[0] = sum.x;
+  v[1] = sum.y;
+  v[2] = sum.z;
+  v[3] = sum.w;
+  hadamard128(v);
+  scale_by(v, svh + 4 * lane);
+}
+
+template <class Path>
+__device__ void finish_gate_up(const BandArgs& a, const Item& item, int rank, BandShared<Path>& shared) {
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, column = item.band * kBand;
+  for (int i = warp; i < item.count; i += kComputeWarps) {
+    if (i % a.split != rank) continue;
+    float gate[4], up[4];
+    finish_outputs<Path>(a, shared.inner[0][i], item.expert->gate.svh + column, gate);
+    finish_outputs<Path>(a, shared.inner[1][i], item.expert->up.svh + column, up);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) up[j] *= gate[j] / (1.0f + __expf(-gate[j]));
+    scale_by(up, item.expert->down.suh + column + 4 * lane);
+    hadamard128(up);
+    const std::size_t slot = static_cast<std::size_t>(item_slot(a, item, i));
+    store_fragment_order(a.hidden + slot * a.layer.max_intermediate + column, up);
+  }
+}
+
+template <class Path>
+__device__ void finish_down(const BandArgs& a, const Item& item, BandShared<Path>& shared) {
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, column = item.band * kBand;
+  for (int i = warp; i < item.count; i += kComputeWarps) {
+    const int slot = item_slot(a, item, i);
+    const float weight = slot_weight(a, slot);
+    float v[4];
+    finish_outputs<Path>(a, shared.inner[0][i], item.expert->down.svh + column, v);
+    float* out = a.slot_out + static_cast<std::size_t>(slot) * a.layer.hidden + column + 4 * lane;
+    *reinterpret_cast<float4*>(out) = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
+  }
+}
+
+// Adds this part, a share of one slot's rows, to the CTA's share of the token's output.
+template <class Path>
+__device__ void add_direct_part(const BandArgs& a, const Item& item, const Part& part, BandShared<Path>& shared) {
+  if (threadIdx.x >= 32) return;
+  const int lane = threadIdx.x & 31;
+  const float weight = slot_weight(a, part.slot);
+  float v[4];
+  finish_outputs<Path>(a, shared.inner[0][0], part.matrix->svh + item.band * kBand, v);
+#pragma unroll
+  for (int j = 0; j < 4; ++j) shared.row[4 * lane + j] += weight * v[j];
+}
+
+template <class Path>
+__device__ void finish_direct(const BandArgs& a, const Item& item, int rank, BandShared<Path>& shared) {
+  if (rank != 0 || threadIdx.x >= kBand) return;
+  float sum = 0;
+  for (int r = 0; r < a.split; ++r) {
+    const float* row = a.split == 1 ? shared.row : cooperative_groups::this_cluster().map_shared_rank(shared.row, r);
+    sum += row[threadIdx.x];
+  }
+  a.call.y[item.token * a.call.ldy + item.band * kBand + threadIdx.x] = sum;
+}
+
+template <class Path>
+__device__ void compute_items(const BandArgs& a, RingCursor ring, unsigned char* input, BandShared<Path>& shared) {
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  const int rank = cluster_rank(a), items = item_count(a), step = gridDim.x / a.split;
+  for (int index = blockIdx.x / a.split; index < items; index += step) {
+    const Item item = get_item(a, index);
+    if (item.count == 0) continue;
+    if (a.phase == Phase::kDownDirect && threadIdx.x < kBand) shared.row[threadIdx.x] = 0;
+    for (int p = 0; p < part_count(a); ++p) {
+      const Part part = get_part(a, item, p, rank);
+      if (part.count == 0) continue;
+      const bool keep_input = p == 1 && a.phase == Phase::kGateUp && item.expert->gate.suh == item.expert->up.suh;
+      Path::compute(a, item, part, keep_input, ring, input, shared.path,
+                    &shared.inner[a.phase == Phase::kGateUp ? p : 0][0][0]);
+      if (a.phase == Phase::kDownDirect) add_direct_part<Path>(a, item, part, shared);
+    }
+    consumer_sync<kComputeThreads>();
+    cluster_sync(a);
+    if (a.phase == Phase::kGateUp) finish_gate_up<Path>(a, item, rank, shared);
+    if (a.phase == Phase::kDown) finish_down<Path>(a, item, shared);
+    if (a.phase == Phase::kDownDirect) finish_direct<Path>(a, item, rank, shared);
+    cluster_sync(a);
+    consumer_sync<kComputeThreads>();
+  }
+}
+
+template <class Path>
+__global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) band_kernel(const __grid_constant__ BandArgs a) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  auto& shared = *reinterpret_cast<BandShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
+  unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
+  if (threadIdx.x == 0) ring_init(&shared.barriers, a.ring_stages, Path::kReleases);
+  __syncthreads();
+  const RingCursor ring{memory, &shared.barriers, a.ring_stages, a.stage_bytes};
+  if (threadIdx.x >= kComputeThreads) {
+    load_items<Path>(a, ring);
+  } else {
+    compute_items<Path>(a, ring, input, shared);
+  }
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,154 @@
+// What comes before and after the band kernels of a grouped call: the group table, the transformed inputs of the half
+// paths, and the sum of a token's slots.
+#pragma once
+
+#include "kernels/moe_swiglu/cuda/hopper.cuh"
+#include "kernels/moe_swiglu/cuda/transform.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kPrepareThreads = 1024;
+constexpr int kPrepareWarps = kPrepareThreads / 32;
+
+struct GroupOutputs {
+  int* segment_count;
+  Segment* segments;
+  int* order;
+  int chunk;  // tokens of a segment, at most
+};
+
+// Two running sums over the threads of the CTA, exclusive. `carry` is [kPrepareThreads] of shared memory.
+__device__ inline int2 exclusive_sum(int2 own, int2* carry) {
+  carry[threadIdx.x] = own;
+  __syncthreads();
+  for (int d = 1; d < kPrepareThreads; d *= 2) {
+    const bool has = static_cast<int>(threadIdx.x) >= d;
+    const int2 before = has ? carry[threadIdx.x - d] : make_int2(0, 0);
+    __syncthreads();
+    if (has) carry[threadIdx.x] = make_int2(carry[threadIdx.x].x + before.x, carry[threadIdx.x].y + before.y);
+    __syncthreads();
+  }
+  return make_int2(carry[threadIdx.x].x - own.x, carry[threadIdx.x].y - own.y);
+}
+
+// A stable counting sort of the routed slots by expert. Each warp owns a run of slots and a row of counts, so positions
+// follow from sums and not from the order of arrival. counts: [kPrepareWarps][routed].
+__device__ inline void group_slots(const BandArgs& a, const GroupOutputs& out, int* counts, int2* carry) {
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, experts = a.layer.routed, top_k = a.layer.top_k;
+  const int slots = a.call.tokens * top_k;
+  const int run = (slots + 32 * kPrepareWarps - 1) / (32 * kPrepareWarps) * 32;
+  for (int i = threadIdx.x; i < kPrepareWarps * experts; i += kPrepareThreads) counts[i] = 0;
+  __syncthreads();
+  int* own = counts + warp * experts;
+  const auto expert_of = [&](int i) {
+    const int id = i < slots ? a.call.ids[i] : -1;
+    return id >= 0 && id < experts ? id : -1;
+  };
+  for (int i = warp * run + lane; i < (warp + 1) * run; i += 32) {
+    const int expert = expert_of(i);
+    const unsigned same = __match_any_sync(0xFFFFFFFFu, expert);
+    if (expert >= 0 && __ffs(same) - 1 == lane) own[expert] += __popc(same);
+    __syncwarp();
+  }
+  __syncthreads();
+
+  const int e = threadIdx.x;
+  int total = 0;
+  if (e < experts) {
+    for (int w = 0; w < kPrepareWarps; ++w) {
+      const int n = counts[w * experts + e];
+      counts[w * experts + e] = total;
+      total += n;
+    }
+  }
+  const int chunks = (total + out.chunk - 1) / out.chunk;
+  const int2 before = exclusive_sum(make_int2(total, chunks), carry);
+  const int shared_chunks = (a.call.tokens + out.chunk - 1) / out.chunk;
+  const int shared_slots = a.layer.shared * a.call.tokens;
+  if (e < experts) {
+    for (int w = 0; w < kPrepareWarps; ++w) counts[w * experts + e] += shared_slots + before.x;
+    for (int c = 0; c < chunks; ++c) {
+      out.segments[a.layer.shared * shared_chunks + before.y + c] = {e, shared_slots + before.x + c * out.chunk,
+                                                                     min(out.chunk, total - c * out.chunk)};
+    }
+  }
+  if (e == kPrepareThreads - 1) *out.segment_count = a.layer.shared * shared_chunks + before.y + chunks;
+  __syncthreads();
+
+  for (int i = warp * run + lane; i < (warp + 1) * run; i += 32) {
+    const int expert = expert_of(i);
+    const unsigned same = __match_any_sync(0xFFFFFFFFu, expert);
+    if (expert >= 0) {
+      out.order[own[expert] + __popc(same & ((1u << lane) - 1))] = i / top_k * a.slots_per_token + i % top_k;
+    }
+    __syncwarp();
+    if (expert >= 0 && __ffs(same) - 1 == lane) own[expert] += __popc(same);
+    __syncwarp();
+  }
+  // Shared experts have every token; their segments come first, being the longest.
+  for (int i = threadIdx.x; i < shared_slots; i += kPrepareThreads) {
+    out.order[i] = i % a.call.tokens * a.slots_per_token + top_k + i / a.call.tokens;
+  }
+  for (int i = threadIdx.x; i < a.layer.shared * shared_chunks; i += kPrepareThreads) {
+    const int begin = i % shared_chunks * out.chunk, s = i / shared_chunks;
+    out.segments[i] = {experts + s, s * a.call.tokens + begin, min(out.chunk, a.call.tokens - begin)};
+  }
+}
+
+// rows[input_row] = transformed inputs of the half paths, one warp a block.
+__device__ inline void transform_rows(const BandArgs& a, __half* rows, int first_warp, int warps) {
+  const int lane = threadIdx.x & 31, blocks = a.layer.hidden / kBand;
+  const bool common = a.layer.common_suh != nullptr;
+  const int count = common ? a.call.tokens : 2 * a.call.tokens * a.slots_per_token;
+  for (long long unit = first_warp; unit < static_cast<long long>(count) * blocks; unit += warps) {
+    const int row = static_cast<int>(unit / blocks), k = static_cast<int>(unit % blocks) * kBand;
+    const __half* suh = a.layer.common_suh;
+    if (!common) {
+      const int expert = slot_expert(a, row / 2);
+      if (expert < 0) continue;
+      suh = row % 2 == 0 ? a.layer.experts[expert].gate.suh : a.layer.experts[expert].up.suh;
+    }
+    const long long token = common ? row : row / 2 / a.slots_per_token;
+    float v[4];
+    load_half4(a.call.x + token * a.call.ldx + k + 4 * lane, v);
+    scale_by(v, suh + k + 4 * lane);
+    hadamard128(v);
+    store_fragment_order(rows + static_cast<std::size_t>(row) * a.layer.hidden + k, v);
+  }
+}
+
+// Block 0 groups; the others transform. rows = null: nothing to transform.
+__global__ void __launch_bounds__(kPrepareThreads)
+    prepare_kernel(const __grid_constant__ BandArgs a, GroupOutputs out, __half* rows) {
+  extern __shared__ int counts[];
+  __shared__ int2 carry[kPrepareThreads];
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  if (blockIdx.x == 0) {
+    group_slots(a, out, counts, carry);
+  } else {
+    transform_rows(a, rows, static_cast<int>(blockIdx.x - 1) * kPrepareWarps + static_cast<int>(threadIdx.x >> 5),
+                   static_cast<int>(gridDim.x - 1) * kPrepareWarps);
+  }
+}
+
+// y[t] = sum of the token's slots, in slot order.
+__global__ void __launch_bounds__(256) sum_slots_kernel(const __grid_constant__ BandArgs a) {
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  const int quads = a.layer.hidden / 4;
+  const long long i = static_cast<long long>(blockIdx.x) * 256 + threadIdx.x;
+  if (i >= static_cast<long long>(a.call.tokens) * quads) return;
+  const int token = static_cast<int>(i / quads), quad = static_cast<int>(i % quads);
+  float4 sum = make_float4(0, 0, 0, 0);
+  for (int j = 0; j < a.slots_per_token; ++j) {
+    const int slot = token * a.slots_per_token + j;
+    if (slot_expert(a, slot) < 0) continue;
+    const float4 v =
+        reinterpret_cast<const float4*>(a.slot_out + static_cast<std::size_t>(slot) * a.layer.hidden)[quad];
+    sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
+  }
+  reinterpret_cast<float4*>(a.call.y + token * a.call.ldy)[quad] = sum;
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,220 @@
+// The launches of an expert layer: shapes, shared memory, scratch.
+#include <algorithm>
+#include <string>
+
+#include "backend/cuda/check.cuh"
+#include "fairway/error.h"
+#include "kernels/moe_swiglu/cuda/band_kernels.cuh"
+#include "kernels/moe_swiglu/cuda/group.cuh"
+#include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
+#include "kernels/moe_swiglu/cuda/supported_gpu.h"
+
+namespace fairway::kernels::cuda {
+namespace {
+
+constexpr int kSharedPerSm = 227 * 1024;  // Hopper: most shared memory of the CTAs of an SM, and of one CTA
+constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA, and the ring's barriers
+constexpr int kMaxCluster = 8;            // largest portable cluster
+constexpr int kMostStages = 16;
+constexpr int kFewStages = 4;  // with fewer, one CTA on an SM with a deeper ring is the better use of it
+constexpr int kInputPadBytes = 32;
+
+struct PathFacts {
+  const char* name;
+  bool integer;
+  int tokens;
+};
+constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4}, {"int_direct1", true, 4}, {"int_4", true, 4},
+                                         {"int_8", true, 8},      {"half_8", false, 8},     {"half_16", false, 16},
+                                         {"half_32", false, 32},  {"half_64", false, 64}};
+
+const PathFacts& facts(MoePath path) {
+  return kPaths[static_cast<int>(path)];
+}
+
+BandKernel kernel_of(MoePath path) {
+  const PathFacts& f = facts(path);
+  if (f.integer) return int_band_kernel(f.tokens);
+  return f.tokens <= 16 ? half_band_kernel(f.tokens) : half_band_kernel_many(f.tokens);
+}
+
+long long max_segments(const MoeLayer& layer, int tokens, int chunk) {
+  const long long routed = static_cast<long long>(tokens) * layer.top_k;
+  return std::min<long long>(routed, layer.routed + routed / chunk) +
+         static_cast<long long>(layer.shared) * ((tokens + chunk - 1) / chunk);
+}
+
+// Scratch, laid out one after the other.
+struct Scratch {
+  int* segment_count;
+  Segment* segments;
+  int* order;
+  __half* rows;
+  __half* hidden;
+  float* slot_out;
+  std::size_t bytes;
+};
+
+Scratch lay_out(const MoeLayer& layer, int tokens, void* base) {
+  std::size_t at = 0;
+  const auto take = [&](std::size_t bytes) {
+    const std::size_t begin = at;
+    at += (bytes + 255) / 256 * 256;
+    return static_cast<char*>(base) + begin;
+  };
+  const std::size_t slots = static_cast<std::size_t>(tokens) * static_cast<std::size_t>(layer.top_k + layer.shared);
+  const std::size_t rows = layer.common_suh != nullptr ? static_cast<std::size_t>(tokens) : 2 * slots;
+  Scratch s{};
+  s.segment_count = reinterpret_cast<int*>(take(sizeof(int)));
+  s.segments = reinterpret_cast<Segment*>(take(sizeof(Segment) * max_segments(layer, tokens, 4)));
+  s.order = reinterpret_cast<int*>(take(sizeof(int) * slots));
+  s.rows = reinterpret_cast<__half*>(take(sizeof(__half) * rows * layer.hidden));
+  s.hidden = reinterpret_cast<__half*>(take(sizeof(__half) * slots * layer.max_intermediate));
+  s.slot_out = reinterpret_cast<float*>(take(sizeof(float) * slots * layer.hidden));
+  s.bytes = at;
+  return s;
+}
+
+int sm_count() {
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+template <class... Formal, class... Actual>
+cudaError_t launch(void (*kernel)(Formal...), int grid, int threads, int shared_bytes, int cluster, cudaStream_t stream,
+                   Actual... args) {
+  const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                               cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  if (set != cudaSuccess) return set;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
+  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(grid));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = cluster > 1 ? 2 : 1;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Formal>(args)...);
+}
+
+// Fills in the ring and the cluster and launches one phase over `rows` tokens or segments (an upper bound of them).
+cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, long long rows, cudaStream_t stream) {
+  const MoeLayer& layer = args.layer;
+  const int sms = sm_count();
+  args.phase = phase;
+  const bool gate_up = phase == Phase::kGateUp;
+  const long long items = rows * ((gate_up ? layer.max_intermediate : layer.hidden) / kBand);
+  args.split = 1;
+  int part_blocks = gate_up ? 2 * (layer.hidden / kBand) : args.slots_per_token * (layer.max_intermediate / kBand);
+  if (args.direct) {  // few items: a cluster for each, as long as its CTAs fit on the SMs at once
+    const int most = gate_up ? layer.hidden / kBand : kMaxCluster;
+    while (args.split < kMaxCluster && 2 * args.split <= most && items * 2 * args.split <= args.direct_ctas * sms) {
+      args.split *= 2;
+    }
+    part_blocks = (part_blocks + args.split - 1) / args.split;
+  }
+  const int input_blocks =
+      gate_up ? (layer.hidden / kBand + args.split - 1) / args.split : layer.max_intermediate / kBand;
+  args.input_stride = input_blocks * kBand + kInputPadBytes;
+  args.stage_bytes = 2048 * layer.max_bits + kernel.stage_token_bytes;
+  const int fixed = kernel.shared_bytes + (kernel.integer ? 2 * kernel.tokens * args.input_stride : 0);
+  int ctas = kernel.ctas;
+  const auto stages_for = [&](int n) { return (kSharedPerSm / n - kSharedPerCta - fixed) / args.stage_bytes; };
+  while (ctas > 1 && stages_for(ctas) < kFewStages) --ctas;
+  // A CTA that handles one item needs no more stages than the item has blocks.
+  args.ring_stages = std::min(stages_for(ctas), args.split > 1 ? std::min(kMostStages, part_blocks) : kMostStages);
+  if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
+  const long long grid =
+      args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(ctas) * sms);
+  return launch(kernel.run, static_cast<int>(grid), kBandThreads, args.ring_stages * args.stage_bytes + fixed,
+                args.split, stream, args);
+}
+
+cudaError_t run_direct(const BandKernel& kernel, BandArgs args, int ctas, cudaStream_t stream) {
+  args.direct = true;
+  args.direct_ctas = ctas;
+  const cudaError_t status = launch_band(kernel, args, Phase::kGateUp,
+                                         static_cast<long long>(args.call.tokens) * args.slots_per_token, stream);
+  if (status != cudaSuccess) return status;
+  return launch_band(kernel, args, Phase::kDownDirect, args.call.tokens, stream);
+}
+
+cudaError_t run_grouped(const BandKernel& kernel, BandArgs args, const Scratch& scratch, cudaStream_t stream) {
+  const MoeLayer& layer = args.layer;
+  const long long segments = max_segments(layer, args.call.tokens, kernel.tokens);
+  const GroupOutputs outputs{scratch.segment_count, scratch.segments, scratch.order, kernel.tokens};
+  long long blocks = 1;
+  if (!kernel.integer) {
+    const long long rows =
+        layer.common_suh != nullptr ? args.call.tokens : 2LL * args.call.tokens * args.slots_per_token;
+    blocks += std::min<long long>((rows * (layer.hidden / kBand) + kPrepareWarps - 1) / kPrepareWarps, 2 * sm_count());
+  }
+  cudaError_t status =
+      launch(prepare_kernel, static_cast<int>(blocks), kPrepareThreads,
+             kPrepareWarps * layer.routed * static_cast<int>(sizeof(int)), 1, stream, args, outputs, scratch.rows);
+  if (status == cudaSuccess) status = launch_band(kernel, args, Phase::kGateUp, segments, stream);
+  if (status == cudaSuccess) status = launch_band(kernel, args, Phase::kDown, segments, stream);
+  if (status != cudaSuccess) return status;
+  const long long quads = static_cast<long long>(args.call.tokens) * layer.hidden / 4;
+  return launch(sum_slots_kernel, static_cast<int>((quads + 255) / 256), 256, 0, 1, stream, args);
+}
+
+}  // namespace
+
+const char* moe_path_name(MoePath path) {
+  return facts(path).name;
+}
+
+bool moe_path_legal(const MoeLayer& layer, MoePath path) {
+  return layer.all_mul1 || !facts(path).integer;
+}
+
+MoePath moe_default_path(const MoeLayer& layer, int tokens) {
+  if (layer.all_mul1 && tokens <= 2) return MoePath::kIntDirect;
+  const double per_expert = layer.routed == 0 ? tokens : static_cast<double>(tokens) * layer.top_k / layer.routed;
+  if (layer.all_mul1 && per_expert <= 0.75) return MoePath::kInt4;
+  if (layer.all_mul1 && per_expert <= 5) return MoePath::kInt8;
+  if (per_expert <= 5) return MoePath::kHalf8;
+  if (per_expert <= 11) return MoePath::kHalf16;
+  return per_expert <= 24 ? MoePath::kHalf32 : MoePath::kHalf64;
+}
+
+std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens) {
+  return lay_out(layer, max_tokens, nullptr).bytes;
+}
+
+void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream) {
+  const std::string name = std::string("CUDA expert layer, path ") + moe_path_name(path);
+  if (!moe_path_legal(layer, path)) {
+    throw Error(ErrorKind::kUsage, name + ": it needs a layer whose matrices all use the codebook mul1");
+  }
+  if (call.tokens < 1) {
+    throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.tokens) + " tokens, expected 1 or more");
+  }
+  int device = 0;
+  backend::check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  require_hopper(device);
+  const BandKernel kernel = kernel_of(path);
+  const Scratch scratch = lay_out(layer, call.tokens, workspace);
+  BandArgs args{};
+  args.layer = layer;
+  args.call = call;
+  args.slots_per_token = layer.top_k + layer.shared;
+  args.groups = {scratch.segment_count, scratch.segments, scratch.order};
+  args.rows = scratch.rows;
+  args.hidden = scratch.hidden;
+  args.slot_out = scratch.slot_out;
+  const bool direct = path == MoePath::kIntDirect || path == MoePath::kIntDirect1;
+  backend::check_cuda(direct ? run_direct(kernel, args, path == MoePath::kIntDirect ? 2 : 1, stream)
+                             : run_grouped(kernel, args, scratch, stream),
+                      name);
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,49 @@
+// A ring of stages in shared memory between one loading warp and the computing warps.
+#pragma once
+
+#include "kernels/moe_swiglu/cuda/hopper.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kMaxStages = 16;
+
+struct RingBarriers {
+  std::uint64_t full[kMaxStages];
+  std::uint64_t empty[kMaxStages];
+};
+
+// Where a warp stands in the ring.
+struct RingCursor {
+  unsigned char* stages;
+  RingBarriers* barriers;
+  int stage_count, stage_bytes;
+  int stage = 0, parity = 0;
+
+  __device__ void advance() {
+    if (++stage == stage_count) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  __device__ unsigned char* data() const { return stages + stage * stage_bytes; }
+  __device__ std::uint64_t* full() const { return &barriers->full[stage]; }
+
+  // Loader: blocks until the computing warps have left the stage. The first round finds every stage free.
+  __device__ void wait_empty() const { barrier_wait(&barriers->empty[stage], parity ^ 1); }
+  // Computing warps.
+  __device__ void wait_full() const { barrier_wait(&barriers->full[stage], parity); }
+  __device__ void release() const {
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0) barrier_arrive(&barriers->empty[stage]);
+  }
+};
+
+__device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, int releases) {
+  for (int i = 0; i < stages; ++i) {
+    barrier_init(&barriers->full[i], 1);
+    barrier_init(&barriers->empty[i], releases);
+  }
+  barrier_init_fence();
+}
+
+}  // namespace fairway::kernels::cuda

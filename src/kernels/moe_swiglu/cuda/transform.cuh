@@ -1,0 +1,59 @@
+// The 128-point Hadamard transform of one block by one warp: lane t holds elements 4t..4t+3.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "kernels/moe_swiglu/cuda/band_args.cuh"
+
+namespace fairway::kernels::cuda {
+
+__device__ __forceinline__ void hadamard128(float (&v)[4]) {
+  constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
+  const float a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
+  v[0] = (a + c) * kScale;
+  v[1] = (b + d) * kScale;
+  v[2] = (a - c) * kScale;
+  v[3] = (b - d) * kScale;
+  const int lane = threadIdx.x & 31;
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const bool upper = lane & distance;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float other = __shfl_xor_sync(0xFFFFFFFFu, v[i], distance);
+      v[i] = upper ? other - v[i] : v[i] + other;
+    }
+  }
+}
+
+__device__ __forceinline__ void load_half4(const __half* p, float (&v)[4]) {
+  const uint2 raw = *reinterpret_cast<const uint2*>(p);
+  const float2 a = __half22float2(*reinterpret_cast<const __half2*>(&raw.x));
+  const float2 b = __half22float2(*reinterpret_cast<const __half2*>(&raw.y));
+  v[0] = a.x;
+  v[1] = a.y;
+  v[2] = b.x;
+  v[3] = b.y;
+}
+
+__device__ __forceinline__ void scale_by(float (&v)[4], const __half* scales) {
+  float s[4];
+  load_half4(scales, s);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) v[i] *= s[i];
+}
+
+// Saturates: activations beyond the range of half stay finite.
+__device__ __forceinline__ __half2 to_half2(float a, float b) {
+  constexpr float kMax = 65504.0f;
+  return __floats2half2_rn(fminf(fmaxf(a, -kMax), kMax), fminf(fmaxf(b, -kMax), kMax));
+}
+
+// Elements 4t..4t+3 of a block as halves into the block's 128 places, fragment order.
+__device__ __forceinline__ void store_fragment_order(__half* block, const float (&v)[4]) {
+  const int k = 4 * (threadIdx.x & 31);
+  *reinterpret_cast<__half2*>(block + fragment_order(k)) = to_half2(v[0], v[1]);
+  *reinterpret_cast<__half2*>(block + fragment_order(k + 2)) = to_half2(v[2], v[3]);
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,64 @@
+// The loop of the integer paths: mul1 weights times int8 digits of the tokens on the byte tensor instructions.
+//
+// A mul1 value is affine in the byte sum n of the 32-bit product state * multiplier. The product is one register of the
+// A operand (four bytes along K), and with a token's digit repeated four times in B the tensor core adds up n * digit
+// by itself: no weight is ever converted. A token takes two columns of B, the high and the low digit of a 15-bit
+// fixed-point activation, so the activations lose less than halves do.
+//
+// Instructions per weight for one or two operand groups, 3 bits: window 1.9, multiply 1, tensor 0.25 or 0.5, loads
+// 0.25.
+#pragma once
+
+#include "kernels/moe_swiglu/cuda/band_args.cuh"
+#include "kernels/moe_swiglu/cuda/ring.cuh"
+#include "kernels/moe_swiglu/cuda/trellis_decode.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kIntTiles = 4;     // tiles side by side that a warp computes
+constexpr int kIntRowParts = 4;  // warps that share those tiles, each two tile rows of a block
+
+// acc[tile][group]: sums of n * digit. Columns 2i, 2i + 1 of a group are the digits of its token i.
+template <int kBits, int kGroups>
+__device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
+                                         int (&acc)[kIntTiles][kGroups][4]) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int column_half = warp & 1, row_part = warp >> 1;
+  const LaneStream<kBits> stream(lane);
+  const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
+  for (int block = 0; block < blocks; ++block, in += kBand) {
+    uint2 digits[kGroups];
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) digits[g] = *reinterpret_cast<const uint2*>(in + 8 * g * input_stride);
+    ring.wait_full();
+    const unsigned char* tiles = ring.data() + (2 * row_part * kBandTiles + column_half * kIntTiles) * (32 * kBits);
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      u32 b[kGroups][4];
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        const u32 four = row == 0 ? digits[g].x : digits[g].y;
+        b[g][0] = __byte_perm(four, 0, 0x0000);
+        b[g][1] = __byte_perm(four, 0, 0x1111);
+        b[g][2] = __byte_perm(four, 0, 0x2222);
+        b[g][3] = __byte_perm(four, 0, 0x3333);
+      }
+#pragma unroll
+      for (int tile = 0; tile < kIntTiles; ++tile) {
+        u32 a[3], x[8];
+        stream.load(tiles + (row * kBandTiles + tile) * (32 * kBits), a);
+        windows<kBits>(a, x);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[tile][g], x[0], x[4], x[1], x[5], b[g][0], b[g][1]);
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[tile][g], x[2], x[6], x[3], x[7], b[g][2], b[g][3]);
+      }
+    }
+    ring.release();
+    ring.advance();
+  }
+}
+
+}  // namespace fairway::kernels::cuda

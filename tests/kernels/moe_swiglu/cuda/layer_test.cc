@@ -1,0 +1,76 @@
+// The CUDA expert layer against double precision: every path, width, codebook and remainder, four kinds of routing.
+// Suites that end in Full run on request only; tests/cuda_main.cc says how.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "codec/trellis.h"
+#include "kernels/moe_swiglu/cuda/layer_check.cuh"
+
+namespace fairway::kernels::cuda::check {
+namespace {
+
+constexpr int kMul1 = static_cast<int>(codec::Codebook::kMul1);
+constexpr int kAnyCodebook = -1, kAnyBits = 0;
+constexpr bool kCommonScales = true, kOwnScales = false;
+constexpr int kEveryRouting = 4;
+const std::vector<int> kFew{1, 2, 5, 17};
+const std::vector<int> kAll{1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 64, 100, 257};
+
+const LayerShape kMixedCodebooks{
+    "mixed codebooks, common suh", 5, 0, 2, 640, 128, kAnyBits, kAnyCodebook, kCommonScales, 34};
+const LayerShape kWide{"wide, 3 bits", 4, 1, 2, 2048, 256, 3, kMul1, kCommonScales, 35};
+
+TEST(GpuHopperMoe, EveryWidth) {
+  for (int bits = 1; bits <= 8; ++bits) {
+    check_layer({"mul1, " + std::to_string(bits) + " bits", 3, 0, 1, 256, 128, bits, kMul1, kCommonScales,
+                 10u + static_cast<unsigned>(bits)},
+                kFew, 1);
+  }
+}
+
+TEST(GpuHopperMoe, OtherCodebooks) {
+  check_layer({"3inst, 3 bits", 3, 0, 1, 256, 128, 3, 0, kCommonScales, 20}, kFew, 1);
+  check_layer({"mcg, 3 bits", 3, 0, 1, 256, 128, 3, 1, kCommonScales, 21}, kFew, 1);
+}
+
+TEST(GpuHopperMoe, MixedWidths) {
+  check_layer({"mixed widths, mul1", 6, 1, 3, 256, 384, kAnyBits, kMul1, kCommonScales, 31}, kAll, kEveryRouting);
+}
+
+TEST(GpuHopperMoe, MixedWidthsWithScalesOfTheirOwn) {
+  check_layer({"mixed widths, separate suh", 6, 1, 3, 384, 256, kAnyBits, kMul1, kOwnScales, 32}, kAll, kEveryRouting);
+}
+
+TEST(GpuHopperMoe, MixedWidthsAndCodebooks) {
+  check_layer({"mixed widths and codebooks", 8, 2, 4, 128, 256, kAnyBits, kAnyCodebook, kOwnScales, 33}, kAll,
+              kEveryRouting);
+}
+
+TEST(GpuHopperMoe, MixedCodebooksWithCommonScales) {
+  check_layer(kMixedCodebooks, kAll, 1);
+}
+
+TEST(GpuHopperMoe, ManyInputs) {
+  check_layer(kWide, kFew, 1);
+}
+
+TEST(GpuHopperMoeFull, MixedCodebooksWithCommonScales) {
+  check_layer(kMixedCodebooks, kAll, kEveryRouting);
+}
+
+TEST(GpuHopperMoeFull, ManyInputs) {
+  check_layer(kWide, kAll, kEveryRouting);
+}
+
+TEST(GpuHopperMoeFull, ManyExperts) {
+  check_layer({"many experts", 128, 1, 8, 256, 128, 4, kMul1, kOwnScales, 36}, kAll, kEveryRouting);
+}
+
+TEST(GpuHopperMoeFull, LargeMatrices) {
+  check_layer({"large, mixed widths", 4, 1, 2, 2048, 1536, kAnyBits, kMul1, kOwnScales, 37}, kFew, 2);
+}
+
+}  // namespace
+}  // namespace fairway::kernels::cuda::check
