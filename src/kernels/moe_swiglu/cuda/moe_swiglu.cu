@@ -176,8 +176,8 @@ bool moe_path_legal(const MoeLayer& layer, MoePath path) {
   return layer.all_mul1 || !facts(path).integer;
 }
 
-// The fastest of the paths that results/cuda_moe_nvidia-h200.json has at 1, 2, 4, ... 1024 tokens of both geometries; int_8
-// and half_64 were fastest nowhere. Without mul1 the half paths alone were compared, at one token and more.
+// The fastest of the paths that results/cuda_moe_nvidia-h200.json has at 1, 2, 4, ... 1024 tokens of both geometries;
+// int_8 and half_64 were fastest nowhere. Without mul1 the half paths alone were compared, at one token and more.
 MoePath moe_default_path(const MoeLayer& layer, int tokens) {
   if (layer.all_mul1 && tokens == 1) return MoePath::kIntDirect;
   const double per_expert = layer.routed == 0 ? tokens : static_cast<double>(tokens) * layer.top_k / layer.routed;
