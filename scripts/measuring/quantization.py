@@ -80,9 +80,10 @@ class Setting:
         (self.results / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         progress(f"wrote {self.results / name}")
 
-    def compare(self, models, result):
-        self.run("compare", self.source, *models, "--text", self.shared / "data" / "books-val.txt", "--window", WINDOW, "--windows",
-                 self.windows, "--activations", "fp32", "-o", self.results / result)
+    def compare(self, models, result, tokens=None):
+        """On the text, or on the token ids of a file."""
+        what = ["--ids", tokens] if tokens else ["--text", self.shared / "data" / "books-val.txt", "--windows", self.windows]
+        self.run("compare", self.source, *models, *what, "--window", WINDOW, "--activations", "fp32", "-o", self.results / result)
         progress(f"wrote {self.results / result}")
 
 
@@ -102,6 +103,30 @@ def curve(setting):
             seen.add(digest(model))
     setting.compare([setting.shared / "models" / "books-moe-47m-exl3-3.00", "models/books-moe", *models],
                     "quantization_books-moe-47m_curve.json")
+
+
+def window(setting):
+    """The one window that the reference quantizer's own perplexity is published for."""
+    models = [setting.quantize(f"{rule}-3.00", "-b", 3, "--allocation", rule) for rule in ("uniform", "optimal")]
+    setting.compare([setting.shared / "models" / "books-moe-47m-exl3-3.00", *models], "quantization_books-moe-47m_window.json",
+                    setting.source / "golden_window.json")
+
+
+def tensor_bytes(model):
+    """Of all tensors, without the file's header."""
+    path = model / "model.safetensors"
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    return path.stat().st_size - 8 - header
+
+
+def head(setting):
+    """As many bytes as the uniform models of the curve have, with the head's width part of the budget."""
+    models = []
+    for bits in setting.bits:
+        size = tensor_bytes(setting.quantize(f"uniform-{bits:.2f}", "-b", bits, "--allocation", "uniform"))
+        models.append(setting.quantize(f"head-{bits:.2f}", "--size", size, "--head-bits", 0))
+    setting.compare(models, "quantization_books-moe-47m_head.json")
 
 
 def inputs(setting):
@@ -182,11 +207,16 @@ def quality_tables(_, content):
         divergence = candidate["divergence"]
         rows.append([pathlib.Path(candidate["name"]).name, f"{candidate['size']['file_bytes'] / 1e6:.2f}",
                      f"{candidate['size']['coded_without_head']['bits_per_padded_weight']:.3f}", f"{candidate['perplexity']:.3f}",
-                     f"{divergence['mean']:.5f} ± {divergence['standard_error']:.5f}", f"{divergence['p99']:.3f}",
+                     f"{divergence['mean']:.5f} ± {error_of(candidate)}", f"{divergence['p99']:.3f}",
                      f"{100 * candidate['same_top']:.2f} %"])
     return [f"Against {pathlib.Path(content['reference']['name']).name} (perplexity {content['reference']['perplexity']:.3f}) on "
             f"{content['windows']} windows of {content['window']} tokens, fp32 activations. Divergence in nats per token.", "",
             *table(["model", "files, MB", "bits per weight", "perplexity", "KL divergence", "p99", "same top"], rows)]
+
+
+def error_of(candidate):
+    error = candidate["divergence"]["standard_error"]
+    return "–" if error is None else f"{error:.5f}"  # one window has none
 
 
 def divergence_of(candidate):
@@ -208,13 +238,24 @@ def quality_page(files):
             else:
                 others += ["", f"`{name}`, {candidate['size']['file_bytes'] / 1e6:.2f} MB, in the same run: {divergence_of(candidate)}, "
                            f"perplexity {candidate['perplexity']:.3f} (plain {content['reference']['perplexity']:.3f})."]
-        rows = [[f"{bits:.2f}", *[row.get(rule, "same as uniform") for rule in RULES]] for bits, row in sorted(by_bits.items())]
+        rules = list(RULES)
+        if "head" in files:
+            rules.append("optimal, head too")
+            for candidate in files["head"][1]["candidates"]:
+                bits = float(pathlib.Path(candidate["name"]).name.removeprefix("head-"))
+                by_bits[bits][rules[-1]] = f"{divergence_of(candidate)}, {candidate['size']['file_bytes'] / 1e6:.2f} MB"
+        rows = [[f"{bits:.2f}", *[row.get(rule, "same as uniform" if rule == "reference" else "–") for rule in rules]]
+                for bits, row in sorted(by_bits.items())]
         lines = [f"Mean KL divergence from the plain model in nats per token, {content['windows']} windows of {content['window']} tokens, "
                  f"{content['machine']['cpu']}, revision `{content['revision'][:12]}` (`results/{path.name}`):", "",
-                 *table(["bits", *RULES], rows), *others]
+                 *table(["bits", *rules], rows), *others]
+        if "head" in files:
+            path, content = files["head"]
+            lines += ["", f"The head has 6 bits, but in the last column, whose models have the same bytes in all and a head whose width is chosen with the "
+                      f"others (`--size BYTES --head-bits 0`; `results/{path.name}`, {content['windows']} windows)."]
     if "inputs" in files:
         path, content = files["inputs"]
-        rows = [[pathlib.Path(c["name"]).name, divergence_of(c), f"{c['divergence']['standard_error']:.5f}", f"{c['perplexity']:.3f}"]
+        rows = [[pathlib.Path(c["name"]).name, divergence_of(c), error_of(c), f"{c['perplexity']:.3f}"]
                 for c in content["candidates"]]
         lines += ["", f"Input scales shared by the experts of a layer, and separate ones, at {INPUT_BITS:g} bits, by seed of the random signs, "
                   f"{content['windows']} windows (`results/{path.name}`):", "",

@@ -22,11 +22,11 @@ def candidates_of(results):
 
 
 def series_of(results, patterns):
-    """Name -> models. With patterns (name -> glob of model names) across all files, else a series for each file."""
+    """Name -> models. With patterns (name -> globs of model names, joined by |) across all files, else a series for each file."""
     if not patterns:
         return {name: content["candidates"] for name, content in results.items()}
-    return {name: [c for c in candidates_of(results) if fnmatch.fnmatchcase(c["name"], pattern)]
-            for name, pattern in patterns.items()}
+    return {name: [c for c in candidates_of(results) if any(fnmatch.fnmatchcase(c["name"], glob) for glob in globs.split("|"))]
+            for name, globs in patterns.items()}
 
 
 def layer_error(results):
