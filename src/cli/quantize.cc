@@ -1,5 +1,6 @@
 // fairway quantize: a plain checkpoint becomes an EXL3 one whose matrices each have the width that pays best.
 #include <fmt/ranges.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -231,6 +232,9 @@ quantize::JobOptions job_of(const Session& session) {
 }
 
 int quantize_model(const QuantizeOptions& options, bool json) {
+  // Matrices and moments go back to the system when they are freed. Left alone, glibc keeps ever larger ones.
+  constexpr int kReturnedBytes = 256 << 10;
+  mallopt(M_MMAP_THRESHOLD, kReturnedBytes);
   check_options(options);
   Seconds seconds;
   std::optional<quantize::StageTimer> whole(std::in_place, seconds.total);

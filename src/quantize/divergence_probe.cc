@@ -53,6 +53,7 @@ void DivergenceProbe::finish(Windows& states) {
       std::copy_n(x.begin() + std::int64_t{row} * hidden, hidden, x.begin() + std::int64_t{kept} * hidden);
     }
     x.resize(static_cast<std::size_t>(kept) * static_cast<std::size_t>(hidden));
+    x.shrink_to_fit();  // most of it
     model_.final_norm(x.data(), kept, policy_, context_, counters_);
   }
 }
@@ -95,6 +96,7 @@ void DivergenceProbe::change(const model::LayerWeights& changed) {
 
 std::vector<double> DivergenceProbe::divergences(const std::function<void(double)>& progress) {
   const int layers = model_.config().num_hidden_layers;
+  inputs_.clear();
   for (int l = layer_ + 1; l < layers; ++l) {
     if (progress) progress(static_cast<double>(l - layer_ - 1) / (layers - layer_));
     const model::SourceLayer layer = model_.read_layer(l);

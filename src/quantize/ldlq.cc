@@ -81,8 +81,11 @@ TileCoders::TileCoders(codec::Codebook codebook, int workers)
     : codebook_(codebook), coders_(static_cast<std::size_t>(workers)) {}
 
 TileCoder& TileCoders::get(int worker, int bits) {
-  auto& coder = coders_[static_cast<std::size_t>(worker)][bits];
-  if (coder == nullptr) coder = std::make_unique<TileCoder>(codebook_, bits);
+  std::unique_ptr<TileCoder>& coder = coders_[static_cast<std::size_t>(worker)];
+  if (coder == nullptr || coder->bits() != bits) {
+    coder.reset();  // the old one's memory first
+    coder = std::make_unique<TileCoder>(codebook_, bits);
+  }
   return *coder;
 }
 

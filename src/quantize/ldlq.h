@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -16,7 +15,8 @@
 
 namespace fairway::quantize {
 
-// One coder per worker and width, made when first asked for.
+// One coder per worker, for the width that was asked for last: coders of all widths would take 33 MiB for each worker,
+// and making one takes as long as coding a few tiles.
 class TileCoders {
  public:
   TileCoders(codec::Codebook codebook, int workers);
@@ -25,7 +25,7 @@ class TileCoders {
 
  private:
   codec::Codebook codebook_;
-  std::vector<std::map<int, std::unique_ptr<TileCoder>>> coders_;
+  std::vector<std::unique_ptr<TileCoder>> coders_;
 };
 
 struct CodedInner {

@@ -106,26 +106,22 @@ class SiteMeasurement {
 
  private:
   const BlockLdl& factor_of(const InputSite& site) {
-    auto found = factors_.find(site.name);
-    if (found == factors_.end()) {
-      // Sites of a part come one after the other: of a large layer, few factors are kept.
-      if (factors_.size() >= kMostFactors) factors_.clear();
-      found = factors_
-                  .emplace(site.name, factor(site, scales_.at(scale_key(site, options_.factor)), tokens_,
-                                             options_.factor, context_))
-                  .first;
+    if (factored_ != site.name) {  // the sites of a part come one after the other, so the last one is enough
+      factor_ = {};
+      factor_ = factor(site, scales_.at(scale_key(site, options_.factor)), tokens_, options_.factor, context_);
+      factored_ = site.name;
     }
-    return found->second;
+    return factor_;
   }
 
-  static constexpr std::size_t kMostFactors = 8;
   std::vector<InputSite>& sites_;
   double tokens_;
   const std::string& model_dir_;
   const SensitivityOptions& options_;
   kernels::KernelContext& context_;
   std::map<std::string, InputScales> scales_;
-  std::map<std::string, BlockLdl> factors_;
+  std::string factored_;  // the site of factor_
+  BlockLdl factor_;
   std::map<std::string, double> units_;  // by module key
 };
 
