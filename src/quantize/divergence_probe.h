@@ -22,8 +22,8 @@ class DivergenceProbe {
   void start_layer(const CalibrationState& state);
   // Runs the layer with these weights. Its outputs, not the weights, are kept.
   void change(const model::LayerWeights& changed);
-  // Ends what start_layer() began. The divergence after every change() since then, with all later layers as they are. Each of these is read
-  // once for all changes, so that not more than one of them is in memory. progress(share).
+  // Ends what start_layer() began. The divergence after every change() since then, with all later layers as they are.
+  // Each of these is read once for all changes, so that not more than one of them is in memory. progress(share).
   std::vector<double> divergences(const std::function<void(double)>& progress = {});
 
   double with_head(const kernels::LinearWeights& changed);
