@@ -138,9 +138,10 @@ def inputs(setting):
 
 
 def decode(setting):
-    """Tokens per second of the bundled model and of a uniform one of as many bytes, in turn."""
-    uniform = setting.quantize("bundled-uniform", "--size", BUNDLED_BYTES, "--head-bits", 0, "--allocation", "uniform")
-    models = {"bundled": pathlib.Path(DEMO), "uniform": uniform}
+    """Tokens per second of the bundled model and of uniform ones of as many bytes, in turn."""
+    uniform = ["--size", BUNDLED_BYTES, "--allocation", "uniform"]
+    models = {"bundled": pathlib.Path(DEMO), "uniform, head 6": setting.quantize("bundled-uniform-head-6", *uniform),
+              "uniform, head too": setting.quantize("bundled-uniform", *uniform, "--head-bits", 0)}
     records = []
     for threads in THREADS:
         runs = {name: [] for name in models}
@@ -149,9 +150,10 @@ def decode(setting):
                 runs[name].append(fairway("bench", "decode", "--model-path", models[name], "--threads", threads, "--prompt-len", 32,
                                           "--decode-tokens", 192, "--warmup", 1, "--runs", 2, program=setting.program))
         speeds = {name: [run["results"][0]["tokens_per_second"]["median"] for run in of] for name, of in runs.items()}
-        records.append({"threads": threads, "ratio": spread([a / b for a, b in zip(speeds["bundled"], speeds["uniform"])]),
-                        **{name: {"tokens_per_second": spread(speeds[name]), "file_bytes": runs[name][0]["model"]["file_bytes"],
-                                  "weight_bytes_per_token": runs[name][0]["model"]["weight_bytes_per_token"]} for name in models}})
+        records += [{"threads": threads, "model": name, "tokens_per_second": spread(speeds[name]),
+                     "bundled_to_this": spread([a / b for a, b in zip(speeds["bundled"], speeds[name])]),
+                     "file_bytes": runs[name][0]["model"]["file_bytes"],
+                     "weight_bytes_per_token": runs[name][0]["model"]["weight_bytes_per_token"]} for name in models]
     first = runs["bundled"][0]
     setting.write(f"equal_bytes_cpu_{machine_name(setting.program)}.json",
                   {"schema": "fairway-equal-bytes-1", "revision": first["revision"], "date": first["date"], "machine": first["machine"],
@@ -280,11 +282,8 @@ def time_tables(_, content):
 
 
 def decode_tables(_, content):
-    rows = [[str(r["threads"]), number(r["bundled"]["tokens_per_second"]), number(r["uniform"]["tokens_per_second"]),
-             number(r["ratio"]), f"{r['bundled']['weight_bytes_per_token'] / 1e6:.2f}", f"{r['uniform']['weight_bytes_per_token'] / 1e6:.2f}"]
-            for r in content["records"]]
-    sizes = [content["records"][0][name]["file_bytes"] / 1e6 for name in ("bundled", "uniform")]
-    return [f"The bundled model ({sizes[0]:.2f} MB, mixed widths) and one of uniform widths from the same source ({sizes[1]:.2f} MB), "
-            f"{content['rounds']} rounds in turn.", "",
-            *table(["threads", "bundled, tokens/s", "uniform, tokens/s", "ratio", "bundled, MB read per token", "uniform, MB read per token"],
-                   rows)]
+    rows = [[str(r["threads"]), r["model"], f"{r['file_bytes'] / 1e6:.2f}", f"{r['weight_bytes_per_token'] / 1e6:.2f}",
+             number(r["tokens_per_second"]), number(r["bundled_to_this"])] for r in content["records"]]
+    return [f"The bundled model, of mixed widths, and uniform ones of as many bytes from the same source, {content['rounds']} rounds in turn. "
+            "The uniform ones have a head of 6 bits, or one of the width of everything else.", "",
+            *table(["threads", "model", "files, MB", "MB read per token", "tokens/s", "bundled / this"], rows)]
