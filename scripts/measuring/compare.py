@@ -4,6 +4,9 @@ import statistics
 import subprocess
 
 from measuring.base import DEMO, PROGRAM, REPO, THREADS, bench, comma, document, git, progress, spread, synth
+from measuring.layer import MEAN_3, MIXED
+
+MIXED_TOKENS = (1, 4, 16)
 
 
 def built(commit):
@@ -23,12 +26,14 @@ def run_all(settings, program):
     common = ["--threads", comma(THREADS), "--warmup", 1]
     return {"moe": bench(settings, "moe", synth(settings, "3", "3"), *common, "--runs", 1, "--batch", comma(settings.tokens),
                          program=program),
+            "moe mixed": bench(settings, "moe", synth(settings, MIXED, MEAN_3), *common, "--runs", 1, "--batch", comma(MIXED_TOKENS),
+                               program=program),
             "decode": bench(settings, "decode", DEMO, *common, "--runs", 3, "--decode-tokens", 128, program=program),
             "prefill": bench(settings, "prefill", DEMO, *common, "--runs", 3, program=program)}
 
 
 def against(settings, base):
-    """The expert block at 3 bits and the bundled model, with the program of `base` and ours in turn."""
+    """The expert block at 3 bits and of mixed widths, and the bundled model, with the program of `base` and ours in turn."""
     programs = {"before": built(base), "after": PROGRAM}
     samples = {}
     for number in range(settings.rounds):
@@ -36,8 +41,9 @@ def against(settings, base):
             progress(f"round {number + 1}/{settings.rounds}: {side}")
             for kind, result in run_all(settings, program).items():
                 for row in result["results"]:
-                    key = (kind, row["threads"], row["batch"] if kind == "moe" else row["tokens"])
-                    time = row["ms_per_layer" if kind == "moe" else "ms_per_token"]["median"]
+                    expert_block = kind.startswith("moe")
+                    key = (kind, row["threads"], row["batch" if expert_block else "tokens"])
+                    time = row["ms_per_layer" if expert_block else "ms_per_token"]["median"]
                     samples.setdefault(key, {}).setdefault(side, []).append(time)
     records = [{"measurement": kind, "threads": threads, "tokens": tokens, "before_ms": spread(sides["before"]),
                 "after_ms": spread(sides["after"]),
