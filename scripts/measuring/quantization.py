@@ -99,9 +99,10 @@ def curve(setting):
     for rule in RULES:
         for bits in setting.bits:
             model = setting.quantize(f"{rule}-{bits:.2f}", "-b", bits, "--allocation", rule)
-            if digest(model) not in seen:
+            weights = digest(model)
+            if weights not in seen:
                 models.append(model)
-            seen.add(digest(model))
+            seen.add(weights)
     setting.compare([setting.shared / "models" / "books-moe-47m-exl3-3.00", "models/books-moe", *models],
                     "quantization_books-moe-47m_curve.json")
 

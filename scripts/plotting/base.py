@@ -31,6 +31,17 @@ def plain_ticks(axis):
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
+def times_by_tokens(axes, title, tokens):
+    """A panel of times against these numbers of tokens, its lines drawn already."""
+    axes.set(xscale="log", yscale="log", title=title, xlabel="tokens")
+    axes.set_xticks(tokens)
+    axes.grid(True, which="major", color="#dddddd", linewidth=0.5)
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
+    axes.tick_params(axis="x", labelsize=7.5)
+    axes.legend(loc="upper left", frameon=False, fontsize=8)
+
+
 def write(figure, svg, png=None):
     """To these paths; the SVG without a date, and with element ids from the salt above."""
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})

@@ -4,7 +4,7 @@ import json
 
 from matplotlib import pyplot
 
-from plotting.base import COLOURS, GRAY, RESULTS, plain_ticks
+from plotting.base import COLOURS, GRAY, RESULTS, times_by_tokens
 
 PANELS = (("glm-4.7-flash", "3,3,3", "GLM-4.7-Flash, 3 bits"), ("qwen3-30b-a3b", "4,4,4", "Qwen3-30B-A3B, 4 bits"))
 
@@ -21,13 +21,7 @@ def layer_time():
         axes.plot(*zip(*chosen), "o-", color=COLOURS[0], markersize=4, linewidth=1.5, label="Fairway, default path")
         others = [(r["tokens"], r["median"]) for r in records if not r["default"]]
         axes.plot(*zip(*others), ".", color=COLOURS[1], markersize=3, label="Fairway, other paths")
-        axes.set(xscale="log", yscale="log", title=f"{title}, {own['machine']['gpu']}", xlabel="tokens")
-        axes.set_xticks([tokens for tokens, _ in chosen])
-        axes.grid(True, which="major", color="#dddddd", linewidth=0.5)
-        plain_ticks(axes.xaxis)
-        plain_ticks(axes.yaxis)
-        axes.tick_params(axis="x", labelsize=7.5)
-        axes.legend(loc="upper left", frameon=False, fontsize=8)
+        times_by_tokens(axes, f"{title}, {own['machine']['gpu']}", [tokens for tokens, _ in chosen])
     panels[0].set_ylabel("us per layer")
     figure.tight_layout()
     return figure

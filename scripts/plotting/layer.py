@@ -5,7 +5,7 @@ import statistics
 
 from matplotlib import pyplot
 
-from plotting.base import COLOURS, GRAY, plain_ticks
+from plotting.base import COLOURS, GRAY, plain_ticks, times_by_tokens
 
 WIDTHS = dict(zip(("2", "3", "4", "6"), COLOURS))
 PEER_TYPES = {"2": ["IQ2_KT", "IQ2_K"], "3": ["IQ3_KT", "IQ3_KS"], "4": ["IQ4_KT", "IQ4_KS", "Q4_K_R4"]}
@@ -84,13 +84,7 @@ def layer_time(content, peer):
             if own:
                 axes.plot([r["tokens"] for r in own], [r["ms"] for r in own], line, color=WIDTHS[bits], markersize=4,
                           linewidth=1.5 if backend == "auto" else 1, label=label)
-        axes.set(xscale="log", yscale="log", title=f"{bits} bits, {threads} threads", xlabel="tokens")
-        axes.set_xticks(sorted({r["tokens"] for r in records}))
-        axes.grid(True, which="major", color="#dddddd", linewidth=0.5)
-        plain_ticks(axes.xaxis)
-        plain_ticks(axes.yaxis)
-        axes.tick_params(axis="x", labelsize=7.5)
-        axes.legend(loc="upper left", frameon=False, fontsize=8)
+        times_by_tokens(axes, f"{bits} bits, {threads} threads", sorted({r["tokens"] for r in records}))
     panels[0].set_ylabel("ms per expert block")
     figure.tight_layout()
     return figure
