@@ -33,6 +33,21 @@ std::string key_text(const std::string& key) {
   return key == "null" || key == "Null" || key == "NULL" ? quoted(key) : key;
 }
 
+// YAML takes a key without a question mark only if it and its colon are within 1024 characters (1.2.2, 7.4.2
+// and 8.2.2). Bytes are counted here, which are at least as many.
+constexpr std::size_t kMaxPlainKey = 1000;
+
+// A pair of a block of keys; `indent` blanks stand before it.
+std::string block_pair(int indent, const std::string& key, const std::string& value) {
+  if (key.size() <= kMaxPlainKey) return fmt::format("{:{}}{}: {}\n", "", indent, key, value);
+  return fmt::format("{:{}}? {}\n{:{}}: {}\n", "", indent, key, "", indent, value);
+}
+
+// A pair between braces.
+std::string flow_pair(const std::string& key, int value) {
+  return fmt::format("{}{}: {}", key.size() <= kMaxPlainKey ? "" : "? ", key, value);
+}
+
 using Tuple = std::array<int, 3>;
 
 struct ModuleWidths {
@@ -62,7 +77,7 @@ struct LayerWidths {
 std::string leaves_text(const std::vector<std::pair<std::string, int>>& leaves) {
   std::string text;
   for (const auto& [leaf, bits] : leaves) {
-    text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", key_text(leaf), bits);
+    text += (text.empty() ? "" : ", ") + flow_pair(key_text(leaf), bits);
   }
   return "{" + text + "}";
 }
@@ -78,7 +93,7 @@ std::string experts_text(const std::map<int, Tuple>& experts) {
   }
   std::string text;
   for (const auto& [tuple, numbers] : by_tuple) {
-    text += fmt::format("      \"{}\": [{}]\n", runs_text(numbers), fmt::join(tuple, ", "));
+    text += block_pair(6, '"' + runs_text(numbers) + '"', fmt::format("[{}]", fmt::join(tuple, ", ")));
   }
   return text;
 }
@@ -131,7 +146,7 @@ class PlanSorter {
         if (!module.experts.empty()) {
           text += fmt::format("    {}:  # experts: [gate, up, down]\n{}", kExpertModule, experts_text(module.experts));
         } else if (!module.leaves.empty()) {
-          text += fmt::format("    {}: {}\n", key_text(module.name), leaves_text(module.leaves));
+          text += block_pair(4, key_text(module.name), leaves_text(module.leaves));
         }
       }
     }

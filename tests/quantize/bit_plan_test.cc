@@ -99,6 +99,21 @@ TEST(BitPlan, KeysOfOtherShapesAreReadBack) {
   EXPECT_EQ(again, plan) << bit_plan_text(plan);
 }
 
+// YAML's plain keys end at 1024 characters.
+TEST(BitPlan, LongKeysAreReadBack) {
+  const std::string many(3000, 'k'), controls(200, '\x13');
+  BitPlan plan;
+  plan.linears = {{"model.layers.0." + many + "." + many, 1}, {"model.layers.0." + controls + ".x", 2}};
+  for (int expert = 0; expert < 1000; ++expert) {
+    for (const char* projection : {"gate_proj", "up_proj", "down_proj"}) {
+      plan.linears.push_back(
+          {"model.layers.7.mlp.experts." + std::to_string(expert) + "." + projection, 1 + expert % 2});
+    }
+  }
+  plan.linears.push_back({many, 3});
+  EXPECT_EQ(parse_bit_plan(bit_plan_text(plan), "p.yaml", prefixes_of(plan)), plan);
+}
+
 TEST(BitPlan, ExpertsOfEqualWidthsShareALine) {
   EXPECT_THAT(bit_plan_text(parse_bit_plan(kGood, "p.yaml")),
               HasSubstr("    mlp.experts:  # experts: [gate, up, down]\n      \"0-1,3\": [6, 2, 3]\n"
