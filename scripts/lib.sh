@@ -8,7 +8,7 @@ repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 # top of all.
 build_packages=(g++ cmake ninja-build nlohmann-json3-dev libcli11-dev libfmt-dev libicu-dev libboost-dev
   prometheus-cpp-dev libyaml-cpp-dev libssl-dev)
-test_packages=(libgtest-dev libgmock-dev)
+test_packages=(libgtest-dev libgmock-dev libboost-context-dev)
 python_packages=(python3-dev python3-venv python3-setuptools python3-wheel python3-numpy pybind11-dev)
 check_packages=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev git python3 ccache)
 

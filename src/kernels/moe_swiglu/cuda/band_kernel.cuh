@@ -188,7 +188,7 @@ __device__ void compute_items(const BandArgs& a, RingCursor ring, unsigned char*
 
 template <class Path>
 __global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) band_kernel(const __grid_constant__ BandArgs a) {
-  extern __shared__ __align__(128) unsigned char memory[];
+  unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<BandShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
   if (threadIdx.x == 0) ring_init(&shared.barriers, a.ring_stages, Path::kReleases);

@@ -2,7 +2,7 @@
 // paths, and the sum of a token's slots.
 #pragma once
 
-#include "kernels/moe_swiglu/cuda/hopper.cuh"
+#include "kernels/common/cuda/hopper.cuh"
 #include "kernels/moe_swiglu/cuda/transform.cuh"
 
 namespace fairway::kernels::cuda {
@@ -120,7 +120,7 @@ __device__ inline void transform_rows(const BandArgs& a, __half* rows, int first
 // Block 0 groups; the others transform. rows = null: nothing to transform.
 __global__ void __launch_bounds__(kPrepareThreads)
     prepare_kernel(const __grid_constant__ BandArgs a, GroupOutputs out, __half* rows) {
-  extern __shared__ int counts[];
+  int* const counts = dynamic_shared<int>();
   __shared__ int2 carry[kPrepareThreads];
   wait_for_previous_kernel();
   let_next_kernel_start();

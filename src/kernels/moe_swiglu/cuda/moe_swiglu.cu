@@ -4,6 +4,7 @@
 
 #include "backend/cuda/check.cuh"
 #include "fairway/error.h"
+#include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/band_kernels.cuh"
 #include "kernels/moe_swiglu/cuda/group.cuh"
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
@@ -75,35 +76,6 @@ Scratch lay_out(const MoeLayer& layer, int tokens, void* base) {
   return s;
 }
 
-int sm_count() {
-  int device = 0, count = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-  return count;
-}
-
-template <class... Formal, class... Actual>
-cudaError_t launch(void (*kernel)(Formal...), int grid, int threads, int shared_bytes, int cluster, cudaStream_t stream,
-                   Actual... args) {
-  const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                               cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-  if (set != cudaSuccess) return set;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(grid));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
-  return cudaLaunchKernelEx(&config, kernel, static_cast<Formal>(args)...);
-}
-
 // Fills in the ring and the cluster and launches one phase over `rows` tokens or segments (an upper bound of them).
 cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, long long rows, cudaStream_t stream) {
   const MoeLayer& layer = args.layer;
@@ -133,8 +105,10 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
   const long long grid =
       args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(ctas) * sms);
-  return launch(kernel.run, static_cast<int>(grid), kBandThreads, args.ring_stages * args.stage_bytes + fixed,
-                args.split, stream, args);
+  return launch(
+      kernel.run,
+      {dim3(static_cast<unsigned>(grid)), kBandThreads, args.ring_stages * args.stage_bytes + fixed, args.split},
+      stream, args);
 }
 
 cudaError_t run_direct(const BandKernel& kernel, BandArgs args, int ctas, cudaStream_t stream) {
@@ -156,14 +130,15 @@ cudaError_t run_grouped(const BandKernel& kernel, BandArgs args, const Scratch& 
         layer.common_suh != nullptr ? args.call.tokens : 2LL * args.call.tokens * args.slots_per_token;
     blocks += std::min<long long>((rows * (layer.hidden / kBand) + kPrepareWarps - 1) / kPrepareWarps, 2 * sm_count());
   }
-  cudaError_t status =
-      launch(prepare_kernel, static_cast<int>(blocks), kPrepareThreads,
-             kPrepareWarps * layer.routed * static_cast<int>(sizeof(int)), 1, stream, args, outputs, scratch.rows);
+  cudaError_t status = launch(prepare_kernel,
+                              {dim3(static_cast<unsigned>(blocks)), kPrepareThreads,
+                               kPrepareWarps * layer.routed * static_cast<int>(sizeof(int))},
+                              stream, args, outputs, scratch.rows);
   if (status == cudaSuccess) status = launch_band(kernel, args, Phase::kGateUp, segments, stream);
   if (status == cudaSuccess) status = launch_band(kernel, args, Phase::kDown, segments, stream);
   if (status != cudaSuccess) return status;
   const long long quads = static_cast<long long>(args.call.tokens) * layer.hidden / 4;
-  return launch(sum_slots_kernel, static_cast<int>((quads + 255) / 256), 256, 0, 1, stream, args);
+  return launch(sum_slots_kernel, {dim3(static_cast<unsigned>((quads + 255) / 256)), 256}, stream, args);
 }
 
 }  // namespace

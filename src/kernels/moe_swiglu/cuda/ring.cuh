@@ -1,7 +1,7 @@
 // A ring of stages in shared memory between one loading warp and the computing warps.
 #pragma once
 
-#include "kernels/moe_swiglu/cuda/hopper.cuh"
+#include "kernels/common/cuda/hopper.cuh"
 
 namespace fairway::kernels::cuda {
 

@@ -9,7 +9,7 @@
 #include <cuda_fp16.h>
 
 #include "codec/trellis.h"
-#include "kernels/moe_swiglu/cuda/hopper.cuh"
+#include "kernels/common/cuda/hopper.cuh"
 
 namespace fairway::kernels::cuda {
 

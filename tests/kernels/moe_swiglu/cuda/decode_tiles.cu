@@ -1,5 +1,6 @@
 // One warp a tile, once for every width.
 #include "backend/cuda/check.cuh"
+#include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/decode_tiles.h"
 #include "kernels/moe_swiglu/cuda/trellis_decode.cuh"
 
@@ -9,6 +10,7 @@ namespace {
 // The eight values of every lane as halves, in stream order.
 template <int kBits>
 __global__ void decode_tiles(const unsigned char* words, int codebook, unsigned short* out) {
+  wait_for_previous_kernel();
   const LaneStream<kBits> stream(static_cast<int>(threadIdx.x));
   u32 a[3], s[8];
   stream.load(words + blockIdx.x * 32 * kBits, a);
@@ -27,16 +29,17 @@ __global__ void decode_tiles(const unsigned char* words, int codebook, unsigned 
 }  // namespace
 
 void launch_decode_tiles(int bits, int codebook, const unsigned char* words, int tiles, unsigned short* out) {
-  const auto blocks = static_cast<unsigned>(tiles);
+  const dim3 blocks(static_cast<unsigned>(tiles));
+  cudaError_t status = cudaErrorInvalidValue;
   switch (bits) {
-#define FAIRWAY_CASE(bits)                                    \
-  case bits:                                                  \
-    decode_tiles<bits><<<blocks, 32>>>(words, codebook, out); \
+#define FAIRWAY_CASE(bits)                                                            \
+  case bits:                                                                          \
+    status = launch(decode_tiles<bits>, {blocks, 32}, nullptr, words, codebook, out); \
     break;
     FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
   }
-  backend::check_cuda_launch("decode_tiles");
+  backend::check_cuda(status, "decode_tiles");
 }
 
 }  // namespace fairway::kernels::cuda::check

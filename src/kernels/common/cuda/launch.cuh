@@ -1,0 +1,47 @@
+// Launching a kernel so that it may start while the one before it on the stream still runs: it calls
+// wait_for_previous_kernel() before it touches what that one wrote. On the current device.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+namespace fairway::kernels::cuda {
+
+struct LaunchShape {
+  dim3 grid;
+  int threads;
+  int shared_bytes = 0;  // dynamic shared memory
+  int cluster = 1;       // CTAs along x, at most 8
+};
+
+template <class... Formal, class... Actual>
+cudaError_t launch(void (*kernel)(Formal...), const LaunchShape& shape, cudaStream_t stream, Actual... args) {
+  const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                               cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+  if (set != cudaSuccess) return set;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = shape.cluster > 1 ? 2 : 1;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Formal>(args)...);
+}
+
+// Multiprocessors of the current device.
+inline int sm_count() {
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+}  // namespace fairway::kernels::cuda
