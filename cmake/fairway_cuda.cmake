@@ -40,12 +40,13 @@ endif()
 # fairway_cuda_objects(NAME [HOPPER] SOURCE...): an object library of .cc and .cu files that include the toolkit's headers.
 # HOPPER: kernels of Hopper's own instructions, such as the expert layer. They differ from others in three things:
 # - Their machine code is for the 90a entries of the list alone; where it has none, for 90a all the same, so that the
-#   symbols exist everywhere. On another GPU their callers get an Error, from src/kernels/moe_swiglu/cuda/supported_gpu.cc.
+#   symbols exist everywhere. On another GPU their callers get an Error, from src/kernels/trellis_band/cuda/supported_gpu.cc.
 # - The compiler contracts a * b + c: their results are `bounded`, they are compared with double precision, and what was
 #   measured was compiled so.
 # - Spilled registers are no warning. A kernel that has two CTAs on an SM gets 96 registers a thread, which is a little less
 #   than it wants (nvcc 13.0, sm_90a, bytes stored and loaded; registers): IntPath<1> 20, 20; 96. IntPath<2> 124, 204; 96.
 #   HalfPath<1> 8, 8; 96. HalfPath<2> 4, 4; 96. HalfPath<4> 144, 252; 96. HalfPath<8> has one CTA and still 76, 116; 168.
+#   The stream kernel with three CTAs on an SM gets 72: 56, 104; 72. With one it has no spills: 96.
 function(fairway_cuda_objects name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "HOPPER" "" "")
   add_library(${name} OBJECT ${arg_UNPARSED_ARGUMENTS})

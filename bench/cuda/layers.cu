@@ -123,10 +123,11 @@ Layers::~Layers() {
   for (void* p : allocations_) cudaFree(p);
 }
 
-void Layers::enqueue(int tokens, MoePath path, cudaStream_t stream) const {
+void Layers::enqueue(int tokens, MoePath path, cudaStream_t stream, const MoeProbe& probe) const {
   for (int i = 0; i < kLayers; ++i) {
     const int* ids = ids_ + std::size_t{kMaxTokens} * static_cast<std::size_t>(i * case_.top_k);
-    const MoeCall call{x_, case_.hidden, ids, weights_, tokens, y_, case_.hidden};
+    MoeCall call{x_, case_.hidden, ids, weights_, tokens, y_, case_.hidden, probe};
+    if (probe.stamps != nullptr) call.probe.stamps += std::ptrdiff_t{i} * kMoeMostCtas * kMoeStamps;
     moe_swiglu(layer(i), call, path, workspace_, stream);
   }
 }

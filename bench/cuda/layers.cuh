@@ -30,8 +30,9 @@ struct Case {
   bool all_paths;  // else only the default one
 };
 
-// brief: GLM-4.7-Flash at 3 bits alone.
-std::vector<Case> cases(bool brief);
+// kBrief: GLM-4.7-Flash at 3 bits alone. kFew: 1 to 32 tokens, of every path that may be the fastest there.
+enum class Selection { kAll, kBrief, kFew };
+std::vector<Case> cases(Selection selection);
 
 // Paths that decode an expert once for far fewer tokens than it has are not worth the time to measure.
 bool worth_timing(const Case& c, int tokens, MoePath path);
@@ -46,8 +47,8 @@ class Layers {
 
   const MoeLayer& layer(int i) const { return layers_[static_cast<std::size_t>(i)]; }
 
-  // One call of every layer.
-  void enqueue(int tokens, MoePath path, cudaStream_t stream) const;
+  // One call of every layer. Layer i has probe.stamps + i * kMoeMostCtas * kMoeStamps, if there are any.
+  void enqueue(int tokens, MoePath path, cudaStream_t stream, const MoeProbe& probe = {}) const;
 
   // Of weights that one token reads.
   double token_bytes() const;

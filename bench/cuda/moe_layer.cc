@@ -1,8 +1,10 @@
 // Times the CUDA expert layer alone, in turn over enough layers that weights come from memory and not from the L2
 // cache.
 //
-//   cuda_moe_bench RESULT.json REVISION [--brief]     --brief: one geometry
-//   cuda_moe_bench --profile TOKENS PATH              plain launches at GLM-4.7-Flash geometry, for a profiler
+//   cuda_moe_bench RESULT.json REVISION [--brief | --few]
+//     --brief: one geometry; --few: up to 32 tokens, and beside the file the stage times of the stream paths
+//   cuda_moe_bench --profile TOKENS PATH     plain launches at GLM-4.7-Flash geometry, for a profiler
+//   cuda_moe_bench --stages TOKENS PATH      stage times of a stream path, the same geometry
 //
 // One graph of all layers, its replays timed with events. Figures are microseconds per layer, medians; the file has
 // every sample.
@@ -18,9 +20,11 @@
 
 #include "backend/cuda/check.cuh"
 #include "cuda/layers.cuh"
+#include "cuda/record.cuh"
 #include "cuda/result.cuh"
+#include "cuda/stages.cuh"
 #include "fairway/error.h"
-#include "kernels/moe_swiglu/cuda/supported_gpu.h"
+#include "kernels/trellis_band/cuda/supported_gpu.h"
 
 namespace fairway::kernels::cuda::bench {
 namespace {
@@ -50,21 +54,16 @@ std::vector<float> time_samples(int samples, cudaStream_t stream, const std::fun
   return times;
 }
 
-Record measure(const Case& c, const Layers& layers, int tokens, MoePath path, cudaStream_t stream) {
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  layers.enqueue(tokens, path, stream);
+Record measure(const Case& c, const Layers& layers, int tokens, MoePath path, cudaStream_t stream,
+               const MoeProbe& probe = {}) {
+  layers.enqueue(tokens, path, stream, probe);
   check_cuda(cudaStreamSynchronize(stream), moe_path_name(path));
-  check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
-  layers.enqueue(tokens, path, stream);
-  check_cuda(cudaStreamEndCapture(stream, &graph), "capture");
-  check_cuda(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
-  Record record{&c, tokens, path, path == moe_default_path(layers.layer(0), tokens), layers.token_bytes(), {}};
-  record.samples = time_samples(kSamples, stream, [&] { check_cuda(cudaGraphLaunch(exec, stream), "graph"); });
-  for (float& ms : record.samples) ms *= 1000.0f / kLayers;
+  cudaGraphExec_t exec = record(layers, tokens, path, stream, probe);
+  Record result{&c, tokens, path, path == moe_default_path(layers.layer(0), tokens), layers.token_bytes(), {}};
+  result.samples = time_samples(kSamples, stream, [&] { check_cuda(cudaGraphLaunch(exec, stream), "graph"); });
+  for (float& ms : result.samples) ms *= 1000.0f / kLayers;
   cudaGraphExecDestroy(exec);
-  cudaGraphDestroy(graph);
-  return record;
+  return result;
 }
 
 double copy_bandwidth(cudaStream_t stream) {  // bytes read and written per second
@@ -80,13 +79,32 @@ double copy_bandwidth(cudaStream_t stream) {  // bytes read and written per seco
   return 2.0 * static_cast<double>(kBytes) / (ms[ms.size() / 2] * 1e-3);
 }
 
-int run(const std::vector<std::string>& command, bool brief) {
+// The ways to launch a stream path, and where the time goes. Not in the file: they are no paths.
+void print_stream_details(const Case& c, const Layers& layers, int tokens, cudaStream_t stream) {
+  for (const MoePath path : {MoePath::kIntStream, MoePath::kIntStream3}) {
+    for (const bool together : {true, false}) {
+      for (const bool chained : {true, false}) {
+        std::printf("  %s, %s%s: ", moe_path_name(path), together ? "cooperative" : "plain",
+                    chained ? ", chained" : "");
+        try {
+          std::printf("%.1f us\n", measure(c, layers, tokens, path, stream, {nullptr, together, chained}).median());
+          print_stages(layers, tokens, path, stream, {nullptr, together, chained});
+        } catch (const Error& e) {
+          std::printf("failed: %s\n", e.what());
+        }
+      }
+    }
+  }
+}
+
+int run(const std::vector<std::string>& command, Selection selection) {
   cudaStream_t stream;
   check_cuda(cudaStreamCreate(&stream), "stream");
   const double copy = copy_bandwidth(stream);
   std::printf("copy %.0f GB/s read and written\n", copy * 1e-9);
-  const std::vector<Case> list = cases(brief);
+  const std::vector<Case> list = cases(selection);
   std::vector<Record> records;
+  int failures = 0;
   for (const Case& c : list) {
     const Layers layers(c);
     check_cuda(cudaDeviceSynchronize(), "weights");
@@ -97,27 +115,43 @@ int run(const std::vector<std::string>& command, bool brief) {
         const auto kernel_path = static_cast<MoePath>(p);
         const bool is_default = kernel_path == moe_default_path(layers.layer(0), tokens);
         if (!is_default && !(c.all_paths && worth_timing(c, tokens, kernel_path))) continue;
-        records.push_back(measure(c, layers, tokens, kernel_path, stream));
-        std::printf("  %s%s %.1f", is_default ? "*" : "", moe_path_name(kernel_path), records.back().median());
+        try {
+          records.push_back(measure(c, layers, tokens, kernel_path, stream));
+          std::printf("  %s%s %.1f", is_default ? "*" : "", moe_path_name(kernel_path), records.back().median());
+        } catch (const Error& e) {  // the other paths are worth measuring all the same
+          ++failures;
+          std::printf("  %s failed: %s;", moe_path_name(kernel_path), e.what());
+        }
       }
       std::printf("\n");
+      if (selection == Selection::kFew && (tokens == 1 || tokens == 8)) {
+        print_stream_details(c, layers, tokens, stream);
+      }
       std::fflush(stdout);
     }
   }
   write_result(command, copy, records);
-  return 0;
+  return failures == 0 ? 0 : 1;
 }
 
-int profile(int tokens, std::string_view name) {
-  const std::vector<Case> list = cases(true);
+int one_path(bool stages, int tokens, std::string_view name) {
+  const std::vector<Case> list = cases(Selection::kBrief);
   const Layers layers(list[0]);
   for (int p = 0; p < kMoePaths; ++p) {
-    if (name != moe_path_name(static_cast<MoePath>(p))) continue;
+    const auto path = static_cast<MoePath>(p);
+    if (name != moe_path_name(path)) continue;
+    if (stages && (path == MoePath::kIntStream || path == MoePath::kIntStream3)) {
+      cudaStream_t stream;
+      check_cuda(cudaStreamCreate(&stream), "stream");
+      print_stages(layers, tokens, path, stream);
+      return 0;
+    }
+    if (stages) break;
     layers.enqueue(tokens, static_cast<MoePath>(p), nullptr);
     check_cuda(cudaDeviceSynchronize(), moe_path_name(static_cast<MoePath>(p)));
     return 0;
   }
-  std::printf("cuda_moe_bench: no path of that name; the names are");
+  std::printf("cuda_moe_bench: no path of that name, or one without stages; the names are");
   for (int p = 0; p < kMoePaths; ++p) std::printf(" %s", moe_path_name(static_cast<MoePath>(p)));
   std::printf("\n");
   return 2;
@@ -130,13 +164,20 @@ int main(int argc, char** argv) {
   using std::string_view;
   namespace bench = fairway::kernels::cuda::bench;
   try {
-    if (argc == 4 && string_view(argv[1]) == "--profile") return bench::profile(std::atoi(argv[2]), argv[3]);
-    if (argc < 3 || (argc == 4 && string_view(argv[3]) != "--brief") || argc > 4) {
-      std::printf("usage: cuda_moe_bench RESULT.json REVISION [--brief] | --profile TOKENS PATH\n");
+    const bool profile = argc == 4 && string_view(argv[1]) == "--profile";
+    const bool stages = argc == 4 && string_view(argv[1]) == "--stages";
+    if (profile || stages) return bench::one_path(stages, std::atoi(argv[2]), argv[3]);
+    const string_view option = argc == 4 ? argv[3] : "";
+    if (argc < 3 || argc > 4 || (argc == 4 && option != "--brief" && option != "--few")) {
+      std::printf(
+          "usage: cuda_moe_bench RESULT.json REVISION [--brief | --few] | --profile TOKENS PATH | --stages TOKENS "
+          "PATH\n");
       return 2;
     }
     fairway::kernels::cuda::require_hopper(0);
-    return bench::run({argv, argv + argc}, argc == 4);
+    return bench::run({argv, argv + argc}, option == "--brief" ? bench::Selection::kBrief
+                                           : option == "--few" ? bench::Selection::kFew
+                                                               : bench::Selection::kAll);
   } catch (const fairway::Error& e) {
     std::fprintf(stderr, "cuda_moe_bench: %s\n", e.what());
     return 1;

@@ -59,6 +59,8 @@ struct Thread {
   context::fiber fiber;
   Block* block = nullptr;
   unsigned index = 0;
+  unsigned cluster_round = 0;  // that it arrived in
+  bool arrived = false;        // at the cluster's barrier, and has not waited
 };
 
 struct Machine {
@@ -205,11 +207,25 @@ int cluster_rank() {
   return static_cast<int>(block_number() % machine.cluster);
 }
 
-void cluster_sync() {
+void cluster_arrive() {
+  if (self().arrived) fail("a second arrival at the cluster's barrier without a wait");
   int expected = 0;
   const std::size_t cluster = block_number() / machine.cluster;
   for (std::size_t r = 0; r < machine.cluster; ++r) expected += machine.blocks[cluster * machine.cluster + r].threads;
-  meet(machine.clusters[cluster], expected);
+  self().cluster_round = machine.clusters[cluster].round;
+  self().arrived = true;
+  machine.clusters[cluster].arrive(expected);
+}
+
+void cluster_wait() {
+  if (!self().arrived) fail("a wait at the cluster's barrier without an arrival");
+  wait_for(machine.clusters[block_number() / machine.cluster], self().cluster_round);
+  self().arrived = false;
+}
+
+void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();
 }
 
 void block_sync() {

@@ -33,6 +33,8 @@ unsigned char* dynamic_shared();             // of this block
 unsigned char* dynamic_shared_of(int rank);  // of a block of this cluster
 int cluster_rank();
 void cluster_sync();
+void cluster_arrive();  // cluster_sync() in two halves; each arrival is followed by a wait
+void cluster_wait();
 void block_sync();                       // __syncthreads()
 void named_sync(int name, int threads);  // bar.sync name, threads
 void give_way();                         // one round of a loop that waits for other threads

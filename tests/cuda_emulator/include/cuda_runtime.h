@@ -129,6 +129,18 @@ inline int __any_sync(unsigned mask, int predicate) {
 inline int __all_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) == 0xFFFFFFFFu;
 }
+inline int __reduce_add_sync(unsigned, int value) {
+  const auto* all = fairway::cuda_emulator::exchange(fairway::cuda_emulator::to_lane(value));
+  int sum = 0;
+  for (int i = 0; i < 32; ++i) sum += fairway::cuda_emulator::from_lane<int>(all[i]);
+  return sum;
+}
+inline int __reduce_max_sync(unsigned, int value) {
+  const auto* all = fairway::cuda_emulator::exchange(fairway::cuda_emulator::to_lane(value));
+  int largest = fairway::cuda_emulator::from_lane<int>(all[0]);
+  for (int i = 1; i < 32; ++i) largest = std::max(largest, fairway::cuda_emulator::from_lane<int>(all[i]));
+  return largest;
+}
 
 inline int __popc(unsigned v) {
   return std::popcount(v);

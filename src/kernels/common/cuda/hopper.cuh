@@ -93,4 +93,156 @@ __device__ __forceinline__ void mma_half(float (&d)[4], unsigned a0, unsigned a1
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// Asks for the line at p, so that a later read of it finds it in the second-level cache.
+__device__ __forceinline__ void prefetch_line(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+// Matrices of 8 rows of 8 halves from shared memory. Lane 8 i + r gives the address (16-byte aligned) of row r of
+// matrix i. Register i of a lane: elements 2 * (lane % 4) and the next of row lane / 4; transposed: of column lane / 4.
+// Of _x2 the upper lanes' addresses are not used.
+__device__ __forceinline__ void load_matrices_x4(unsigned (&d)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices_x2(unsigned (&d)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+               : "=r"(d[0]), "=r"(d[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed_x4(unsigned (&d)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed_x2(unsigned (&d)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+               : "=r"(d[0]), "=r"(d[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+// Copies 16 bytes to shared memory without waiting, or writes zeros there and reads nothing. Both addresses 16-byte
+// aligned. A thread's copies are there for itself when it has waited for their group.
+__device__ __forceinline__ void copy_async_16(void* to, const void* from, bool zeros) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(zeros ? 0 : 16)
+               : "memory");
+}
+__device__ __forceinline__ void copy_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits until at most kGroups of the thread's groups are still to come.
+template <int kGroups>
+__device__ __forceinline__ void copy_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+// Two E4M3 values, in the lower 16 bits, as two halves. Exact.
+__device__ __forceinline__ unsigned halves_from_e4m3(unsigned pair) {
+  unsigned halves;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<unsigned short>(pair)));
+  return halves;
+}
+
+// Stores 16 bytes where `to` would be in the shared memory of another CTA of the cluster, which must have started, and
+// counts them on that CTA's barrier. It waits with barrier_wait_cluster().
+__device__ __forceinline__ void send_to_cluster(float4* to, std::uint64_t* bar, int rank, float4 v) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote, remote_bar;\n"
+      "mapa.shared::cluster.u32 remote, %0, %2;\n"
+      "mapa.shared::cluster.u32 remote_bar, %1, %2;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [remote], {%3, %4, %5, %6}, [remote_bar];\n"
+      "}\n" ::"r"(shared_address(to)),
+      "r"(shared_address(bar)), "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+      : "memory");
+}
+__device__ __forceinline__ void barrier_wait_cluster(std::uint64_t* bar, int parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra finished;\n"
+      "bra again;\n"
+      "finished:\n"
+      "}\n" ::"r"(shared_address(bar)),
+      "r"(parity)
+      : "memory");
+}
+
+// Registers of each thread of a group of four warps from here on, a multiple of 8; every warp of the group comes here.
+// One group gives them up, then another may have more than the launch gave it.
+template <int kRegisters>
+__device__ __forceinline__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// All threads of the cluster meet. Orders no memory but initialised barriers, see barrier_init_fence().
+__device__ __forceinline__ void cluster_meet() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// The cluster's barrier in two halves, without an order of memory: after the wait, all threads of the cluster have
+// arrived. A load is over when its value has been used. Whole warps call these, converged.
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Stores v where `to` would be in the shared memory of another CTA of the cluster, which must have started, and counts
+// its 4 bytes on that CTA's barrier. It waits with barrier_wait_cluster().
+__device__ __forceinline__ void send_to_cluster(float* to, std::uint64_t* bar, int rank, float v) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote, remote_bar;\n"
+      "mapa.shared::cluster.u32 remote, %0, %2;\n"
+      "mapa.shared::cluster.u32 remote_bar, %1, %2;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [remote], %3, [remote_bar];\n"
+      "}\n" ::"r"(shared_address(to)),
+      "r"(shared_address(bar)), "r"(rank), "f"(v)
+      : "memory");
+}
+
+// Words through which CTAs of one launch tell each other what they have written. Release: what this thread wrote, and
+// what it knows of from barriers of its CTA, is visible to whoever reads the value with acquire.
+__device__ __forceinline__ void store_release(unsigned* word, unsigned value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+__device__ __forceinline__ unsigned load_acquire(const unsigned* word) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  return value;
+}
+// Polls with acquire until the word has the value. Some seconds without it end the launch with a fault, so that a
+// mistake cannot block the GPU for good.
+__device__ __forceinline__ void wait_for_value(const unsigned* word, unsigned value) {
+  constexpr int kPolls = 1 << 24;
+#pragma unroll 1
+  for (int i = 0; i < kPolls; ++i) {
+    if (load_acquire(word) == value) return;
+  }
+  __trap();
+}
+
+// Clock cycles of this SM, and nanoseconds of the device's clock, which all SMs share.
+__device__ __forceinline__ long long cycle_counter() {
+  return clock64();
+}
+__device__ __forceinline__ long long device_nanoseconds() {
+  long long now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+}
+
 }  // namespace fairway::kernels::cuda

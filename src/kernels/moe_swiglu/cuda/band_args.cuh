@@ -5,14 +5,9 @@
 #pragma once
 
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
+#include "kernels/trellis_band/cuda/band.cuh"
 
 namespace fairway::kernels::cuda {
-
-constexpr int kBand = 128;              // outputs of an item; also the Hadamard block
-constexpr int kBandTiles = kBand / 16;  // tiles side by side in a band, and tile rows of a block
-constexpr int kComputeWarps = 8;
-constexpr int kComputeThreads = 32 * kComputeWarps;
-constexpr int kBandThreads = kComputeThreads + 32;  // and one warp that loads
 
 // Slots order[begin .. begin + count) of one expert.
 struct Segment {
@@ -44,21 +39,17 @@ struct BandArgs {
   int input_stride;  // integer paths: bytes from one column of the input operand to the next
 };
 
-// In fragment order, the elements 2q, 2q + 1, 2q + 8, 2q + 9 of two consecutive tile rows are neighbours, so that a
-// lane finds its part of the token operand in 16 bytes (halves) or 8 bytes (int8 digits).
-__device__ __forceinline__ int fragment_order(int k) {
-  const int in_group = k & 31, row = in_group & 15;
-  return (k & ~31) + (row & 7) / 2 * 8 + (in_group >> 4) * 4 + (row >> 3) * 2 + (row & 1);
-}
-
-__device__ __forceinline__ int slot_expert(const BandArgs& a, int slot) {
+// Args: BandArgs, or other arguments with a layer, a call and slots_per_token.
+template <class Args>
+__device__ __forceinline__ int slot_expert(const Args& a, int slot) {
   const int token = slot / a.slots_per_token, j = slot % a.slots_per_token;
   if (j >= a.layer.top_k) return a.layer.routed + j - a.layer.top_k;
   const int id = a.call.ids[token * a.layer.top_k + j];
   return id >= 0 && id < a.layer.routed ? id : -1;
 }
 
-__device__ __forceinline__ float slot_weight(const BandArgs& a, int slot) {
+template <class Args>
+__device__ __forceinline__ float slot_weight(const Args& a, int slot) {
   const int token = slot / a.slots_per_token, j = slot % a.slots_per_token;
   return j >= a.layer.top_k ? 1.0f : a.call.weights[token * a.layer.top_k + j];
 }

@@ -8,8 +8,12 @@ namespace fairway::kernels::cuda {
 
 template <class Path>
 BandKernel band_instance() {
-  return {band_kernel<Path>,         Path::kTokens,        Path::kMinCtas, static_cast<int>(sizeof(BandShared<Path>)),
-          stage_token_bytes<Path>(), !Path::kStreamsTokens};
+  return {band_kernel<Path>,
+          Path::kTokens,
+          Path::kMinCtas,
+          static_cast<int>(sizeof(BandShared<Path>)),
+          PathLoader<Path>::kStageTokenBytes,
+          !Path::kStreamsTokens};
 }
 
 }  // namespace fairway::kernels::cuda

@@ -2,9 +2,10 @@
 // shared memory, eight that decode and multiply, and the epilogues.
 #pragma once
 
-#include <cooperative_groups.h>
-
 #include "kernels/moe_swiglu/cuda/half_path.cuh"
+#include "kernels/moe_swiglu/cuda/int_path.cuh"
+#include "kernels/trellis_band/cuda/block_loader.cuh"
+#include "kernels/trellis_band/cuda/cluster.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -18,61 +19,27 @@ struct alignas(16) BandShared {
 };
 
 template <class Path>
-__host__ __device__ constexpr int stage_token_bytes() {
-  return Path::kStreamsTokens ? Path::kTokens * kTokenRowBytes : 0;
-}
-
-__device__ __forceinline__ int cluster_rank(const BandArgs& a) {
-  return a.split == 1 ? 0 : static_cast<int>(cooperative_groups::this_cluster().block_rank());
-}
-__device__ __forceinline__ void cluster_sync(const BandArgs& a) {
-  if (a.split > 1) cooperative_groups::this_cluster().sync();
-}
+using PathLoader = BlockLoader<Path::kStreamsTokens ? Path::kTokens : 0>;
 
 // The loading warp's run through one part.
 template <class Path>
 __device__ void load_part(const BandArgs& a, const Item& item, const Part& part, int matrix, RingCursor& ring) {
-  const int lane = threadIdx.x & 31;
-  const TrellisRef m = *part.matrix;
-  const std::size_t row_bytes = static_cast<std::size_t>(2 * part.out) * m.bits;
-  const int band_bytes = 2 * kBand * m.bits;  // of one tile row
-  const unsigned char* words = m.words + (static_cast<std::size_t>(part.begin) * kBandTiles + lane) * row_bytes +
-                               static_cast<std::size_t>(item.band) * band_bytes;
-  const __half* token_rows[2] = {};
-  if constexpr (Path::kStreamsTokens) {
-    for (int i = 0; i < 2; ++i) {
-      if (lane + 32 * i >= item.count) break;
-      const int slot = item_slot(a, item, lane + 32 * i);
-      token_rows[i] = a.phase == Phase::kGateUp
-                          ? a.rows + static_cast<std::size_t>(input_row(a, slot, matrix)) * a.layer.hidden
-                          : a.hidden + static_cast<std::size_t>(slot) * a.layer.max_intermediate;
-      token_rows[i] += part.begin * kBand;
-    }
-  }
-  const int bytes = kBandTiles * band_bytes + (Path::kStreamsTokens ? item.count * 2 * kBand : 0);
-  for (int block = 0; block < part.count; ++block, words += kBandTiles * row_bytes) {
-    ring.wait_empty();
-    if (lane == 0) barrier_expect(ring.full(), bytes);
-    __syncwarp();
-    unsigned char* stage = ring.data();
-    if (lane < kBandTiles) {
-      bulk_load(stage + stage_token_bytes<Path>() + lane * band_bytes, words, band_bytes, ring.full());
-    }
-    if constexpr (Path::kStreamsTokens) {
-      for (int i = 0; i < 2; ++i) {
-        if (lane + 32 * i >= item.count) break;
-        bulk_load(stage + (lane + 32 * i) * kTokenRowBytes, token_rows[i] + block * kBand, 2 * kBand, ring.full());
-      }
-    }
-    ring.advance();
-  }
+  PathLoader<Path> loader(*part.matrix, part.out, item.band, part.begin, item.count);
+  loader.set_tokens([&](int token) {
+    const int slot = item_slot(a, item, token);
+    const __half* row = a.phase == Phase::kGateUp
+                            ? a.rows + static_cast<std::size_t>(input_row(a, slot, matrix)) * a.layer.hidden
+                            : a.hidden + static_cast<std::size_t>(slot) * a.layer.max_intermediate;
+    return row + part.begin * kBand;
+  });
+  loader.load(ring, 0, part.count);
 }
 
 template <class Path>
 __device__ void load_items(const BandArgs& a, RingCursor ring) {
   // Weights of down may be fetched while the previous kernel still runs; what that kernel writes may not.
   if (Path::kStreamsTokens || a.phase == Phase::kGateUp) wait_for_previous_kernel();
-  const int rank = cluster_rank(a), items = item_count(a), step = gridDim.x / a.split;
+  const int rank = cluster_rank(a.split), items = item_count(a), step = gridDim.x / a.split;
   for (int index = blockIdx.x / a.split; index < items; index += step) {
     const Item item = get_item(a, index);
     if (item.count == 0) continue;
@@ -80,20 +47,20 @@ __device__ void load_items(const BandArgs& a, RingCursor ring) {
       const Part part = get_part(a, item, p, rank);
       if (part.count > 0) load_part<Path>(a, item, part, p, ring);
     }
-    cluster_sync(a);
-    cluster_sync(a);
+    cluster_sync(a.split);
+    cluster_sync(a.split);
   }
 }
 
-// v = the sums of one token over the CTAs of the cluster, transformed and scaled: four outputs of the band.
-template <class Path>
-__device__ void finish_outputs(const BandArgs& a, float* inner, const __half* svh, float (&v)[4]) {
+// v = four outputs of a token's band; `inner` is its sums in this CTA's shared memory, and in that of the first `split`
+// CTAs of the cluster if split > 1.
+__device__ __forceinline__ void finish_outputs(float* inner, int split, const __half* svh, float (&v)[4]) {
   const int lane = threadIdx.x & 31;
   float4 sum = *reinterpret_cast<const float4*>(inner + 4 * lane);
-  if (a.split > 1 && a.phase == Phase::kGateUp) {
+  if (split > 1) {
     auto cluster = cooperative_groups::this_cluster();
     sum = make_float4(0, 0, 0, 0);
-    for (int r = 0; r < a.split; ++r) {
+    for (int r = 0; r < split; ++r) {
       const float4 one = *reinterpret_cast<const float4*>(cluster.map_shared_rank(inner, r) + 4 * lane);
       sum = make_float4(sum.x + one.x, sum.y + one.y, sum.z + one.z, sum.w + one.w);
     }
@@ -112,8 +79,8 @@ __device__ void finish_gate_up(const BandArgs& a, const Item& item, int rank, Ba
   for (int i = warp; i < item.count; i += kComputeWarps) {
     if (i % a.split != rank) continue;
     float gate[4], up[4];
-    finish_outputs<Path>(a, shared.inner[0][i], item.expert->gate.svh + column, gate);
-    finish_outputs<Path>(a, shared.inner[1][i], item.expert->up.svh + column, up);
+    finish_outputs(shared.inner[0][i], a.split, item.expert->gate.svh + column, gate);
+    finish_outputs(shared.inner[1][i], a.split, item.expert->up.svh + column, up);
 #pragma unroll
     for (int j = 0; j < 4; ++j) up[j] *= gate[j] / (1.0f + __expf(-gate[j]));
     scale_by(up, item.expert->down.suh + column + 4 * lane);
@@ -130,7 +97,7 @@ __device__ void finish_down(const BandArgs& a, const Item& item, BandShared<Path
     const int slot = item_slot(a, item, i);
     const float weight = slot_weight(a, slot);
     float v[4];
-    finish_outputs<Path>(a, shared.inner[0][i], item.expert->down.svh + column, v);
+    finish_outputs(shared.inner[0][i], 1, item.expert->down.svh + column, v);
     float* out = a.slot_out + static_cast<std::size_t>(slot) * a.layer.hidden + column + 4 * lane;
     *reinterpret_cast<float4*>(out) = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
   }
@@ -143,7 +110,7 @@ __device__ void add_direct_part(const BandArgs& a, const Item& item, const Part&
   const int lane = threadIdx.x & 31;
   const float weight = slot_weight(a, part.slot);
   float v[4];
-  finish_outputs<Path>(a, shared.inner[0][0], part.matrix->svh + item.band * kBand, v);
+  finish_outputs(shared.inner[0][0], 1, part.matrix->svh + item.band * kBand, v);
 #pragma unroll
   for (int j = 0; j < 4; ++j) shared.row[4 * lane + j] += weight * v[j];
 }
@@ -163,7 +130,7 @@ template <class Path>
 __device__ void compute_items(const BandArgs& a, RingCursor ring, unsigned char* input, BandShared<Path>& shared) {
   wait_for_previous_kernel();
   let_next_kernel_start();
-  const int rank = cluster_rank(a), items = item_count(a), step = gridDim.x / a.split;
+  const int rank = cluster_rank(a.split), items = item_count(a), step = gridDim.x / a.split;
   for (int index = blockIdx.x / a.split; index < items; index += step) {
     const Item item = get_item(a, index);
     if (item.count == 0) continue;
@@ -177,11 +144,11 @@ __device__ void compute_items(const BandArgs& a, RingCursor ring, unsigned char*
       if (a.phase == Phase::kDownDirect) add_direct_part<Path>(a, item, part, shared);
     }
     consumer_sync<kComputeThreads>();
-    cluster_sync(a);
+    cluster_sync(a.split);
     if (a.phase == Phase::kGateUp) finish_gate_up<Path>(a, item, rank, shared);
     if (a.phase == Phase::kDown) finish_down<Path>(a, item, shared);
     if (a.phase == Phase::kDownDirect) finish_direct<Path>(a, item, rank, shared);
-    cluster_sync(a);
+    cluster_sync(a.split);
     consumer_sync<kComputeThreads>();
   }
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/common/cuda/hopper.cuh"
-#include "kernels/moe_swiglu/cuda/transform.cuh"
+#include "kernels/trellis_band/cuda/transform.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -110,9 +110,7 @@ __device__ inline void transform_rows(const BandArgs& a, __half* rows, int first
     }
     const long long token = common ? row : row / 2 / a.slots_per_token;
     float v[4];
-    load_half4(a.call.x + token * a.call.ldx + k + 4 * lane, v);
-    scale_by(v, suh + k + 4 * lane);
-    hadamard128(v);
+    transform_input(a.call.x + token * a.call.ldx + k + 4 * lane, suh + k + 4 * lane, v);
     store_fragment_order(rows + static_cast<std::size_t>(row) * a.layer.hidden + k, v);
   }
 }

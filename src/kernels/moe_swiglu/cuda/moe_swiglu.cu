@@ -8,16 +8,13 @@
 #include "kernels/moe_swiglu/cuda/band_kernels.cuh"
 #include "kernels/moe_swiglu/cuda/group.cuh"
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
-#include "kernels/moe_swiglu/cuda/supported_gpu.h"
+#include "kernels/moe_swiglu/cuda/stream_launch.cuh"
+#include "kernels/trellis_band/cuda/ring_plan.cuh"
+#include "kernels/trellis_band/cuda/supported_gpu.h"
 
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kSharedPerSm = 227 * 1024;  // Hopper: most shared memory of the CTAs of an SM, and of one CTA
-constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA, and the ring's barriers
-constexpr int kMaxCluster = 8;            // largest portable cluster
-constexpr int kMostStages = 16;
-constexpr int kFewStages = 4;  // with fewer, one CTA on an SM with a deeper ring is the better use of it
 constexpr int kInputPadBytes = 32;
 
 struct PathFacts {
@@ -25,9 +22,10 @@ struct PathFacts {
   bool integer;
   int tokens;
 };
-constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4}, {"int_direct1", true, 4}, {"int_4", true, 4},
-                                         {"int_8", true, 8},      {"half_8", false, 8},     {"half_16", false, 16},
-                                         {"half_32", false, 32},  {"half_64", false, 64}};
+constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4},  {"int_direct1", true, 4}, {"int_stream", true, 4},
+                                         {"int_stream3", true, 4}, {"int_4", true, 4},       {"int_8", true, 8},
+                                         {"half_8", false, 8},     {"half_16", false, 16},   {"half_32", false, 32},
+                                         {"half_64", false, 64}};
 
 const PathFacts& facts(MoePath path) {
   return kPaths[static_cast<int>(path)];
@@ -72,7 +70,7 @@ Scratch lay_out(const MoeLayer& layer, int tokens, void* base) {
   s.rows = reinterpret_cast<__half*>(take(sizeof(__half) * rows * layer.hidden));
   s.hidden = reinterpret_cast<__half*>(take(sizeof(__half) * slots * layer.max_intermediate));
   s.slot_out = reinterpret_cast<float*>(take(sizeof(float) * slots * layer.hidden));
-  s.bytes = at;
+  s.bytes = std::max(at, layer.all_mul1 ? stream_scratch_bytes(layer, tokens) : 0);
   return s;
 }
 
@@ -97,14 +95,12 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   args.input_stride = input_blocks * kBand + kInputPadBytes;
   args.stage_bytes = 2048 * layer.max_bits + kernel.stage_token_bytes;
   const int fixed = kernel.shared_bytes + (kernel.integer ? 2 * kernel.tokens * args.input_stride : 0);
-  int ctas = kernel.ctas;
-  const auto stages_for = [&](int n) { return (kSharedPerSm / n - kSharedPerCta - fixed) / args.stage_bytes; };
-  while (ctas > 1 && stages_for(ctas) < kFewStages) --ctas;
-  // A CTA that handles one item needs no more stages than the item has blocks.
-  args.ring_stages = std::min(stages_for(ctas), args.split > 1 ? std::min(kMostStages, part_blocks) : kMostStages);
+  // A CTA of a cluster handles one item, others go on to the next.
+  const RingPlan plan = plan_ring(kernel.ctas, fixed, args.stage_bytes, args.split > 1 ? part_blocks : kMaxStages);
+  args.ring_stages = plan.stages;
   if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
   const long long grid =
-      args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(ctas) * sms);
+      args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(plan.ctas) * sms);
   return launch(
       kernel.run,
       {dim3(static_cast<unsigned>(grid)), kBandThreads, args.ring_stages * args.stage_bytes + fixed, args.split},
@@ -175,6 +171,10 @@ void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* 
   int device = 0;
   backend::check_cuda(cudaGetDevice(&device), "cudaGetDevice");
   require_hopper(device);
+  if (path == MoePath::kIntStream || path == MoePath::kIntStream3) {
+    backend::check_cuda(run_stream(layer, call, path == MoePath::kIntStream, workspace, stream), name);
+    return;
+  }
   const BandKernel kernel = kernel_of(path);
   const Scratch scratch = lay_out(layer, call.tokens, workspace);
   BandArgs args{};

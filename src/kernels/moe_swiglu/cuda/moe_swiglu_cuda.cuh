@@ -14,16 +14,9 @@
 
 #include <cstddef>
 
-namespace fairway::kernels::cuda {
+#include "kernels/trellis_band/cuda/trellis_ref.cuh"
 
-// One trellis matrix: y = x W with W = diag(suh) H inner H diag(svh), inner [in, out] in 16 x 16 tiles.
-struct TrellisRef {
-  const unsigned char* words;  // [in/16][out/16][32 * bits] bytes as on disk, 16-byte aligned
-  const __half* suh;           // [in], 8-byte aligned
-  const __half* svh;           // [out], 8-byte aligned
-  int bits;                    // 1..8
-  int codebook;                // codec::Codebook
-};
+namespace fairway::kernels::cuda {
 
 // Gate and up are [hidden, intermediate], down is [intermediate, hidden]. One 128-byte line.
 struct alignas(128) ExpertRef {
@@ -44,6 +37,31 @@ struct MoeLayer {
   const __half* common_suh;  // [hidden] if gate and up of all experts share these input scales, else null
 };
 
+// When a CTA's first thread passes a point of the stream kernel; a later pass overwrites an earlier one. The first
+// three in nanoseconds of the device, the others in clock cycles of the SM. CTAs without work stop at kStampTable.
+enum MoeStamp {
+  kStampEntered,   // first instruction
+  kStampReleased,  // the previous kernel is done
+  kStampLeft,      // last instruction
+  kStampStart,     // the same moment as kStampReleased
+  kStampTable,     // the routes are known and the work is cut
+  kStampInput,     // gate and up: inputs transformed and quantized
+  kStampGateUp,    // sums of gate and up written and announced
+  kStampWaited,    // those of the other CTAs have arrived
+  kStampDownInput,
+  kStampDown,
+  kStampSums,
+};
+constexpr int kMoeStamps = 11;
+constexpr int kMoeMostCtas = 512;
+
+// For measurements of the stream paths.
+struct MoeProbe {
+  long long* stamps = nullptr;  // [kMoeMostCtas][kMoeStamps] on the device, see MoeStamp; null for none
+  bool together = true;         // a cooperative launch
+  bool chained = true;          // one that may start while the kernel before it runs
+};
+
 struct MoeCall {
   const __half* x;  // [tokens, hidden], row stride ldx elements (a multiple of 4), 8-byte aligned
   long long ldx;
@@ -52,6 +70,7 @@ struct MoeCall {
   int tokens;            // 1..max_tokens of the workspace
   float* y;              // [tokens, hidden], row stride ldy elements (a multiple of 4), 16-byte aligned; overwritten
   long long ldy;
+  MoeProbe probe = {};
 };
 
 // How a call is computed. Choosing is the caller's business; every path is legal for every number of tokens, the
@@ -59,6 +78,8 @@ struct MoeCall {
 enum class MoePath {
   kIntDirect,   // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
   kIntDirect1,  // the same with one CTA on an SM, so that the second launch's weights arrive during the first
+  kIntStream,   // one cooperative launch; an expert is decoded once for 4 tokens; one large CTA on an SM
+  kIntStream3,  // the same with three smaller CTAs on an SM
   kInt4,        // grouped; an expert is decoded once for 4 tokens
   kInt8,        //                                       8
   kHalf8,       // grouped, half-precision activations;   8
@@ -66,7 +87,7 @@ enum class MoePath {
   kHalf32,      //                                       32
   kHalf64,      //                                       64
 };
-constexpr int kMoePaths = 8;
+constexpr int kMoePaths = 10;
 
 const char* moe_path_name(MoePath path);
 bool moe_path_legal(const MoeLayer& layer, MoePath path);
@@ -77,6 +98,9 @@ std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens);
 
 // On the current device. Error(kUnsupported) if that is not of compute capability 9.0, Error(kUsage) if the path is not
 // legal for the layer or there is no token; else as backend::check_cuda().
+//
+// The stream paths wait on the device for all of their CTAs, so they need every SM, if not at once. Their launches on
+// one device must follow each other: on one stream, or on streams that wait for each other.
 void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream);
 
 }  // namespace fairway::kernels::cuda

@@ -5,7 +5,7 @@
 
 #include "backend/cuda/expect_error.h"
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
-#include "kernels/moe_swiglu/cuda/supported_gpu.h"
+#include "kernels/trellis_band/cuda/supported_gpu.h"
 
 namespace fairway::kernels::cuda {
 namespace {

@@ -4,7 +4,11 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <unordered_map>
+#include <vector>
 
+#include "codec/float8.h"
 #include "cuda_fp16.h"
 
 namespace fairway::kernels::cuda {
@@ -115,6 +119,152 @@ inline void mma_half(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsig
     }
     d[i] += sum;
   }
+}
+
+inline void prefetch_line(const void* p) {
+  static_cast<void>(*static_cast<const volatile unsigned char*>(p));
+}
+
+// Registers of all matrices whose rows the lanes point to; kMatrices of them are used.
+template <int kMatrices>
+void load_matrices(unsigned (&d)[kMatrices], const void* row, bool transposed) {
+  const auto mine = reinterpret_cast<std::uintptr_t>(row);
+  const unsigned lane = threadIdx.x & 31;
+  if (lane < 8 * kMatrices && mine % 16 != 0) emulator::fail("a matrix row that is not aligned to 16 bytes");
+  const emulator::Lane* all = emulator::exchange(emulator::to_lane(mine));
+  const auto element = [&](unsigned matrix, unsigned r, unsigned column) {
+    const auto* from = reinterpret_cast<const std::uint16_t*>(emulator::from_lane<std::uintptr_t>(all[8 * matrix + r]));
+    return static_cast<unsigned>(from[column]);
+  };
+  const unsigned outer = lane / 4, inner = lane % 4 * 2;
+  for (unsigned i = 0; i < kMatrices; ++i) {
+    d[i] = transposed ? element(i, inner, outer) | element(i, inner + 1, outer) << 16
+                      : element(i, outer, inner) | element(i, outer, inner + 1) << 16;
+  }
+}
+inline void load_matrices_x4(unsigned (&d)[4], const void* row) {
+  load_matrices(d, row, false);
+}
+inline void load_matrices_x2(unsigned (&d)[2], const void* row) {
+  load_matrices(d, row, false);
+}
+inline void load_matrices_transposed_x4(unsigned (&d)[4], const void* row) {
+  load_matrices(d, row, true);
+}
+inline void load_matrices_transposed_x2(unsigned (&d)[2], const void* row) {
+  load_matrices(d, row, true);
+}
+
+// A thread's copies happen when it waits for them, as late as a device may do them.
+struct EmulatedCopy {
+  void* to;
+  const void* from;  // null: zeros
+};
+struct EmulatedCopies {
+  std::vector<EmulatedCopy> open;
+  std::deque<std::vector<EmulatedCopy>> groups;
+};
+inline EmulatedCopies& copies_of_this_thread() {
+  static std::unordered_map<std::uintptr_t, EmulatedCopies> all;
+  return all[reinterpret_cast<std::uintptr_t>(emulator::dynamic_shared()) + threadIdx.x];
+}
+inline void copy_async_16(void* to, const void* from, bool zeros) {
+  if (((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) & 15) != 0) {
+    emulator::fail("an asynchronous copy that is not aligned to 16 bytes");
+  }
+  copies_of_this_thread().open.push_back({to, zeros ? nullptr : from});
+}
+inline void copy_async_commit() {
+  EmulatedCopies& copies = copies_of_this_thread();
+  copies.groups.push_back(std::move(copies.open));
+  copies.open.clear();
+}
+template <int kGroups>
+void copy_async_wait() {
+  EmulatedCopies& copies = copies_of_this_thread();
+  while (copies.groups.size() > kGroups) {
+    for (const EmulatedCopy& copy : copies.groups.front()) {
+      if (copy.from != nullptr) {
+        std::memcpy(copy.to, copy.from, 16);
+      } else {
+        std::memset(copy.to, 0, 16);
+      }
+    }
+    copies.groups.pop_front();
+  }
+}
+
+inline unsigned halves_from_e4m3(unsigned pair) {
+  const auto half_bits = [](unsigned byte) {
+    return static_cast<unsigned>(__half_as_ushort(__half(codec::float_from_e4m3(static_cast<std::uint8_t>(byte)))));
+  };
+  return half_bits(pair & 255) | half_bits(pair >> 8 & 255) << 16;
+}
+
+template <class T>
+T* in_cluster(T* p, int rank) {
+  const auto offset = reinterpret_cast<unsigned char*>(p) - emulator::dynamic_shared();
+  return reinterpret_cast<T*>(emulator::dynamic_shared_of(rank) + offset);
+}
+template <class T>
+void send_to_cluster(T* to, std::uint64_t* bar, int rank, T v) {
+  static_assert(sizeof v == 4 || sizeof v == 16);
+  if (reinterpret_cast<std::uintptr_t>(to) % sizeof v != 0) emulator::fail("a misaligned store to another CTA");
+  *in_cluster(to, rank) = v;
+  EmulatedBarrier& barrier = barrier_at(in_cluster(bar, rank));
+  barrier.bytes -= static_cast<std::int32_t>(sizeof v);
+  settle(barrier);
+}
+inline void barrier_wait_cluster(std::uint64_t* p, int parity) {
+  barrier_wait(p, parity);
+}
+
+template <int kRegisters>
+void give_registers() {
+  static_assert(kRegisters % 8 == 0 && kRegisters >= 24 && kRegisters <= 256);
+  emulator::exchange({});
+}
+template <int kRegisters>
+void take_registers() {
+  give_registers<kRegisters>();
+}
+
+inline void cluster_meet() {
+  emulator::cluster_sync();
+}
+
+inline void cluster_arrive() {
+  emulator::cluster_arrive();
+}
+inline void cluster_wait() {
+  emulator::cluster_wait();
+}
+
+inline void check_word(const unsigned* word) {
+  if (word == nullptr || reinterpret_cast<std::uintptr_t>(word) % sizeof(unsigned) != 0) {
+    emulator::fail("a word that is not aligned");
+  }
+}
+inline void store_release(unsigned* word, unsigned value) {
+  check_word(word);
+  *word = value;
+  emulator::progress();
+}
+inline unsigned load_acquire(const unsigned* word) {
+  check_word(word);
+  return *word;
+}
+inline void wait_for_value(const unsigned* word, unsigned value) {
+  while (load_acquire(word) != value) emulator::give_way();
+  emulator::progress();
+}
+
+inline long long cycle_counter() {
+  static long long calls = 0;
+  return ++calls;
+}
+inline long long device_nanoseconds() {
+  return cycle_counter();
 }
 
 }  // namespace fairway::kernels::cuda

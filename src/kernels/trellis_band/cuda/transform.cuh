@@ -3,7 +3,7 @@
 
 #include <cuda_fp16.h>
 
-#include "kernels/moe_swiglu/cuda/band_args.cuh"
+#include "kernels/trellis_band/cuda/band.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -47,6 +47,13 @@ __device__ __forceinline__ void scale_by(float (&v)[4], const __half* scales) {
 __device__ __forceinline__ __half2 to_half2(float a, float b) {
   constexpr float kMax = 65504.0f;
   return __floats2half2_rn(fminf(fmaxf(a, -kMax), kMax), fminf(fmaxf(b, -kMax), kMax));
+}
+
+// v = four elements of a row, at x, scaled by those at suh, and their block transformed.
+__device__ __forceinline__ void transform_input(const __half* x, const __half* suh, float (&v)[4]) {
+  load_half4(x, v);
+  scale_by(v, suh);
+  hadamard128(v);
 }
 
 // Elements 4t..4t+3 of a block as halves into the block's 128 places, fragment order.

@@ -1,5 +1,5 @@
-// The refusal of GPUs that the expert layer has no machine code for.
-#include "kernels/moe_swiglu/cuda/supported_gpu.h"
+// The refusal of GPUs that the kernels of coded matrices have no machine code for.
+#include "kernels/trellis_band/cuda/supported_gpu.h"
 
 #include <fmt/format.h>
 
@@ -12,9 +12,10 @@ void require_hopper(std::string_view gpu, int compute_major, int compute_minor) 
   if (compute_major == 9 && compute_minor == 0) return;
   throw Error(
       ErrorKind::kUnsupported,
-      fmt::format("the CUDA expert layer does not run on {}, compute capability {}.{}: it needs 9.0, which H100 "
-                  "and H200 have",
-                  gpu, compute_major, compute_minor));
+      fmt::format(
+          "code for coded matrices on CUDA does not run on {}, compute capability {}.{}: it needs 9.0, which H100 "
+          "and H200 have",
+          gpu, compute_major, compute_minor));
 }
 
 void require_hopper(int device) {

@@ -1,8 +1,8 @@
 // One warp a tile, once for every width.
 #include "backend/cuda/check.cuh"
 #include "kernels/common/cuda/launch.cuh"
-#include "kernels/moe_swiglu/cuda/decode_tiles.h"
-#include "kernels/moe_swiglu/cuda/trellis_decode.cuh"
+#include "kernels/trellis_band/cuda/decode_tiles.h"
+#include "kernels/trellis_band/cuda/trellis_decode.cuh"
 
 namespace fairway::kernels::cuda::check {
 namespace {

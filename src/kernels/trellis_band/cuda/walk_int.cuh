@@ -9,9 +9,9 @@
 // 0.25.
 #pragma once
 
-#include "kernels/moe_swiglu/cuda/band_args.cuh"
-#include "kernels/moe_swiglu/cuda/ring.cuh"
-#include "kernels/moe_swiglu/cuda/trellis_decode.cuh"
+#include "kernels/trellis_band/cuda/band.cuh"
+#include "kernels/trellis_band/cuda/ring.cuh"
+#include "kernels/trellis_band/cuda/trellis_decode.cuh"
 
 namespace fairway::kernels::cuda {
 

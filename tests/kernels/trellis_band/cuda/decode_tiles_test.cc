@@ -1,5 +1,5 @@
-// The expert layer's tile decoder gives exactly the format's values, for every width and codebook.
-#include "kernels/moe_swiglu/cuda/decode_tiles.h"
+// The CUDA tile decoder gives exactly the format's values, for every width and codebook.
+#include "kernels/trellis_band/cuda/decode_tiles.h"
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
@@ -9,7 +9,7 @@
 
 #include "backend/cuda/check.cuh"
 #include "codec/trellis.h"
-#include "kernels/moe_swiglu/cuda/problem.cuh"
+#include "kernels/trellis_band/cuda/host_matrix.cuh"
 
 namespace fairway::kernels::cuda::check {
 namespace {
@@ -36,7 +36,7 @@ void check_decode(int bits, int codebook, const std::vector<unsigned>& words, co
   EXPECT_EQ(wrong, 0) << fmt::format("{} bits, codebook {}: the first is at position {}", bits, codebook, first);
 }
 
-TEST(GpuMoeTiles, EveryWidthAndCodebookIsTheFormats) {
+TEST(GpuTrellisTiles, EveryWidthAndCodebookIsTheFormats) {
   for (int bits = 1; bits <= 8; ++bits) {
     Random random(100 + static_cast<std::uint64_t>(bits));
     std::vector<unsigned> words(static_cast<std::size_t>(kTiles * 8 * bits));

@@ -1,4 +1,4 @@
-// Which GPUs the CUDA expert layer runs on. Its kernels use instructions that no other compute capability than 9.0 has.
+// Which GPUs the kernels of coded matrices run on. They use instructions that no other compute capability than 9.0 has.
 #pragma once
 
 #include <string_view>

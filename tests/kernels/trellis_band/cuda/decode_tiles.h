@@ -1,4 +1,4 @@
-// The tile decoder of the CUDA expert layer, alone.
+// The tile decoder of the CUDA kernels, alone.
 #pragma once
 
 namespace fairway::kernels::cuda::check {

@@ -1,0 +1,118 @@
+// The launches of kv_b_proj: which kernel, what is not possible.
+#include <algorithm>
+#include <string>
+
+#include "backend/cuda/check.cuh"
+#include "fairway/error.h"
+#include "kernels/attention_mla/cuda/mla_projection.cuh"
+#include "kernels/attention_mla/cuda/mla_projection_few.cuh"
+#include "kernels/attention_mla/cuda/mla_projection_many.cuh"
+#include "kernels/attention_mla/cuda/mla_unfold_splits.cuh"
+#include "kernels/common/cuda/attend_args.cuh"
+#include "kernels/common/cuda/launch.cuh"
+
+namespace fairway::kernels::cuda {
+namespace {
+
+constexpr int kMaxFewRows = 64;  // derived: above that half of the rows of the other kernel's tiles are in use
+// Rows whose splits are merged by every CTA of a head: there are at most about as many splits of all rows together as
+// multiprocessors, so what a CTA reads does not grow with the rows, but the kernel that it saves gets cheaper.
+constexpr int kMaxMergedRows = 4;
+constexpr int kRowBlocks = 3;  // about as many CTAs as run at once with 20 heads
+
+void require(bool holds, const char* name, long long value, const char* expected) {
+  if (holds) return;
+  throw Error(ErrorKind::kUsage,
+              std::string("CUDA kv_b_proj: ") + name + " " + std::to_string(value) + ", expected " + expected);
+}
+
+void check(const MlaUpProjection& up, int rows) {
+  require(up.latent >= 64 && up.latent % 64 == 0 && up.latent <= kMaxLatent, "latent", up.latent,
+          "a multiple of 64, at most 512");
+  require(up.nope >= 16 && up.nope % 16 == 0 && up.nope <= kMaxNope, "nope", up.nope, "a multiple of 16, at most 256");
+  require(up.v >= 16 && up.v % 16 == 0, "v", up.v, "a multiple of 16");
+  require(up.heads >= 1, "heads", up.heads, "1 or more");
+  require(rows >= 1 && rows <= 65535 * kManyRows, "rows", rows, "1 or more");
+}
+
+void require_stride(const MlaUpProjection& up, long long ldo) {
+  require(ldo >= static_cast<long long>(up.heads) * up.v && ldo % 8 == 0, "ldo", ldo,
+          "a multiple of 8, at least heads * v");
+}
+
+// Of few rows: how many a CTA takes, a multiple of kFewRows.
+int rows_of_block(int rows) {
+  const int groups = (rows + kFewRows - 1) / kFewRows;
+  return (groups + kRowBlocks - 1) / kRowBlocks * kFewRows;
+}
+
+dim3 few_grid(const MlaUpProjection& up, int outputs, int outputs_of_block, int rows) {
+  const int block = rows_of_block(rows);
+  return dim3(static_cast<unsigned>(up.heads * ((outputs + outputs_of_block - 1) / outputs_of_block)),
+              static_cast<unsigned>((rows + block - 1) / block));
+}
+
+template <bool kAbsorb>
+void run_many(const ManyProduct& p, const char* what, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(p.up.heads * ((p.outputs + kManyOutputs - 1) / kManyOutputs)),
+                  static_cast<unsigned>((p.rows + kManyRows - 1) / kManyRows));
+  backend::check_cuda(launch(project_many<kAbsorb>, {grid, kManyThreads, ManyCta<kAbsorb>::kSharedBytes}, stream, p),
+                      what);
+}
+
+}  // namespace
+
+void mla_absorb(const MlaUpProjection& up, const __half* q, int rows, __half* out, int out_stride,
+                cudaStream_t stream) {
+  check(up, rows);
+  require(out_stride >= up.latent && out_stride % 8 == 0, "out_stride", out_stride,
+          "a multiple of 8, at least the latent");
+  if (rows > kMaxFewRows) {
+    const long long heads = up.heads;
+    run_many<true>({up, q, heads * up.nope, up.nope, out, heads * out_stride, out_stride, rows, up.latent, up.nope},
+                   "mla_absorb of many rows", stream);
+    return;
+  }
+  const dim3 grid = few_grid(up, up.latent, kAbsorbOutputs, rows);
+  backend::check_cuda(launch(absorb_kernel, {grid, kFewThreads, kAbsorbSharedBytes}, stream, up, q, rows,
+                             rows_of_block(rows), out, out_stride),
+                      "mla_absorb");
+}
+
+void mla_unfold(const MlaUpProjection& up, const __half* mixed, int rows, __half* out, long long ldo,
+                cudaStream_t stream) {
+  check(up, rows);
+  require_stride(up, ldo);
+  if (rows > kMaxFewRows) {
+    const long long heads = up.heads;
+    run_many<false>({up, mixed, heads * up.latent, up.latent, out, ldo, up.v, rows, up.v, up.latent},
+                    "mla_unfold of many rows", stream);
+    return;
+  }
+  const dim3 grid = few_grid(up, up.v, kUnfoldOutputs, rows);
+  backend::check_cuda(launch(unfold_kernel, {grid, kFewThreads, kUnfoldSharedBytes}, stream, up, mixed, rows,
+                             rows_of_block(rows), out, ldo),
+                      "mla_unfold");
+}
+
+void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* workspace, __half* out, long long ldo,
+                       cudaStream_t stream) {
+  const int rows = call.rows.count;
+  check(up, rows);
+  require_stride(up, ldo);
+  require(call.heads == up.heads, "heads of the attention", call.heads, "those of kv_b_proj");
+  require(call.value_dim == up.latent, "value_dim of the attention", call.value_dim, "the latent");
+  const AttendPlan plan = plan_attend(call, workspace);
+  if (plan.args.splits == 1 || rows > kMaxMergedRows || (call.one_sequence && rows > 1)) {
+    attend(call, workspace, stream);
+    mla_unfold(up, call.out, rows, out, ldo, stream);
+    return;
+  }
+  launch_attend_units(plan, stream);
+  const dim3 grid(static_cast<unsigned>(up.heads * ((up.v + kSplitsOutputs - 1) / kSplitsOutputs)));
+  backend::check_cuda(launch(unfold_splits_kernel, {grid, kSplitsThreads, SplitsMemory(up.latent).bytes()}, stream, up,
+                             plan.args, out, ldo),
+                      "mla_attend_unfold");
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,236 @@
+// kv_b_proj for few rows: a CTA keeps some outputs of a head in registers, loaded before the kernel ahead has ended,
+// and rows pass by eight at a time. Outputs are the rows of the tensor instructions, rows of x their columns.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "kernels/attention_mla/cuda/int8_halves.cuh"
+#include "kernels/attention_mla/cuda/mla_projection.cuh"
+#include "kernels/attention_mla/cuda/scale_normalizer.cuh"
+#include "kernels/common/cuda/hopper.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kFewThreads = 128;
+constexpr int kFewRows = 8;  // rows of x at a time
+constexpr int kMaxLatent = 512, kMaxNope = 256;
+constexpr int kAbsorbOutputs = 64, kAbsorbParts = 4, kAbsorbSteps = kMaxNope / 16 / kAbsorbParts;
+constexpr int kUnfoldOutputs = 32, kUnfoldParts = 2, kUnfoldChunks = kMaxLatent / 64 / kUnfoldParts;
+constexpr int kFewPad = 4;  // floats, between sums of a row
+
+constexpr int kAbsorbSharedBytes =
+    2 * kAbsorbParts * kFewRows * (kAbsorbOutputs + kFewPad) * static_cast<int>(sizeof(float));
+constexpr int kUnfoldSharedBytes =
+    2 * kUnfoldParts * kFewRows * (kUnfoldOutputs + kFewPad) * static_cast<int>(sizeof(float));
+
+// Whatever a thread needs is loaded before any of it is used, so that it waits for memory once: what does not exist is
+// read from where something does, and weights are zeros there.
+__device__ __forceinline__ uint2 unless(bool absent, uint2 v) {
+  return absent ? make_uint2(0, 0) : v;
+}
+__device__ __forceinline__ uint4 unless(bool absent, uint4 v) {
+  return absent ? make_uint4(0, 0, 0, 0) : v;
+}
+
+// Waits for the kernel ahead when the weights are converted. The compiler would convert them where they are used, while
+// nothing else is left to do; a wait that depends on them, if hardly ever, keeps it from that.
+template <int kSteps>
+__device__ __forceinline__ void wait_with_weights(const unsigned (&a)[kSteps][4][4]) {
+  unsigned all = 0;
+#pragma unroll
+  for (int i = 0; i < kSteps * 16; ++i) all ^= a[i / 16][i / 4 % 4][i % 4];
+  if (all == 0x9E3779B9u) wait_for_previous_kernel();
+  wait_for_previous_kernel();
+}
+
+// A warp's part of the sums of 64 latents: n in steps of 16. Lane (g, i) = (lane / 4, lane % 4) has n = 4 i .. 4 i + 3
+// of a step and latents 8 g .. 8 g + 7; rows g and g + 8 of output tile j are latents 8 g + 2 j and 8 g + 2 j + 1.
+struct AbsorbWeights {
+  unsigned a[kAbsorbSteps][4][4];
+  float4 scale[kAbsorbSteps];
+  int offset[kAbsorbSteps];  // of the lane's n
+
+  // row0: the head's first stored row.
+  __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part, int lane,
+                                       float normal) {
+    const int steps = up.nope / 16;
+    uint2 bytes[kAbsorbSteps][4];
+#pragma unroll
+    for (int s = 0; s < kAbsorbSteps; ++s) {
+      offset[s] = 16 * min(part + kAbsorbParts * s, steps - 1) + 4 * (lane % 4);
+      const long long n = row0 + offset[s];
+      const signed char* const from = up.weights + n * up.latent + first_latent + 8 * (lane / 4);
+      for (int e = 0; e < 4; ++e) bytes[s][e] = *reinterpret_cast<const uint2*>(from + e * up.latent);
+      scale[s] = make_float4(up.scales[n] * normal, up.scales[n + 1] * normal, up.scales[n + 2] * normal,
+                             up.scales[n + 3] * normal);
+    }
+#pragma unroll
+    for (int s = 0; s < kAbsorbSteps; ++s) {
+      for (int e = 0; e < 4; ++e) bytes[s][e] = unless(part + kAbsorbParts * s >= steps, bytes[s][e]);
+      convert(bytes[s], a[s]);
+    }
+  }
+
+  __device__ static __forceinline__ void convert(const uint2 (&bytes)[4], unsigned (&halves)[4][4]) {
+    for (int j = 0; j < 4; ++j) {
+      const unsigned selector = j % 2 == 0 ? 0x5140 : 0x7362;
+      for (int e = 0; e < 4; e += 2) {
+        const unsigned biased = biased_bytes(j < 2 ? __byte_perm(bytes[e].x, bytes[e + 1].x, selector)
+                                                   : __byte_perm(bytes[e].y, bytes[e + 1].y, selector));
+        halves[j][e] = halves_of_low(biased), halves[j][e + 1] = halves_of_high(biased);
+      }
+    }
+  }
+
+  // q: of the lane's column, from n = 0 on.
+  __device__ __forceinline__ void multiply(const __half* q, float (&d)[4][4]) const {
+    uint2 pairs[kAbsorbSteps];
+#pragma unroll
+    for (int s = 0; s < kAbsorbSteps; ++s) pairs[s] = *reinterpret_cast<const uint2*>(q + offset[s]);
+#pragma unroll
+    for (int s = 0; s < kAbsorbSteps; ++s) {
+      const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&pairs[s].x));
+      const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&pairs[s].y));
+      const __half2 b0 = __floats2half2_rn(low.x * scale[s].x, low.y * scale[s].y);
+      const __half2 b1 = __floats2half2_rn(high.x * scale[s].z, high.y * scale[s].w);
+      for (int j = 0; j < 4; ++j) {
+        mma_half(d[j], a[s][j][0], a[s][j][1], a[s][j][2], a[s][j][3], *reinterpret_cast<const unsigned*>(&b0),
+                 *reinterpret_cast<const unsigned*>(&b1));
+      }
+    }
+  }
+};
+
+// Four latents of a row: the sum of all parts times `factor`.
+__device__ __forceinline__ uint2 add_absorb_parts(const float* sums, int part_floats, float factor) {
+  float sum[4] = {};
+  for (int p = 0; p < kAbsorbParts; ++p) {
+    const float4 v = *reinterpret_cast<const float4*>(sums + p * part_floats);
+    sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
+  }
+  const __half2 low = __floats2half2_rn(sum[0] * factor, sum[1] * factor);
+  const __half2 high = __floats2half2_rn(sum[2] * factor, sum[3] * factor);
+  return make_uint2(*reinterpret_cast<const unsigned*>(&low), *reinterpret_cast<const unsigned*>(&high));
+}
+
+__global__ void __launch_bounds__(kFewThreads)
+    absorb_kernel(const MlaUpProjection up, const __half* q, int rows, int block_rows, __half* out, int out_stride) {
+  auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kAbsorbOutputs + kFewPad]
+  constexpr int kStride = kAbsorbOutputs + kFewPad, kPart = kFewRows * kStride;
+  const int lane = static_cast<int>(threadIdx.x) % 32, part = static_cast<int>(threadIdx.x) / 32;
+  const int g = lane / 4, i = lane % 4, blocks = up.latent / kAbsorbOutputs;
+  const int head = static_cast<int>(blockIdx.x) / blocks;
+  const int first = static_cast<int>(blockIdx.x) % blocks * kAbsorbOutputs;
+  const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
+  const float normal = scale_normalizer(up.scales + row0, up.nope);
+  AbsorbWeights weights;
+  weights.load(up, row0, first, part, lane, normal);
+  wait_with_weights(weights.a);
+  let_next_kernel_start();
+
+  const int begin = static_cast<int>(blockIdx.y) * block_rows, end = min(begin + block_rows, rows);
+  const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 4;
+  for (int r0 = begin; r0 < end; r0 += kFewRows) {
+    float d[4][4] = {};
+    weights.multiply(q + (static_cast<long long>(min(r0 + g, end - 1)) * up.heads + head) * up.nope, d);
+    float* const all = sums + (r0 - begin) / kFewRows % 2 * kAbsorbParts * kPart;
+    float* const mine = all + part * kPart + 2 * i * kStride + 8 * g;
+    for (int e = 0; e < 2; ++e) {
+      auto* const to = reinterpret_cast<float4*>(mine + e * kStride);
+      to[0] = make_float4(d[0][e], d[0][e + 2], d[1][e], d[1][e + 2]);
+      to[1] = make_float4(d[2][e], d[2][e + 2], d[3][e], d[3][e + 2]);
+    }
+    __syncthreads();
+    if (r0 + row >= end) continue;
+    const long long query = static_cast<long long>(r0 + row) * up.heads + head;
+    *reinterpret_cast<uint2*>(out + query * out_stride + first + column) =
+        add_absorb_parts(all + row * kStride + column, kPart, 1.0f / normal);
+  }
+}
+
+// A part of the sums of 16 values: latents in chunks of 64, part, part + kParts ... Lane (g, i) has values g and g + 8,
+// latents 16 i .. 16 i + 15 of a chunk: four of them in each of four instructions, in an order that the other operand
+// shares.
+template <int kChunks, int kParts>
+struct UnfoldWeights {
+  unsigned a[kChunks][4][4];
+  int offset[kChunks];  // of the lane's latents
+
+  // first: the first of the values, of v.
+  __device__ __forceinline__ void load(const MlaUpProjection& up, int head, int first, int part, int lane) {
+    const int row = min(first, up.v - 16) + lane / 4, chunks = up.latent / 64;
+    const signed char* const weights =
+        up.weights + (static_cast<long long>(head) * (up.nope + up.v) + up.nope + row) * up.latent;
+    uint4 bytes[kChunks][2];
+#pragma unroll
+    for (int s = 0; s < kChunks; ++s) {
+      offset[s] = 64 * min(part + kParts * s, chunks - 1) + 16 * (lane % 4);
+      bytes[s][0] = *reinterpret_cast<const uint4*>(weights + offset[s]);
+      bytes[s][1] = *reinterpret_cast<const uint4*>(weights + 8 * up.latent + offset[s]);
+    }
+#pragma unroll
+    for (int s = 0; s < kChunks; ++s) {
+      for (int r = 0; r < 2; ++r) {
+        const uint4 v = unless(part + kParts * s >= chunks, bytes[s][r]);
+        const unsigned words[4] = {v.x, v.y, v.z, v.w};
+        for (int e = 0; e < 4; ++e) {
+          const unsigned biased = biased_bytes(words[e]);
+          a[s][e][r] = halves_of_low(biased), a[s][e][r + 2] = halves_of_high(biased);
+        }
+      }
+    }
+  }
+
+  // x: of the lane's column, from latent 0 on.
+  __device__ __forceinline__ void multiply(const __half* x, float (&d)[4]) const {
+    uint4 pairs[kChunks][2];
+#pragma unroll
+    for (int s = 0; s < kChunks; ++s) {
+      for (int half = 0; half < 2; ++half) pairs[s][half] = *reinterpret_cast<const uint4*>(x + offset[s] + 8 * half);
+    }
+#pragma unroll
+    for (int s = 0; s < kChunks; ++s) {
+      for (int e = 0; e < 4; ++e) {
+        const uint4 v = pairs[s][e / 2];
+        mma_half(d, a[s][e][0], a[s][e][1], a[s][e][2], a[s][e][3], e % 2 == 0 ? v.x : v.z, e % 2 == 0 ? v.y : v.w);
+      }
+    }
+  }
+};
+
+__global__ void __launch_bounds__(kFewThreads)
+    unfold_kernel(const MlaUpProjection up, const __half* mixed, int rows, int block_rows, __half* out, long long ldo) {
+  auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kUnfoldOutputs + kFewPad]
+  constexpr int kStride = kUnfoldOutputs + kFewPad, kPart = kFewRows * kStride;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int g = lane / 4, i = lane % 4, part = warp / 2, tile = warp % 2;
+  const int blocks = (up.v + kUnfoldOutputs - 1) / kUnfoldOutputs;
+  const int head = static_cast<int>(blockIdx.x) / blocks;
+  const int first = static_cast<int>(blockIdx.x) % blocks * kUnfoldOutputs;
+  UnfoldWeights<kUnfoldChunks, kUnfoldParts> weights;
+  weights.load(up, head, first + 16 * tile, part, lane);
+  const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 2;
+  const bool stores = first + column < up.v;
+  const long long output = static_cast<long long>(head) * up.v + first + column;
+  const float* const scales = up.scales + static_cast<long long>(head) * (up.nope + up.v) + up.nope + first;
+  const float scale0 = stores ? scales[column] : 0.0f, scale1 = stores ? scales[column + 1] : 0.0f;
+  wait_with_weights(weights.a);
+  let_next_kernel_start();
+
+  const int begin = static_cast<int>(blockIdx.y) * block_rows, end = min(begin + block_rows, rows);
+  for (int r0 = begin; r0 < end; r0 += kFewRows) {
+    float d[4] = {};
+    weights.multiply(mixed + (static_cast<long long>(min(r0 + g, end - 1)) * up.heads + head) * up.latent, d);
+    float* const all = sums + (r0 - begin) / kFewRows % 2 * kUnfoldParts * kPart;
+    float* const mine = all + part * kPart + 2 * i * kStride + 16 * tile + g;
+    for (int e = 0; e < 4; ++e) mine[e % 2 * kStride + e / 2 * 8] = d[e];
+    __syncthreads();
+    if (r0 + row < end && stores) {
+      const float* const from = all + row * kStride + column;
+      *reinterpret_cast<__half2*>(out + (r0 + row) * ldo + output) =
+          __floats2half2_rn((from[0] + from[kPart]) * scale0, (from[1] + from[kPart + 1]) * scale1);
+    }
+  }
+}
+
+}  // namespace fairway::kernels::cuda

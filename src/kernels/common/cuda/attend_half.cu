@@ -1,0 +1,10 @@
+// The instances of the attention kernel for a cache of halves.
+#include "kernels/common/cuda/attend_kernel.cuh"
+
+namespace fairway::kernels::cuda {
+
+AttendKernel attend_kernel_half(int queries, int value_dim) {
+  return choose_attend_instance<CacheType::kHalf>(queries, value_dim);
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,48 @@
+// Merging the results that the splits of a query left.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "kernels/common/cuda/attend_args.cuh"
+
+namespace fairway::kernels::cuda {
+
+// The largest of a query's weights. All lanes of a warp call it.
+__device__ __forceinline__ float largest_weight(const float* weights, int used) {
+  float most = -__builtin_huge_valf();
+  for (int s = static_cast<int>(threadIdx.x) % 32; s < used; s += 32) most = fmaxf(most, weights[s]);
+  for (int d = 1; d < 32; d *= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, d));
+  return most;
+}
+
+// sum: of 8 values over the splits first, first + step ..., each times 2^(its weight - most). total: of these factors.
+// partial: the values of split 0, `stride` elements between splits. kBatch loads are under way at a time.
+template <int kBatch>
+__device__ __forceinline__ void merge_splits(const __half* partial, int stride, const float* weights, int used,
+                                             float most, int first, int step, float (&sum)[8], float& total) {
+  for (int begin = first; begin < used; begin += kBatch * step) {
+    uint4 pairs[kBatch];
+    float factor[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch;
+         ++i) {  // what is beyond the last is read from there, so that no load waits for a branch
+      const int s = min(begin + i * step, used - 1);
+      factor[i] = weights[s];
+      pairs[i] = *reinterpret_cast<const uint4*>(partial + static_cast<long long>(s) * stride);
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      factor[i] = begin + i * step < used ? exp2f(factor[i] - most) : 0.0f;
+      total += factor[i];
+      const unsigned words[4] = {pairs[i].x, pairs[i].y, pairs[i].z, pairs[i].w};
+#pragma unroll
+      for (int w = 0; w < 4; ++w) {
+        const float2 v = __half22float2(*reinterpret_cast<const __half2*>(&words[w]));
+        sum[2 * w] += factor[i] * v.x;
+        sum[2 * w + 1] += factor[i] * v.y;
+      }
+    }
+  }
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,38 @@
+// Writing floats into the rows of a LayerCache.
+#pragma once
+
+#include <cuda_fp8.h>
+
+#include "kernels/common/cuda/chunk.cuh"
+#include "kernels/common/cuda/pass.cuh"
+
+namespace fairway::kernels::cuda {
+
+// A row of the cache, or nothing where there is none: then stores do nothing.
+template <CacheType kType>
+class CacheRow {
+ public:
+  __device__ CacheRow(const LayerCache& cache, int sequence, int position) {
+    if (sequence < 0 || position < 0 || position >= cache.sequence_rows) return;
+    data_ =
+        static_cast<unsigned char*>(cache.data) +
+        (static_cast<long long>(sequence) * cache.sequence_rows + position) * cache.row_elems * cache_type_bytes_of();
+  }
+
+  // Saturates; NaN stays NaN.
+  __device__ void store(int element, float v) const {
+    if (data_ == nullptr) return;
+    if constexpr (kType == CacheType::kHalf) {
+      reinterpret_cast<__half*>(data_)[element] = saturated_half(v);
+    } else {
+      data_[element] = __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);
+    }
+  }
+
+ private:
+  __device__ static constexpr int cache_type_bytes_of() { return kType == CacheType::kHalf ? 2 : 1; }
+
+  unsigned char* data_ = nullptr;
+};
+
+}  // namespace fairway::kernels::cuda

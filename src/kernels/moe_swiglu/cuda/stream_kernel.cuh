@@ -1,0 +1,251 @@
+// The kernel that computes a call of few tokens in one launch; see stream_args.cuh for how work is cut and
+// stream_sync.cuh for how CTAs wait for each other.
+#pragma once
+
+#include "kernels/moe_swiglu/cuda/stream_input.cuh"
+#include "kernels/moe_swiglu/cuda/stream_load.cuh"
+#include "kernels/moe_swiglu/cuda/stream_walk.cuh"
+
+namespace fairway::kernels::cuda {
+
+// Shared memory of a CTA: the stages of the rings, this, the input digits.
+struct alignas(16) StreamShared {
+  RingBarriers barriers[2];  // of a team
+  InputFacts facts[2];
+  alignas(16) StreamTable table;
+  alignas(16) float sums[2 * kIntRowParts][kSegmentTokens][kInnerStride];
+};
+
+// One warp's share of `blocks` units of its team; the sums go to sums[row part].
+__device__ inline void compute_units(const StreamArgs& a, int bits, int blocks, const unsigned char* input,
+                                     RingCursor& ring, float (*sums)[kSegmentTokens][kInnerStride]) {
+  int acc[kIntTiles][4] = {};
+  switch (bits) {
+#define FAIRWAY_CASE(bits)                                       \
+  case bits:                                                     \
+    walk_stream<bits>(ring, blocks, input, a.input_stride, acc); \
+    break;
+    FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
+#undef FAIRWAY_CASE
+  }
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  float* own = sums[warp % kTeamWarps >> 1][lane & 3] + (warp & 1) * kIntTiles * 16 + (lane >> 2);
+#pragma unroll
+  for (int tile = 0; tile < kIntTiles; ++tile) {
+    const int* c = acc[tile];
+    own[16 * tile] = fmaf(128.0f, static_cast<float>(c[0]), static_cast<float>(c[1]));
+    own[16 * tile + 8] = fmaf(128.0f, static_cast<float>(c[2]), static_cast<float>(c[3]));
+  }
+}
+
+constexpr float kMul1Scale = codec::kMul1ScaleNumerator / 262144.0f;  // 2^18
+constexpr float kMul1Bias = 1024 * kMul1Scale + codec::kMul1BiasNumerator / 262144.0f;
+
+// From sums of n * digit to sums of weight * input. The bias of a whole row is added by the piece that begins it.
+__device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matrix, int token, const Piece& p,
+                                                  float sum) {
+  const float unit = __int_as_float(f.largest[matrix][token]) * (1.0f / kDigitMax);
+  const float bias = p.begin == 0 ? kMul1Bias * static_cast<float>(f.digit_sum[matrix][token]) : 0.0f;
+  return unit * fmaf(kMul1Scale, sum, bias);
+}
+
+template <class Shape>
+__device__ inline void finish_gate_up_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
+                                            const InputFacts& facts, const StreamShared& shared) {
+  float* out = a.gate_up + static_cast<std::size_t>(p.item + blockIdx.x) * (2 * kSegmentTokens * kBand);
+  for (int i = threadIdx.x; i < 2 * s.count * kBand; i += Shape::kComputeThreads) {
+    const int column = i % kBand, matrix = i / kBand & 1, token = i / (2 * kBand);
+    float sum = 0;
+#pragma unroll
+    for (int part = 0; part < kIntRowParts; ++part) sum += shared.sums[matrix * kIntRowParts + part][token][column];
+    out[(matrix * kSegmentTokens + token) * kBand + column] =
+        from_fixed_point(facts, a.layer.common_suh != nullptr ? 0 : matrix, token, p, sum);
+  }
+}
+
+// What a lane scales its outputs of a piece of down with: read before the weights are multiplied, used after it.
+struct OutputScales {
+  uint2 svh;
+  float weight;
+};
+
+__device__ __forceinline__ OutputScales output_scales(const StreamArgs& a, const StreamSegment& s, const Piece& p) {
+  const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  if (token >= s.count) return {};
+  const __half* svh = a.layer.experts[s.expert].down.svh + p.band * kBand + 4 * lane;
+  return {*reinterpret_cast<const uint2*>(svh), slot_weight(a, s.slots[token])};
+}
+
+template <class Shape>
+__device__ inline void finish_down_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
+                                         const InputFacts& facts, const OutputScales& scales,
+                                         const StreamShared& shared) {
+  const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  if (token >= s.count) return;
+  float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+  for (int part = 0; part < Shape::kTeams * kIntRowParts; ++part) {
+    sum = add4(sum, *reinterpret_cast<const float4*>(&shared.sums[part][token][4 * lane]));
+  }
+  float v[4];
+  to_array(sum, v);
+#pragma unroll
+  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, token, p, v[j]);
+  hadamard128(v);
+  scale_by(v, scales.svh);
+  const float weight = scales.weight;
+  float* out = a.down + (static_cast<std::size_t>(p.item + blockIdx.x) * kSegmentTokens + token) * kBand;
+  *reinterpret_cast<float4*>(out + 4 * lane) = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
+}
+
+// The weights of one piece.
+template <class Shape>
+__device__ __forceinline__ void walk_gate_up(const StreamArgs& a, const StreamSegment& s, const Piece& p,
+                                             const StreamInput& in, RingCursor& ring, StreamShared& shared) {
+  const int team = threadIdx.x / (32 * kTeamWarps);
+#pragma unroll 1
+  for (int matrix = team; matrix < 2; matrix += Shape::kTeams) {
+    const int input = a.layer.common_suh != nullptr ? 0 : matrix;
+    compute_units(a, segment_bits(s, matrix), p.count,
+                  in.digits + input_column(input, 0) * a.input_stride + p.begin * kBand, ring,
+                  shared.sums + matrix * kIntRowParts);
+  }
+}
+// before: units of the run that precede the piece.
+template <class Shape>
+__device__ __forceinline__ void walk_down(const StreamArgs& a, const StreamSegment& s, const Piece& p, int before,
+                                          const StreamInput& in, RingCursor& ring, StreamShared& shared) {
+  const int team = threadIdx.x / (32 * kTeamWarps);
+  const int half = Shape::kTeams == 2 ? first_half(before, p.count) : p.count;
+  compute_units(a, segment_bits(s, 2), team == 0 ? half : p.count - half,
+                in.digits + (p.begin + (team == 0 ? 0 : half)) * kBand, ring, shared.sums + team * kIntRowParts);
+}
+
+// All pieces of one phase. Ends with a barrier of the computing warps.
+template <class Shape, bool kDown>
+__device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared& shared) {
+  const StreamTable& t = shared.table;
+  Piece p;
+  int prepared = -1, at = t.run.begin;
+  while (next_piece(t, a.layer.hidden / kBand, kDown, t.run.end, at, p)) {
+    const StreamSegment& s = t.segments[p.segment];
+    const OutputScales scales = kDown ? output_scales(a, s, p) : OutputScales{};
+    if (p.segment != prepared && (kDown || prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
+      prepare_segment<Shape, kDown>(a, t, s, in);
+      stamp(a, kDown ? kStampDownInput : kStampInput);
+    }
+    prepared = p.segment;
+    if constexpr (kDown) {
+      walk_down<Shape>(a, s, p, at - p.count - t.run.begin, in, ring, shared);
+    } else {
+      walk_gate_up<Shape>(a, s, p, in, ring, shared);
+    }
+    consumer_sync<Shape::kComputeThreads>();
+    if constexpr (kDown) {
+      finish_down_piece<Shape>(a, s, p, in.facts[in.set], scales, shared);
+    } else {
+      finish_gate_up_piece<Shape>(a, s, p, in.facts[in.set], shared);
+    }
+    consumer_sync<Shape::kComputeThreads>();
+  }
+}
+
+// One warp: the sum of the pieces of a slot's item, four outputs of the band a lane; zero for an unused slot.
+__device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int slot, int band) {
+  const int place = t.place[slot];
+  if (place < 0) return make_float4(0, 0, 0, 0);
+  const int hidden_blocks = a.layer.hidden / kBand;
+  const StreamSegment& s = t.segments[place / kSegmentTokens];
+  const int unit = s.first_band * hidden_blocks + band * s.bands;
+  const int item = place / kSegmentTokens * hidden_blocks + band;
+  const int first = t.run.owner(unit), last = t.run.owner(unit + s.bands - 1);
+  wait_for_flags(Written::kDown, first, last, t.launch);
+  float4 sums[1] = {};
+  add_pieces(a.down + place % kSegmentTokens * kBand + 4 * static_cast<int>(threadIdx.x & 31), kSegmentTokens * kBand,
+             item + first, item + last, sums);
+  return sums[0];
+}
+
+// y = the sums over the slots of a token. A warp takes one slot of one band of one token, so that all reads of a sum
+// are under way at the same time; the slots meet in shared memory and are added in their order.
+template <class Shape>
+__device__ inline void sum_slots(const StreamArgs& a, StreamShared& shared) {
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const int bands = a.layer.hidden / kBand, units = a.call.tokens * bands;
+  const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
+  const int groups = Shape::kWarps / group;
+  float4* const rows = reinterpret_cast<float4*>(&shared.sums[0][0][0]);  // [warp][lane]
+  for (int base = blockIdx.x * groups; base < units; base += shared.table.run.ctas() * groups) {
+    float4 total = make_float4(0, 0, 0, 0);
+    for (int begin = 0; begin < a.slots_per_token; begin += group) {
+      const int unit = base + warp / group, j = begin + warp % group;
+      if (warp < groups * group && unit < units && j < a.slots_per_token) {
+        rows[32 * warp + lane] = sum_slot(a, shared.table, unit / bands * a.slots_per_token + j, unit % bands);
+      }
+      consumer_sync<Shape::kComputeThreads>();
+      if (warp < groups) {
+        for (int i = 0; i < min(group, a.slots_per_token - begin); ++i) {
+          total = add4(total, rows[32 * (warp * group + i) + lane]);
+        }
+      }
+      consumer_sync<Shape::kComputeThreads>();
+    }
+    const int unit = base + warp;
+    if (warp >= groups || unit >= units) continue;
+    float* const out = a.call.y + unit / bands * a.call.ldy + unit % bands * kBand + 4 * lane;
+    *reinterpret_cast<float4*>(out) = total;
+  }
+}
+
+template <class Shape>
+__device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigned char* digits, StreamShared& shared) {
+  StreamInput in{digits, shared.facts};
+  const StreamTable& t = shared.table;
+  compute_phase<Shape, false>(a, in, ring, shared);
+  if (threadIdx.x == 0) raise_flag(Written::kGateUp, t.launch);
+  stamp(a, kStampGateUp);
+  compute_phase<Shape, true>(a, in, ring, shared);
+  if (threadIdx.x == 0) raise_flag(Written::kDown, t.launch);
+  stamp(a, kStampDown);
+  sum_slots<Shape>(a, shared);
+  stamp(a, kStampSums);
+}
+
+template <class Shape>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(const __grid_constant__ StreamArgs a) {
+  static_assert(Shape::kWarps * kBand <= sizeof(StreamShared::sums) / sizeof(float));
+  unsigned char* const memory = dynamic_shared<unsigned char>();
+  auto& shared = *reinterpret_cast<StreamShared*>(memory + Shape::kTeams * a.ring_stages * a.stage_bytes);
+  unsigned char* digits = reinterpret_cast<unsigned char*>(&shared + 1);
+  stamp_time(a, kStampEntered);
+  if (threadIdx.x < Shape::kTeams) ring_init(&shared.barriers[threadIdx.x], a.ring_stages, kTeamWarps);
+  if (threadIdx.x < 2 * sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(shared.facts)[threadIdx.x] = 0;
+  prefetch_constants(a);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  stamp_time(a, kStampReleased);
+  stamp(a, kStampStart);
+  if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
+  make_table<Shape::kCtas>(a, shared.table);
+  stamp(a, kStampTable);
+  if (shared.table.run.begin == shared.table.run.end && blockIdx.x > 0) {
+    if (threadIdx.x == 0) leave_launch(shared.table.launch);
+    return;
+  }
+  const auto ring_of = [&](int team) {
+    return RingCursor{memory + team * a.ring_stages * a.stage_bytes, &shared.barriers[team], a.ring_stages,
+                      a.stage_bytes};
+  };
+  if (threadIdx.x >= Shape::kComputeThreads) {
+    RingCursor rings[Shape::kTeams];
+#pragma unroll
+    for (int team = 0; team < Shape::kTeams; ++team) rings[team] = ring_of(team);
+    load_run<Shape>(a, shared.table, rings);
+  } else {
+    compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), digits, shared);
+  }
+  if (threadIdx.x == 0) leave_launch(shared.table.launch);
+  stamp_time(a, kStampLeft);
+}
+
+}  // namespace fairway::kernels::cuda

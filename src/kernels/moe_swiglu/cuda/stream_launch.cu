@@ -1,0 +1,115 @@
+// The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
+#include <algorithm>
+#include <atomic>
+
+#include "kernels/common/cuda/launch.cuh"
+#include "kernels/moe_swiglu/cuda/stream_kernel.cuh"
+#include "kernels/moe_swiglu/cuda/stream_launch.cuh"
+
+namespace fairway::kernels::cuda {
+namespace {
+
+constexpr int kSharedPerSm = 227 * 1024;  // Hopper: most shared memory of the CTAs of an SM, and of one CTA
+constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA
+constexpr int kInputPadBytes = 32;
+constexpr int kFewStages = 4;  // with fewer, fewer CTAs on an SM with a deeper ring are the better use of it
+
+int slots_per_token(const MoeLayer& layer) {
+  return layer.top_k + layer.shared;
+}
+// Of one launch.
+int most_tokens(const MoeLayer& layer) {
+  return kStreamSlots / std::max(slots_per_token(layer), 1);
+}
+
+struct PieceCounts {
+  std::size_t gate_up, down;
+};
+// Upper bounds of item + CTA.
+PieceCounts most_pieces(const MoeLayer& layer, int tokens) {
+  const int routed = tokens * layer.top_k;
+  const int segments = std::min(routed, layer.routed + routed / kSegmentTokens) +
+                       layer.shared * ((tokens + kSegmentTokens - 1) / kSegmentTokens);
+  return {static_cast<std::size_t>(segments * (layer.max_intermediate / kBand) + kMostStreamCtas),
+          static_cast<std::size_t>(segments * (layer.hidden / kBand) + kMostStreamCtas)};
+}
+
+std::size_t gate_up_bytes(const PieceCounts& pieces) {
+  return pieces.gate_up * 2 * kSegmentTokens * kBand * sizeof(float);
+}
+
+// A launch that is cooperative and chained. The headers of CUDA 13.0 say of neither attribute that it excludes the
+// other, and at least one published engine sets both, but nothing promises it for every version: where it is refused,
+// the launches from then on are not chained. A refusal happens on the host and leaves no trace on the device.
+//
+// Chaining keeps what a cooperative launch is for. This launch's CTAs may become resident while the kernel before it
+// still has some SMs; that kernel waits for nobody, so it ends and the rest follow. The kernel after it starts only
+// when all of this launch's CTAs have let it, and so are resident.
+template <class Shape>
+cudaError_t launch_together(const StreamArgs& args, int grid, int shared_bytes, cudaStream_t stream) {
+  static std::atomic<bool> chained{true};
+  LaunchShape shape{dim3(static_cast<unsigned>(grid)), Shape::kThreads, shared_bytes};
+  shape.together = args.call.probe.together;
+  shape.chained = args.call.probe.chained && (!shape.together || chained.load(std::memory_order_relaxed));
+  const cudaError_t status = launch(stream_kernel<Shape>, shape, stream, args);
+  if (!shape.together || !shape.chained || (status != cudaErrorNotSupported && status != cudaErrorInvalidValue))
+    return status;
+  cudaGetLastError();  // which the refusal has set
+  shape.chained = false;
+  const cudaError_t alone = launch(stream_kernel<Shape>, shape, stream, args);
+  if (alone == cudaSuccess) chained.store(false, std::memory_order_relaxed);
+  return alone;
+}
+
+template <class Shape>
+cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStream_t stream) {
+  const MoeLayer& layer = args.layer;
+  args.input_stride = std::max(layer.hidden, layer.max_intermediate) + kInputPadBytes;
+  args.stage_bytes = 2 * kBand * kBandTiles * layer.max_bits;
+  const int matrices = layer.common_suh != nullptr ? 1 : 2;
+  const int fixed = static_cast<int>(sizeof(StreamShared)) + matrices * 2 * kSegmentTokens * args.input_stride;
+  int ctas = Shape::kCtas;
+  const auto stages_for = [&](int n) {
+    return std::min(kMaxStages, (kSharedPerSm / n - kSharedPerCta - fixed) / (Shape::kTeams * args.stage_bytes));
+  };
+  while (ctas > 1 && stages_for(ctas) < kFewStages) --ctas;
+  args.ring_stages = stages_for(ctas);
+  if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
+  const int grid = std::min(ctas * sm_count(), kMostStreamCtas);
+  // Without this the driver may divide an SM's memory so that fewer CTAs fit than the launch needs.
+  const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(stream_kernel<Shape>),
+                                               cudaFuncAttributePreferredSharedMemoryCarveout, 100);
+  if (set != cudaSuccess) return set;
+  for (int begin = 0; begin < call.tokens; begin += chunk) {
+    args.call = call;
+    args.call.tokens = std::min(chunk, call.tokens - begin);
+    args.call.x += begin * call.ldx;
+    args.call.y += begin * call.ldy;
+    args.call.ids += static_cast<long long>(begin) * layer.top_k;
+    args.call.weights += static_cast<long long>(begin) * layer.top_k;
+    const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + fixed;
+    const cudaError_t status = launch_together<Shape>(args, grid, bytes, stream);
+    if (status != cudaSuccess) return status;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace
+
+std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
+  const PieceCounts pieces = most_pieces(layer, std::min(tokens, most_tokens(layer)));
+  return gate_up_bytes(pieces) + pieces.down * kSegmentTokens * kBand * sizeof(float);
+}
+
+cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, void* scratch, cudaStream_t stream) {
+  const int chunk = most_tokens(layer);
+  if (chunk < 1) return cudaErrorInvalidValue;
+  StreamArgs args{};
+  args.layer = layer;
+  args.slots_per_token = slots_per_token(layer);
+  args.gate_up = static_cast<float*>(scratch);
+  args.down = args.gate_up + gate_up_bytes(most_pieces(layer, std::min(call.tokens, chunk))) / sizeof(float);
+  return wide ? run_shape<StreamWide>(args, call, chunk, stream) : run_shape<StreamNarrow>(args, call, chunk, stream);
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,76 @@
+// The loop of the stream kernel: walk_int() for one operand group and for a team of warps, with everything that does
+// not change from one stage to the next kept in registers.
+#pragma once
+
+#include "kernels/moe_swiglu/cuda/stream_args.cuh"
+#include "kernels/trellis_band/cuda/walk_int.cuh"
+
+namespace fairway::kernels::cuda {
+
+static_assert(kTeamWarps == 2 * kIntRowParts);  // each two of a block's tile rows, and half of its columns
+
+// Keeps a value in a register: where it comes from is hidden from the compiler, which would rather compute it again
+// from the lane's number in every turn of the loop.
+__device__ __forceinline__ void keep_in_register(int& value) {
+  value = __shfl_sync(0xFFFFFFFFu, value, threadIdx.x & 31);
+}
+
+// The eight windows of a lane in one tile. At 3 bits the two that lie in two words are taken from one register of their
+// own, straight from the words: one instruction fewer than by way of LaneStream::load().
+template <int kBits>
+__device__ __forceinline__ void load_windows(const LaneStream<kBits>& stream, const unsigned char* tile, u32 (&x)[8]) {
+  u32 a[3];
+  if constexpr (kBits == 3) {
+    const u32 w0 = *reinterpret_cast<const u32*>(tile + stream.offset[0]);
+    const u32 w1 = *reinterpret_cast<const u32*>(tile + stream.offset[1]);
+    const u32 from_bit_5 = __funnelshift_r(w0, w1, static_cast<u32>(stream.drop) + 5);
+    a[0] = __byte_perm(w0, w1, stream.select);
+    a[1] = a[2] = 0;
+    windows<kBits>(a, x);
+    x[0] = from_bit_5 >> 16;
+    x[1] = multiply_by_power<3>(from_bit_5) >> 16;
+  } else {
+    stream.load(tile, a);
+    windows<kBits>(a, x);
+  }
+}
+
+// `blocks` stages of the ring. input: the digits of the first block. acc[tile]: sums of n * digit, columns 2i, 2i + 1
+// are the digits of token i.
+template <int kBits>
+__device__ __forceinline__ void walk_stream(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
+                                            int (&acc)[kIntTiles][4]) {
+  const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) % kTeamWarps;
+  const int column_half = warp & 1, row_part = warp >> 1;
+  LaneStream<kBits> stream(lane);
+#pragma unroll
+  for (int i = 0; i < stream.kWords; ++i) {
+    stream.offset[i] += (2 * row_part * kBandTiles + column_half * kIntTiles) * stream.kTileBytes;
+    keep_in_register(stream.offset[i]);
+  }
+  const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
+  for (int block = 0; block < blocks; ++block, in += kBand) {
+    const uint2 digits = *reinterpret_cast<const uint2*>(in);
+    ring.wait_full();
+    const unsigned char* const tiles = ring.data();
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const u32 four = row == 0 ? digits.x : digits.y;
+      const u32 b[4] = {__byte_perm(four, 0, 0x0000), __byte_perm(four, 0, 0x1111), __byte_perm(four, 0, 0x2222),
+                        __byte_perm(four, 0, 0x3333)};
+#pragma unroll
+      for (int tile = 0; tile < kIntTiles; ++tile) {
+        u32 x[8];
+        load_windows<kBits>(stream, tiles + (row * kBandTiles + tile) * stream.kTileBytes, x);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
+        mma_u8s8(acc[tile], x[0], x[4], x[1], x[5], b[0], b[1]);
+        mma_u8s8(acc[tile], x[2], x[6], x[3], x[7], b[2], b[3]);
+      }
+    }
+    ring.release();
+    ring.advance();
+  }
+}
+
+}  // namespace fairway::kernels::cuda

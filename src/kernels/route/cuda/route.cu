@@ -1,0 +1,75 @@
+// norm_and_route: which kernel serves a call.
+#include <algorithm>
+#include <string>
+
+#include "backend/cuda/check.cuh"
+#include "fairway/error.h"
+#include "kernels/common/cuda/launch.cuh"
+#include "kernels/route/cuda/route_cuda.cuh"
+#include "kernels/route/cuda/route_few.cuh"
+#include "kernels/route/cuda/route_many.cuh"
+
+namespace fairway::kernels::cuda {
+namespace {
+
+constexpr int kManyRows = 8, kManyRowsOfLong = 4;
+constexpr int kLongBytes = 110 * 1024;  // of shared memory, above which a CTA takes fewer rows
+
+void check(const RouteCall& call) {
+  check_norm(call.norm, "norm_and_route");
+  const std::string what = "norm_and_route: " + std::to_string(call.top_k) + " of " + std::to_string(call.experts) +
+                           " experts, rows of " + std::to_string(call.norm.padded);
+  if (call.experts < 1 || call.top_k < 1 || call.top_k > call.experts) {
+    throw Error(ErrorKind::kUsage, what + "; expected a choice of 1 up to all of them");
+  }
+  if (call.experts > kMaxRoutedExperts || call.top_k > kMaxTopK || call.norm.padded > kMaxRouteColumns) {
+    throw Error(ErrorKind::kUnsupported, what + "; up to " + std::to_string(kMaxTopK) + " of " +
+                                             std::to_string(kMaxRoutedExperts) + " and rows up to " +
+                                             std::to_string(kMaxRouteColumns) + " are possible");
+  }
+}
+
+template <DenseType kType, int kChunks>
+cudaError_t run_few(const RouteCall& call, cudaStream_t stream) {
+  LaunchShape shape{static_cast<unsigned>(call.norm.rows * kFewCluster), kFewGroup, few_shared_bytes(call.experts),
+                    kFewCluster};
+  // A second group where a thread's registers leave room for it.
+  if constexpr (kChunks == 1 || (kChunks == 2 && kType != DenseType::kF32)) {
+    if (few_experts_of_cta(call.experts) > kFewExperts) {
+      shape.threads = 2 * kFewGroup;
+      return launch(route_few_kernel<kType, kChunks, 2 * kFewGroup>, shape, stream, call);
+    }
+  }
+  return launch(route_few_kernel<kType, kChunks, kFewGroup>, shape, stream, call);
+}
+
+template <DenseType kType, bool kAligned>
+cudaError_t run_many(const RouteCall& call, cudaStream_t stream) {
+  const bool is_long = many_shared_bytes(kManyRows, call.norm.padded, call.experts) > kLongBytes;
+  const int rows = is_long ? kManyRowsOfLong : kManyRows;
+  const LaunchShape shape{static_cast<unsigned>((call.norm.rows + rows - 1) / rows), kManyThreads,
+                          many_shared_bytes(rows, call.norm.padded, call.experts)};
+  return launch(
+      is_long ? route_many_kernel<kType, kAligned, kManyRowsOfLong> : route_many_kernel<kType, kAligned, kManyRows>,
+      shape, stream, call);
+}
+
+template <DenseType kType>
+cudaError_t run(const RouteCall& call, cudaStream_t stream) {
+  if (!norm_is_aligned(call.norm) || !is_aligned(call.weight)) return run_many<kType, false>(call, stream);
+  if (call.norm.rows > kRouteFewRows) return run_many<kType, true>(call, stream);
+  constexpr int kSpan = kFewGroup * kChunk;
+  if (call.norm.padded <= kSpan) return run_few<kType, 1>(call, stream);
+  if (call.norm.padded <= 2 * kSpan) return run_few<kType, 2>(call, stream);
+  return run_few<kType, kMaxRouteColumns / kSpan>(call, stream);
+}
+
+}  // namespace
+
+void norm_and_route(const RouteCall& call, cudaStream_t stream) {
+  check(call);
+  backend::check_cuda(with_dense_type(call.type, [&](auto type) { return run<type.value>(call, stream); }),
+                      "norm_and_route");
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,59 @@
+// The arguments of a launch and the walk over its work items. An item is a band of 128 outputs of one matrix for one
+// segment, a run of rows of x; a cluster of `split` CTAs may share one by blocks of 128 inputs, and handles no other.
+#pragma once
+
+#include "kernels/trellis_band/cuda/band.cuh"
+#include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
+
+namespace fairway::kernels::cuda {
+
+struct LinearArgs {
+  LinearCall call;
+  int input_of[kMaxLinearOutputs];  // matrices with the same suh read the same transformed input
+  int inputs;                       // of them there are so many
+  int bands;                        // of all matrices
+  int segment_rows;                 // of a segment, at most
+  int split;
+  int ring_stages;
+  int stage_bytes;
+  int input_stride;  // paths that transform their inputs themselves: bytes between rows or columns of them
+  __half* rows;      // the other paths: [inputs][call.rows][call.in], transformed, fragment order
+};
+
+struct LinearItem {
+  int output;  // index of LinearCall::outputs
+  int band;    // of it
+  int first_row, count;
+};
+
+__device__ __forceinline__ int linear_items(const LinearArgs& a) {
+  return (a.call.rows + a.segment_rows - 1) / a.segment_rows * a.bands;
+}
+
+// Bands of a segment are neighbours, so that a CTA keeps its transformed inputs from one item to the next.
+__device__ __forceinline__ LinearItem get_linear_item(const LinearArgs& a, int index) {
+  LinearItem item{};
+  item.first_row = index / a.bands * a.segment_rows;
+  item.count = min(a.segment_rows, a.call.rows - item.first_row);
+  item.band = index % a.bands;
+  for (; item.band >= a.call.outputs[item.output].out / kBand; ++item.output) {
+    item.band -= a.call.outputs[item.output].out / kBand;
+  }
+  return item;
+}
+
+// Rows of a segment that one CTA of a cluster finishes, at most.
+__host__ __device__ __forceinline__ int cluster_rows(int segment_rows, int split) {
+  return (segment_rows + split - 1) / split;
+}
+
+// The blocks of 128 inputs that one CTA of a cluster multiplies.
+struct LinearShare {
+  int begin, count;
+};
+__device__ __forceinline__ LinearShare linear_share(const LinearArgs& a, int rank) {
+  const int blocks = a.call.in / kBand, begin = rank * blocks / a.split;
+  return {begin, (rank + 1) * blocks / a.split - begin};
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,30 @@
+// The instances of the kernel, as the launcher sees them. Each translation unit holds a few: they take long to compile.
+#pragma once
+
+#include "kernels/trellis_linear/cuda/linear_args.cuh"
+
+namespace fairway::kernels::cuda {
+
+// The transformed inputs of an item in shared memory.
+struct InputMemory {
+  int rows;         // halves of a row of x, or high or low digits of one; 0: inputs are streamed
+  int block_bytes;  // of one of these rows
+  int pad_bytes;    // after a row; separates the banks
+};
+
+struct LinearKernel {
+  void (*run)(LinearArgs);
+  int threads;
+  int rows;             // of a segment, at most
+  int ctas;             // of an SM, for which the registers are limited
+  int shared_bytes;     // beside the ring and the inputs
+  int stage_row_bytes;  // of a stage, beside the weights
+  InputMemory input;
+};
+
+LinearKernel linear_int_kernel(int rows);            // 4, 8
+LinearKernel linear_half_kernel(int rows);           // 8, 16
+LinearKernel linear_streamed_kernel(int rows);       // 32, 64
+LinearKernel linear_streamed_kernel_many(int rows);  // 128
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,237 @@
+// The launches of a linear layer: shapes, clusters, shared memory, scratch.
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "backend/cuda/check.cuh"
+#include "fairway/error.h"
+#include "kernels/common/cuda/launch.cuh"
+#include "kernels/trellis_band/cuda/ring_plan.cuh"
+#include "kernels/trellis_band/cuda/supported_gpu.h"
+#include "kernels/trellis_band/cuda/transform.cuh"
+#include "kernels/trellis_linear/cuda/linear_kernels.cuh"
+#include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
+
+namespace fairway::kernels::cuda {
+namespace {
+
+constexpr int kTransformThreads = 256;
+
+struct LinearFacts {
+  const char* name;
+  bool integer;
+  int rows;
+};
+constexpr LinearFacts kLinearFacts[kLinearPaths] = {
+    {"int_4", true, 4},     {"int_8", true, 8},     {"half_8", false, 8},    {"half_16", false, 16},
+    {"half_32", false, 32}, {"half_64", false, 64}, {"half_128", false, 128}};
+
+const LinearFacts& facts_of(LinearPath path) {
+  return kLinearFacts[static_cast<int>(path)];
+}
+
+LinearKernel kernel_of(LinearPath path) {
+  const LinearFacts& f = facts_of(path);
+  if (f.integer) return linear_int_kernel(f.rows);
+  if (f.rows <= 16) return linear_half_kernel(f.rows);
+  return f.rows <= 64 ? linear_streamed_kernel(f.rows) : linear_streamed_kernel_many(f.rows);
+}
+
+int count_bands(const LinearCall& call) {
+  int bands = 0;
+  for (int i = 0; i < call.count; ++i) bands += call.outputs[i].out / kBand;
+  return bands;
+}
+
+long long count_items(const LinearCall& call, int segment_rows) {
+  return static_cast<long long>((call.rows + segment_rows - 1) / segment_rows) * count_bands(call);
+}
+
+// Shared memory of a CTA when `split` of them share an item.
+struct SharedMemory {
+  int blocks;  // of a CTA
+  int stage_bytes, input_stride;
+  int fixed;  // bytes beside the ring
+};
+
+SharedMemory shared_memory(const LinearCall& call, const LinearKernel& kernel, int split) {
+  SharedMemory m{};
+  m.blocks = (call.in / kBand + split - 1) / split;
+  m.stage_bytes = kBandTiles * 2 * kBand * call.max_bits + kernel.stage_row_bytes;
+  m.input_stride = m.blocks * kernel.input.block_bytes + kernel.input.pad_bytes;
+  m.fixed = kernel.shared_bytes + kernel.input.rows * m.input_stride;
+  if (split > 1) m.fixed += split * cluster_rows(kernel.rows, split) * kBand * static_cast<int>(sizeof(float));
+  return m;
+}
+
+struct LinearPlan {
+  int split;
+  SharedMemory memory;
+  int ring_stages;
+  long long grid;
+  long long cost;  // blocks that the busiest SM multiplies, about
+};
+
+LinearPlan plan_split(const LinearCall& call, const LinearKernel& kernel, int split, int sms) {
+  const long long items = count_items(call, kernel.rows);
+  LinearPlan plan{split, shared_memory(call, kernel, split), 0, 0, 0};
+  const SharedMemory& m = plan.memory;
+  RingPlan ring = plan_ring(kernel.ctas, m.fixed, m.stage_bytes, m.blocks);
+  long long ctas = items * split, rounds = 1;
+  if (split == 1 && items > static_cast<long long>(ring.ctas) * sms) {  // go on from item to item
+    ring = plan_ring(kernel.ctas, m.fixed, m.stage_bytes, kMaxStages);
+    ctas = static_cast<long long>(ring.ctas) * sms;
+    rounds = (items + ctas - 1) / ctas;
+  }
+  plan.ring_stages = ring.stages;
+  plan.grid = ctas;
+  const long long ctas_of_sm = (ctas + sms - 1) / sms;
+  plan.cost = rounds * ctas_of_sm * m.blocks + (split > 1 ? ctas_of_sm : 0);  // to meet costs a block, about
+  if (ring.stages == 1 && m.blocks > 1) plan.cost *= 2;                       // loads and products alternate
+  return plan;
+}
+
+// Few items do not occupy the GPU: clusters share them as long as that makes the busiest SM's work less. Of plans that
+// are equal the one with the fewest CTAs: it leaves room for those of the next kernel, whose weights can arrive
+// meanwhile. ring_stages < 1 in the result: nothing fits.
+LinearPlan best_plan(const LinearCall& call, const LinearKernel& kernel, int sms) {
+  LinearPlan best{};
+  for (int split = 1; split <= std::min(kMaxCluster, call.in / kBand); ++split) {
+    const LinearPlan plan = plan_split(call, kernel, split, sms);
+    if (plan.ring_stages >= 1 && (best.ring_stages < 1 || plan.cost < best.cost)) best = plan;
+  }
+  return best;
+}
+
+// rows[input][row] = row of x, scaled and transformed, one warp a block.
+__global__ void __launch_bounds__(kTransformThreads) transform_linear_inputs(const __grid_constant__ LinearArgs a) {
+  const int lane = static_cast<int>(threadIdx.x & 31), warps = kTransformThreads / 32;
+  const int blocks = a.call.in / kBand, units = a.call.rows * blocks;
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  for (int unit = static_cast<int>(blockIdx.x) * warps + static_cast<int>(threadIdx.x >> 5); unit < units;
+       unit += static_cast<int>(gridDim.x) * warps) {
+    const int row = unit / blocks, k = unit % blocks * kBand;
+    for (int input = 0, output = 0; input < a.inputs; ++input, ++output) {
+      while (a.input_of[output] != input) ++output;
+      float v[4];
+      transform_input(a.call.x + row * a.call.ldx + k + 4 * lane, a.call.outputs[output].matrix.suh + k + 4 * lane, v);
+      store_fragment_order(a.rows + (static_cast<std::size_t>(input) * a.call.rows + row) * a.call.in + k, v);
+    }
+  }
+}
+
+// Numbers the different input scales of the matrices.
+void number_inputs(LinearArgs& args) {
+  const LinearCall& call = args.call;
+  for (int i = 0; i < call.count; ++i) {
+    int same = 0;
+    while (call.outputs[same].matrix.suh != call.outputs[i].matrix.suh) ++same;
+    args.input_of[i] = same < i ? args.input_of[same] : args.inputs++;
+  }
+}
+
+void check_range(const std::string& name, const char* what, long long value, long long low, long long high,
+                 int multiple) {
+  if (value >= low && value <= high && value % multiple == 0) return;
+  throw Error(ErrorKind::kUsage, name + ": " + what + " is " + std::to_string(value) + ", expected " +
+                                     std::to_string(low) + ".." + std::to_string(high) +
+                                     (multiple > 1 ? ", a multiple of " + std::to_string(multiple) : ""));
+}
+
+void check_call(const LinearCall& call, LinearPath path, const std::string& name) {
+  constexpr int kMost = 1 << 28;  // counts of items and of blocks stay in an int
+  check_range(name, "the number of rows", call.rows, 1, kMost / std::max(call.in / kBand, 1), 1);
+  check_range(name, "the number of inputs", call.in, kBand, kMost, kBand);
+  check_range(name, "the number of matrices", call.count, 1, kMaxLinearOutputs, 1);
+  check_range(name, "the widest matrix", call.max_bits, 1, 8, 1);
+  for (int i = 0; i < call.count; ++i) {
+    const LinearOutput& o = call.outputs[i];
+    check_range(name, "the number of outputs", o.out, kBand, kMost, kBand);
+    check_range(name, "the number of outputs that are written", o.out_exact, 1, o.out, 1);
+    check_range(name, "the width of a matrix", o.matrix.bits, 1, call.max_bits, 1);
+  }
+  check_range(name, "the number of work items", count_items(call, facts_of(path).rows), 1, kMost, 1);
+  if (reinterpret_cast<std::uintptr_t>(call.x) % 16 != 0 || call.ldx % 8 != 0) {
+    throw Error(ErrorKind::kUsage, name + ": rows of x are not aligned to 16 bytes, a row stride of " +
+                                       std::to_string(call.ldx) + " elements");
+  }
+  if (facts_of(path).integer && !call.all_mul1) {
+    throw Error(ErrorKind::kUsage, name + ": it needs matrices that all use the codebook mul1");
+  }
+  if (!linear_path_legal(call, path)) {
+    throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.in) +
+                                       " inputs do not fit into shared memory; a path of two launches "
+                                       "takes any number of them");
+  }
+}
+
+}  // namespace
+
+const char* linear_path_name(LinearPath path) {
+  return facts_of(path).name;
+}
+
+bool linear_path_legal(const LinearCall& call, LinearPath path) {
+  if (facts_of(path).integer && !call.all_mul1) return false;
+  const SharedMemory m = shared_memory(call, kernel_of(path), std::min(kMaxCluster, call.in / kBand));
+  return plan_ring(1, m.fixed, m.stage_bytes, 1).stages >= 1;
+}
+
+// Not measured: by the number of rows that share a decode, and by what the expert layer's paths of the same size do.
+LinearPath linear_default_path(const LinearCall& call) {
+  LinearPath path = LinearPath::kHalf128;
+  if (call.rows <= 4) {
+    path = call.all_mul1 ? LinearPath::kInt4 : LinearPath::kHalf8;
+  } else if (call.rows <= 8) {
+    path = call.all_mul1 ? LinearPath::kInt8 : LinearPath::kHalf8;
+  } else if (call.rows <= 16) {
+    path = LinearPath::kHalf16;
+  } else if (call.rows <= 32) {
+    path = LinearPath::kHalf32;
+  } else if (call.rows <= 64) {
+    path = LinearPath::kHalf64;
+  }
+  return linear_path_legal(call, path) ? path : LinearPath::kHalf32;
+}
+
+std::size_t linear_workspace_bytes(int max_rows, int max_in, int max_matrices) {
+  return sizeof(__half) * static_cast<std::size_t>(max_rows) * static_cast<std::size_t>(max_in) *
+         static_cast<std::size_t>(max_matrices);
+}
+
+void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cudaStream_t stream) {
+  const std::string name = std::string("CUDA linear layer, path ") + linear_path_name(path);
+  check_call(call, path, name);
+  int device = 0;
+  backend::check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  require_hopper(device);
+  const LinearKernel kernel = kernel_of(path);
+  const int sms = sm_count();
+  const LinearPlan plan = best_plan(call, kernel, sms);
+  LinearArgs args{};
+  args.call = call;
+  args.bands = count_bands(call);
+  args.segment_rows = kernel.rows;
+  args.split = plan.split;
+  args.ring_stages = plan.ring_stages;
+  args.stage_bytes = plan.memory.stage_bytes;
+  args.input_stride = plan.memory.input_stride;
+  args.rows = static_cast<__half*>(workspace);
+  number_inputs(args);
+  cudaError_t status = cudaSuccess;
+  if (kernel.input.rows == 0) {
+    constexpr int kWarps = kTransformThreads / 32;
+    const long long units = static_cast<long long>(call.rows) * (call.in / kBand);
+    const long long grid = std::min<long long>((units + kWarps - 1) / kWarps, 8LL * sms);
+    status = launch(transform_linear_inputs, {dim3(static_cast<unsigned>(grid)), kTransformThreads}, stream, args);
+  }
+  if (status == cudaSuccess) {
+    const int bytes = plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed;
+    status =
+        launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kernel.threads, bytes, plan.split}, stream, args);
+  }
+  backend::check_cuda(status, name);
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,72 @@
+// Trellis-coded linear layers on a CUDA device: up to four matrices that read the same x in one call, of any widths and
+// codebooks.
+//
+//   y[r] = ((x[r] * suh) H) inner H * svh + bias   for every row r and every matrix; H: the 128-point Hadamard
+//   transform
+//
+// All pointers are device pointers, all work is enqueued on the caller's stream and may be captured in a graph. Sums
+// have one fixed order: two calls on the same input give the same bits. Weights, scales and biases are constants: they
+// may be read before the kernel that precedes the call has ended. Compute capability 9.0.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+#include "kernels/trellis_band/cuda/trellis_ref.cuh"
+
+namespace fairway::kernels::cuda {
+
+// One matrix and where its product goes. Matrices are padded to multiples of 128 inputs and outputs.
+struct LinearOutput {
+  TrellisRef matrix;  // [LinearCall::in, out]
+  int out;            // a multiple of 128
+  int out_exact;      // columns of y that are written, 1..out
+  const float* bias;  // [out_exact], or null
+  float* y;           // [rows, out_exact], row stride ldy elements; not in the memory of x or of another output
+  long long ldy;
+  bool add;  // y += the product instead of y = the product
+};
+
+constexpr int kMaxLinearOutputs = 4;
+
+struct LinearCall {
+  const __half* x;  // [rows, in], row stride ldx elements (a multiple of 8), 16-byte aligned; padded with zeros
+  long long ldx;
+  int in;    // a multiple of 128
+  int rows;  // >= 1
+  LinearOutput outputs[kMaxLinearOutputs];
+  int count;      // of outputs, 1..4
+  bool all_mul1;  // every matrix uses codebook mul1: integer paths are legal
+  int max_bits;   // widest matrix
+};
+
+// How a call is computed. Every path takes any number of rows; a matrix is decoded once for as many of them as the path
+// is named after.
+enum class LinearPath {
+  kInt4,     // one launch; 15-bit fixed-point activations, codebook mul1
+  kInt8,     //
+  kHalf8,    // one launch; half-precision activations, every codebook
+  kHalf16,   //
+  kHalf32,   // two launches, the first transforms the inputs; half precision, every codebook
+  kHalf64,   //
+  kHalf128,  //
+};
+constexpr int kLinearPaths = 7;
+
+const char* linear_path_name(LinearPath path);
+// False for integer paths where a matrix uses another codebook than mul1, and for paths of one launch whose share of
+// the inputs does not fit into shared memory, even if eight CTAs share them.
+bool linear_path_legal(const LinearCall& call, LinearPath path);
+LinearPath linear_default_path(const LinearCall& call);
+
+// Scratch of a call with any path, 256-byte aligned; may be shared by calls that follow each other on a stream. Needs
+// no clearing. max_matrices: of a call.
+std::size_t linear_workspace_bytes(int max_rows, int max_in, int max_matrices);
+
+// On the current device. Error(kUnsupported) if that is not of compute capability 9.0, Error(kUsage) for sizes out of
+// range or a path that is not legal; else as backend::check_cuda().
+void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cudaStream_t stream);
+
+}  // namespace fairway::kernels::cuda

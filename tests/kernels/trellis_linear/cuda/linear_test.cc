@@ -1,0 +1,99 @@
+// The CUDA linear layer against double precision: every path, width, codebook and remainder, one matrix and several.
+// Suites that end in Full run on request only; tests/cuda_main.cc says how.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "codec/trellis.h"
+#include "kernels/trellis_linear/cuda/linear_check.cuh"
+
+namespace fairway::kernels::cuda::check {
+namespace {
+
+constexpr int kMul1 = static_cast<int>(codec::Codebook::kMul1);
+constexpr int kAnyCodebook = -1, kAnyBits = 0;
+#ifdef FAIRWAY_CUDA_EMULATED  // some thousand times slower
+const std::vector<int> kFew{2};
+const std::vector<int> kOdd{5};
+const std::vector<LinearPath> kSome{LinearPath::kInt4, LinearPath::kHalf8};
+const std::vector<int> kAll{3, 35};
+#else
+const std::vector<int> kFew{1, 2, 5, 17};
+const std::vector<int> kOdd{1, 5, 100};
+const std::vector<LinearPath> kSome = kEveryPath;
+const std::vector<int> kAll{1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100, 129, 300};
+#endif
+
+TEST(GpuHopperLinear, EveryWidthOfMul1) {
+  for (int bits = 1; bits <= 8; ++bits) {
+    check_linear({"mul1, " + std::to_string(bits) + " bits",
+                  256,
+                  256,
+                  {{128, 128, bits, kMul1, 0, false, false}},
+                  10u + static_cast<unsigned>(bits)},
+                 kFew);
+  }
+}
+
+TEST(GpuHopperLinear, EveryWidthOfOtherCodebooks) {
+  for (int bits = 1; bits <= 8; ++bits) {
+    check_linear({"3inst and mcg, " + std::to_string(bits) + " bits",
+                  128,
+                  128,
+                  {{128, 128, bits, 0, 0, false, false}, {128, 128, bits, 1, 0, false, false}},
+                  20u + static_cast<unsigned>(bits)},
+                 kFew);
+  }
+}
+
+TEST(GpuHopperLinear, SeveralMatricesOfSeveralWidths) {
+  check_linear({"four matrices, mul1",
+                384,
+                384,
+                {{128, 128, kAnyBits, kMul1, 0, false, false},
+                 {128, 97, kAnyBits, kMul1, 1, true, false},
+                 {256, 193, kAnyBits, kMul1, 0, false, true},
+                 {128, 126, kAnyBits, kMul1, 2, true, true}},
+                31},
+               kAll);
+}
+
+TEST(GpuHopperLinear, SeveralMatricesOfSeveralCodebooks) {
+  check_linear({"three matrices and codebooks",
+                256,
+                200,
+                {{128, 128, kAnyBits, 1, 0, true, true},
+                 {256, 129, kAnyBits, kMul1, 0, false, false},
+                 {128, 33, kAnyBits, 0, 3, false, true}},
+                32},
+               kOdd);
+}
+
+// Shared by a cluster of eight.
+TEST(GpuHopperLinear, ManyInputs) {
+  check_linear({"one band, 2304 inputs", 2304, 2300, {{128, 100, 3, kMul1, 0, true, false}}, 33}, kOdd);
+}
+
+// More items than CTAs run at a time: the ring and the transformed inputs go on from item to item.
+TEST(GpuHopperLinear, ManyOutputs) {
+  check_linear(
+      {"many bands", 384, 384, {{2560, 2500, 8, kMul1, 0, false, false}, {640, 640, 2, kMul1, 1, false, false}}, 34},
+      kOdd, kSome);
+}
+
+TEST(GpuHopperLinearFull, ManyInputsAndOutputs) {
+  check_linear({"5120 inputs", 5120, 5120, {{2048, 2048, 3, kMul1, 0, false, true}}, 41}, kAll);
+  check_linear({"vocabulary", 2048, 2048, {{40960, 40900, 6, kMul1, 0, false, false}}, 42}, kFew);
+  check_linear({"q, k and v",
+                2048,
+                2048,
+                {{4096, 4096, 4, kAnyCodebook, 0, true, false},
+                 {512, 512, 6, kAnyCodebook, 0, true, false},
+                 {512, 512, 5, kAnyCodebook, 0, true, false}},
+                43},
+               kAll);
+}
+
+}  // namespace
+}  // namespace fairway::kernels::cuda::check
