@@ -193,6 +193,7 @@ void add_bench_command(CLI::App& app, Invocation& call) {
            "fairway bench moe --model-path glm-synth --batch 1,4,16,32,64,256 --threads 1,2");
   add_bench_selection(*command, call);
   add_bench_coder(*command, call);
+  add_bench_device(*command, call);
 }
 
 }  // namespace fairway::cli

@@ -67,6 +67,9 @@ Json bench_moe(const BenchOptions& options, std::string& text);
 // `fairway bench selection`, which has options of its own.
 void add_bench_selection(CLI::App& bench_command, Invocation& call);
 
+// `fairway bench device`, likewise.
+void add_bench_device(CLI::App& bench_command, Invocation& call);
+
 // `fairway bench coder`, likewise.
 void add_bench_coder(CLI::App& bench_command, Invocation& call);
 

@@ -22,6 +22,7 @@ struct EvalOptions {
   int threads = 0;
   WindowOptions windows;
   KernelOptions kernels;
+  DeviceOptions device;
   StartOptions start;
 };
 
@@ -95,6 +96,7 @@ Json result_json(const engine::Engine& engine, const EvalOptions& options, const
           {"stop", tally.cancelled ? "cancelled" : "complete"},
           {"source", options.windows.source()},
           {"threads", engine.threads()},
+          {"device", device_json(engine)},
           {"load_seconds", engine.load_seconds()},
           {"peak_memory_bytes", peak_memory_bytes()},
           {"kernels", kernels_json(engine.counters())},
@@ -105,7 +107,7 @@ Json result_json(const engine::Engine& engine, const EvalOptions& options, const
 int eval(const EvalOptions& options, bool json) {
   check_window_options(options.windows, "eval");
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
-  engine::Engine engine = load_engine(options.model, options.threads, policy);
+  engine::Engine engine = load_engine(options.model, options.threads, policy, false, options.device);
   const std::vector<int> ids = token_stream(options.windows, engine);
   const WindowPlan plan = plan_windows(options.windows, static_cast<std::int64_t>(ids.size()), engine);
   const auto start = std::chrono::steady_clock::now();
@@ -137,6 +139,7 @@ void add_eval_command(CLI::App& app, Invocation& call) {
   command->add_option("--logprobs", options->logprobs, "Write ids and log-probabilities of every window here, as JSON")
       ->type_name("OUT");
   add_threads_option(*command, options->threads);
+  add_device_options(*command, options->device);
   add_kernel_options(*command, options->kernels);
   add_start_options(*command, options->start);
   add_telemetry_option(*command, options->start);

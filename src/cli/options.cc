@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -75,8 +76,47 @@ select::Policy make_policy(const KernelOptions& options) {
   return select::make_policy(options.backend, options.activations, options.kernel);
 }
 
-engine::Engine load_engine(const std::string& model, int threads, const select::Policy& policy, bool timed) {
+void add_device_options(CLI::App& command, DeviceOptions& device) {
+  command.add_option("--device", device.device, "Where the model runs: cpu, cuda or cuda:N (see `fairway kernels`)")
+      ->type_name("DEVICE")
+      ->capture_default_str();
+  command
+      .add_option("--kv-cache", device.kv_cache, "Keys and values on a CUDA device: f16, or fp8 for half the memory")
+      ->check(CLI::IsMember({"f16", "fp8"}))
+      ->capture_default_str();
+  command
+      .add_option("--context", device.context,
+                  "Positions to keep on a CUDA device (default: the model's, or as many as fit)")
+      ->check(number_in(1, kNoLimit));
+}
+
+std::optional<model::DeviceModelOptions> device_model_options(const DeviceOptions& options) {
+  model::DeviceModelOptions device;
+  if (options.device == "cpu") {
+    if (options.kv_cache != "f16" || options.context != 0) {
+      throw Error(ErrorKind::kUsage,
+                  "--kv-cache and --context are for --device cuda; on the CPU the cache is fp32 and "
+                  "grows with the text");
+    }
+    return std::nullopt;
+  }
+  const std::string_view name = options.device;
+  if (name != "cuda") {
+    const std::string_view number = name.starts_with("cuda:") ? name.substr(5) : std::string_view();
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), device.device);
+    if (number.empty() || error != std::errc() || end != number.data() + number.size() || device.device < 0) {
+      throw Error(ErrorKind::kUsage, fmt::format("--device {}: expected cpu, cuda or cuda:N", options.device));
+    }
+  }
+  device.cache = options.kv_cache == "fp8" ? model::DeviceCacheType::kFp8 : model::DeviceCacheType::kHalf;
+  device.context = options.context;
+  return device;
+}
+
+engine::Engine load_engine(const std::string& model, int threads, const select::Policy& policy, bool timed,
+                           const DeviceOptions& device) {
   Progress progress("loading");
+  Progress copying("copying to the device");
   engine::EngineOptions options;
   options.threads = threads;
   options.policy = policy;
@@ -85,6 +125,13 @@ engine::Engine load_engine(const std::string& model, int threads, const select::
     throw_if_cancelled("loading the model");
     progress.update(total > 0 ? static_cast<double>(done) / total : 1.0);
   };
+  options.device = device_model_options(device);
+  if (options.device) {
+    options.device->progress = [&](std::int64_t done, std::int64_t total) {
+      throw_if_cancelled("copying the model to the device");
+      copying.update(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1.0);
+    };
+  }
   return engine::Engine::load(model, options);
 }
 

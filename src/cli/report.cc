@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/cpu/features.h"
+#include "backend/cuda/device.h"
 #include "kernels/common/registry.h"
 #include "select/select.h"
 
@@ -51,6 +52,27 @@ Json model_json(const model::Model& model) {
           {"experts_per_token", config.num_experts_per_tok},
           {"file_bytes", model.checkpoint().file_bytes()},
           {"weight_bytes_per_token", model.weight_bytes_per_token()}};
+}
+
+Json device_json(const model::DeviceModel& device) {
+  const model::DeviceMemoryNeed& memory = device.memory();
+  return {{"name", backend::cuda_device_info(device.device()).name},
+          {"index", device.device()},
+          {"kv_cache", model::device_cache_type_name(device.cache_type())},
+          {"sequences", device.sequences()},
+          {"context", device.context()},
+          {"weight_bytes", memory.weights},
+          {"cache_bytes", memory.cache},
+          {"scratch_bytes", memory.scratch}};
+}
+
+Json device_json(const engine::Engine& engine) {
+  return engine.device() == nullptr ? Json() : device_json(*engine.device());
+}
+
+std::string runs_on(const engine::Engine& engine) {
+  return engine.device() == nullptr ? busiest_kernel(engine.counters())
+                                    : backend::cuda_device_info(engine.device()->device()).name;
 }
 
 std::string busiest_kernel(const moe::Counters& counters) {

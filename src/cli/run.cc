@@ -19,6 +19,7 @@ struct RunOptions {
   std::string model, prompt;
   int threads = 0;
   KernelOptions kernels;
+  DeviceOptions device;
   StartOptions start;
   engine::GenerateOptions generate;
   bool ignore_eos = false, no_echo = false;
@@ -66,6 +67,7 @@ Json result_json(const engine::Engine& engine, const std::vector<int>& prompt, c
           {"load_seconds", engine.load_seconds()},
           {"stop", engine::stop_reason_name(result.stop)},
           {"threads", engine.threads()},
+          {"device", device_json(engine)},
           {"peak_memory_bytes", peak_memory_bytes()},
           {"program_memory_bytes", program_memory},
           {"kernels", kernels_json(engine.counters())},
@@ -78,15 +80,15 @@ void print_statistics(const engine::Engine& engine, const engine::GenerateResult
       stderr,
       "[{} tokens, {:.1f} tokens/s | prompt {} tokens in {:.3f} s | load {:.3f} s | {} threads | {} | {} | {}]\n",
       result.ids.size(), result.tokens_per_second(), result.prompt_tokens, result.prefill_seconds,
-      engine.load_seconds(), engine.threads(), human_bytes(static_cast<double>(peak_memory_bytes())),
-      busiest_kernel(engine.counters()), engine::stop_reason_name(result.stop));
+      engine.load_seconds(), engine.threads(), human_bytes(static_cast<double>(peak_memory_bytes())), runs_on(engine),
+      engine::stop_reason_name(result.stop));
 }
 
 int run(const RunOptions& options, bool json) {
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   const std::string text = read_prompt(options.prompt);
   const std::int64_t program_memory = peak_memory_bytes();
-  engine::Engine engine = load_engine(options.model, options.threads, policy);
+  engine::Engine engine = load_engine(options.model, options.threads, policy, false, options.device);
   const std::vector<int> prompt = encode_prompt(engine, text);
   note_unused_filters(options.generate.sample);
 
@@ -139,6 +141,7 @@ void add_run_command(CLI::App& app, Invocation& call) {
       ->capture_default_str();
   add_sampling_options(*command, *options);
   add_threads_option(*command, options->threads);
+  add_device_options(*command, options->device);
   add_kernel_options(*command, options->kernels);
   add_start_options(*command, options->start);
   add_telemetry_option(*command, options->start);

@@ -12,8 +12,21 @@
 
 namespace fairway::engine {
 
+int Engine::State::context() const {
+  return device ? device->context() : model.config().max_position_embeddings;
+}
+
+void Engine::State::restart() {
+  cache.truncate(0);
+  if (device) device->truncate(0, 0);
+}
+
 void Engine::State::check_fits(std::size_t tokens) const {
   const int limit = model.config().max_position_embeddings;
+  if (device && tokens > static_cast<std::size_t>(device->context())) {
+    throw Error(ErrorKind::kUsage, fmt::format("{} tokens do not fit the {} positions of the context on the device",
+                                               tokens, device->context()));
+  }
   if (tokens > static_cast<std::size_t>(limit)) {
     throw Error(ErrorKind::kUsage, fmt::format("{} tokens do not fit the context: max_position_embeddings of {} is {}",
                                                tokens, model.checkpoint().directory().string(), limit));
@@ -21,7 +34,11 @@ void Engine::State::check_fits(std::size_t tokens) const {
 }
 
 void Engine::State::forward(std::span<const int> ids) {
-  model.forward(ids, cache, options.policy, context, counters, hidden);
+  if (device) {
+    device->forward(ids);
+  } else {
+    model.forward(ids, cache, options.policy, kernel_context, counters, hidden);
+  }
 }
 
 bool Engine::State::prefill(std::span<const int> ids, const std::atomic<bool>* cancel) {
@@ -36,8 +53,12 @@ bool Engine::State::prefill(std::span<const int> ids, const std::atomic<bool>* c
 
 void Engine::State::last_row_logits() {
   logits.resize(static_cast<std::size_t>(vocab_size()));
+  if (device) {
+    device->logits(device->forward_rows() - 1, 1, logits.data());
+    return;
+  }
   const float* last = hidden.data() + hidden.size() - static_cast<std::size_t>(hidden_size());
-  model.logits(last, 1, options.policy, context, counters, logits.data());
+  model.logits(last, 1, options.policy, kernel_context, counters, logits.data());
 }
 
 Engine::Engine() = default;
@@ -53,6 +74,11 @@ Engine Engine::load(const std::filesystem::path& model_dir, const EngineOptions&
   model::Model model = model::Model::load(model_dir, options.load_progress);
   Engine engine;
   engine.state_ = std::make_unique<State>(options, std::move(model), formats::Tokenizer::load(model_dir));
+  if (options.device) {
+    State& s = *engine.state_;
+    s.device.emplace(model::DeviceModel::load(s.model, *options.device));
+    s.options.prefill_chunk = std::min(s.options.prefill_chunk, s.device->pass_rows());
+  }
   malloc_trim(0);  // what parsing left behind is not part of the model
   engine.state_->load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return engine;
@@ -60,6 +86,9 @@ Engine Engine::load(const std::filesystem::path& model_dir, const EngineOptions&
 
 const model::Model& Engine::model() const {
   return state_->model;
+}
+const model::DeviceModel* Engine::device() const {
+  return state_->device ? &*state_->device : nullptr;
 }
 const formats::Tokenizer& Engine::tokenizer() const {
   return state_->tokenizer;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 
 #include "formats/tokenizer.h"
 #include "kernels/sample/sample.h"
+#include "model/device_model.h"
 #include "model/model.h"
 #include "moe/counters.h"
 #include "select/select.h"
@@ -25,6 +27,8 @@ struct EngineOptions {
   int prefill_chunk = 512;  // tokens per forward pass of a prompt
   bool timed = false;       // keep the seconds of each moe::Stage
   std::function<void(int done, int total)> load_progress;
+  // Set: the model runs on a CUDA device. The policy and the threads then serve what is left on the host.
+  std::optional<model::DeviceModelOptions> device;
 };
 
 struct GenerateOptions {
@@ -55,6 +59,7 @@ class Engine {
   static Engine load(const std::filesystem::path& model_dir, const EngineOptions& options);
 
   const model::Model& model() const;
+  const model::DeviceModel* device() const;  // null if the model runs on the host
   const formats::Tokenizer& tokenizer() const;
   int threads() const;
   double load_seconds() const;
@@ -80,7 +85,8 @@ class Engine {
 
  private:
   Engine();
-  friend class Comparison;  // takes several engines through a window in step
+  friend class Comparison;    // takes several engines through a window in step
+  friend class TokenChooser;  // generate()'s
   struct State;
   std::unique_ptr<State> state_;
 };

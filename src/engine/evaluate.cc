@@ -16,14 +16,18 @@ std::span<const int> Engine::State::start_window(std::span<const int> ids) {
     throw Error(ErrorKind::kUsage, fmt::format("token {} has id {}, expected 0 .. {} (vocab_size {})", ids.size() - 1,
                                                last, vocab_size() - 1, vocab_size()));
   }
-  cache.truncate(0);
+  restart();
   return inputs;
 }
 
 void Engine::State::block_logits(std::size_t row, std::size_t rows) {
   logits.resize(rows * static_cast<std::size_t>(vocab_size()));
+  if (device) {
+    device->logits(static_cast<int>(row), static_cast<int>(rows), logits.data());
+    return;
+  }
   model.logits(hidden.data() + row * static_cast<std::size_t>(hidden_size()), static_cast<int>(rows), options.policy,
-               context, counters, logits.data());
+               kernel_context, counters, logits.data());
 }
 
 std::vector<float> Engine::logprobs(std::span<const int> ids, const std::atomic<bool>* cancel) {
@@ -50,7 +54,7 @@ std::vector<float> Engine::last_logits(std::span<const int> ids) {
   State& s = *state_;
   if (ids.empty()) throw Error(ErrorKind::kUsage, "last_logits needs at least one token");
   s.check_fits(ids.size());
-  s.cache.truncate(0);
+  s.restart();
   s.prefill(ids, nullptr);
   s.last_row_logits();
   return s.logits;

@@ -40,17 +40,58 @@ class TextStream {
 };
 
 // Why to stop after the newest token, if there is a reason.
-std::optional<StopReason> stop_after(int id, std::size_t produced, int cached, const formats::ModelConfig& config,
+std::optional<StopReason> stop_after(int id, std::size_t produced, int cached, int context, std::span<const int> eos,
                                      const GenerateOptions& options) {
-  const auto& eos = config.eos_token_ids;
   if (options.stop_at_eos && std::find(eos.begin(), eos.end(), id) != eos.end()) return StopReason::kEos;
   if (produced >= static_cast<std::size_t>(options.max_tokens)) return StopReason::kLength;
   if (is_cancelled(options.cancel)) return StopReason::kCancelled;
-  if (cached >= config.max_position_embeddings) return StopReason::kContextFull;
+  if (cached >= context) return StopReason::kContextFull;
   return std::nullopt;
 }
 
 }  // namespace
+
+// Feeds tokens and chooses the next one. On a device greedy choices are made there, and while one token is read the
+// next is already being computed; what was computed too many is forgotten.
+class TokenChooser {
+ public:
+  TokenChooser(Engine::State& state, const GenerateOptions& options)
+      : state_(state),
+        sampler_(options.sample, options.seed),
+        on_device_(state.device && options.sample.temperature == 0.0f && options.sample.repetition_penalty == 1.0f) {}
+  ~TokenChooser() {
+    if (on_device_) state_.device->stop();
+  }
+  TokenChooser(const TokenChooser&) = delete;
+  TokenChooser& operator=(const TokenChooser&) = delete;
+
+  // After the prompt, whose last logits are at hand, or after feed().
+  int choose(std::span<const int> history) {
+    if (!on_device_ || !started_) return sampler_.sample(state_.logits, history);
+    step_if_room();
+    return state_.device->take_step().front();
+  }
+
+  void feed(int id) {
+    if (!on_device_) {
+      state_.forward(std::span(&id, 1));
+      state_.last_row_logits();
+    } else if (!started_) {
+      state_.device->start(std::span(&id, 1));
+      state_.device->step();
+      started_ = true;
+    }  // else the device has fed it to itself
+  }
+
+ private:
+  void step_if_room() {
+    if (state_.device->length(0) < state_.device->context()) state_.device->step();
+  }
+
+  Engine::State& state_;
+  kernels::Sampler sampler_;
+  bool on_device_, started_ = false;
+};
 
 const char* stop_reason_name(StopReason reason) {
   switch (reason) {
@@ -83,12 +124,12 @@ GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptio
     throw Error(ErrorKind::kUsage, "the prompt is empty and the tokenizer has no token that begins a text");
   }
   s.check_fits(history.size());
-  kernels::Sampler sampler(options.sample, options.seed);
+  TokenChooser chooser(s, options);
 
   GenerateResult result;
   result.prompt_tokens = static_cast<int>(history.size());
   if (options.max_tokens == 0) return result;
-  s.cache.truncate(0);
+  s.restart();
   const auto prefill_begin = Clock::now();
   const bool complete = s.prefill(history, options.cancel);
   if (!complete) {
@@ -103,7 +144,7 @@ GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptio
   auto decode_begin = Clock::now();
   moe::StageSeconds stages_before{};
   for (;;) {
-    const int id = sampler.sample(s.logits, history);
+    const int id = chooser.choose(history);
     history.push_back(id);
     result.ids.push_back(id);
     if (result.ids.size() == 1) {
@@ -111,13 +152,13 @@ GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptio
       stages_before = s.counters.stage_seconds;
     }
     stream.push(id);
-    const auto stop = stop_after(id, result.ids.size(), s.cache.length(), s.model.config(), options);
+    const int cached = static_cast<int>(history.size()) - 1;
+    const auto stop = stop_after(id, result.ids.size(), cached, s.context(), s.model.config().eos_token_ids, options);
     if (stop) {
       result.stop = *stop;
       break;
     }
-    s.forward(std::span(&id, 1));
-    s.last_row_logits();
+    chooser.feed(id);
   }
   result.decode_seconds = seconds_since(decode_begin);
   for (std::size_t i = 0; i < moe::kStages; ++i) {

@@ -23,23 +23,28 @@ struct Engine::State {
   int hidden_size() const { return model.config().hidden_size; }
   int vocab_size() const { return model.config().vocab_size; }
 
+  // Positions that a sequence may have.
+  int context() const;
+  // Forgets all of them.
+  void restart();
+
   // Error(kUsage) unless `tokens` fit a fresh context.
   void check_fits(std::size_t tokens) const;
 
-  // Runs the chunk; the result is in `hidden`, [ids.size(), hidden_size].
+  // Runs the chunk; the result is in `hidden`, [ids.size(), hidden_size], or on the device.
   void forward(std::span<const int> ids);
 
   // Runs all ids in chunks. False if cancelled between two chunks.
   bool prefill(std::span<const int> ids, const std::atomic<bool>* cancel);
 
-  // Logits of the last row of `hidden` into `logits`.
+  // Logits of the last row of the last chunk into `logits`.
   void last_row_logits();
 
   // Empties the cache for a window and returns its inputs: all but the last id, which is only predicted. At least two
   // ids. Error(kUsage) if they do not fit, or the last one is out of range; forward() checks the others.
   std::span<const int> start_window(std::span<const int> ids);
 
-  // Logits of `rows` rows of `hidden` from `row` on into `logits`, [rows, vocab_size].
+  // Logits of `rows` rows of the last chunk from `row` on into `logits`, [rows, vocab_size].
   void block_logits(std::size_t row, std::size_t rows);
 
   EngineOptions options;
@@ -47,8 +52,9 @@ struct Engine::State {
   formats::Tokenizer tokenizer;
   backend::ThreadPool pool;
   backend::Workspace workspace;
-  kernels::KernelContext context{pool, workspace};
+  kernels::KernelContext kernel_context{pool, workspace};
   model::KvCache cache;
+  std::optional<model::DeviceModel> device;
   moe::Counters counters;
   double load_seconds = 0;
   std::vector<float> hidden, logits;

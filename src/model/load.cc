@@ -8,6 +8,7 @@
 
 #include "fairway/error.h"
 #include "formats/model_layout.h"
+#include "model/host_model.h"
 #include "model/model.h"
 #include "model/weights.h"
 
@@ -168,6 +169,12 @@ const Checkpoint& Model::checkpoint() const {
 
 const LinearWeights& Model::head() const {
   return weights_->head;
+}
+
+HostModel Model::host_model() const {
+  const Weights& w = *weights_;
+  if (w.layers.empty()) throw std::logic_error("a source model has no layers at hand");
+  return {&w.config, w.embedding, w.layers, w.final_norm, w.head};
 }
 
 int Model::moe_layer_count() const {

@@ -46,6 +46,7 @@ class KvCache {
 // Which mathematics attention uses; tests force it, everyone else leaves it automatic.
 enum class MlaPath { kAuto, kAbsorbed, kExpanded };
 
+struct HostModel;
 struct LayerWeights;
 struct SourceLayer;
 
@@ -82,6 +83,9 @@ class Model {
   // Mapped memory of layers that were read before is given back.
   SourceLayer read_layer(int index) const;
   const kernels::LinearWeights& head() const;
+
+  // Everything at once (model/host_model.h), for a copy on another device. Not of a source model.
+  HostModel host_model() const;
 
   // hidden rows [m, hidden] -> logits [m, vocab_size]. Padded vocabulary entries are never returned.
   void logits(const float* hidden, int m, const select::Policy& policy, kernels::KernelContext& context,

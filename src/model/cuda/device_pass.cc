@@ -1,0 +1,325 @@
+// Memory of a pass, and its kernels in the order of the model.
+#include "model/cuda/device_pass.cuh"
+
+#include <algorithm>
+#include <cmath>
+
+#include "codec/packing.h"
+#include "kernels/attention_mla/cuda/mla_projection.cuh"
+#include "kernels/common/cuda/embed.cuh"
+#include "kernels/dense_linear/cuda/dense_linear_cuda.cuh"
+#include "kernels/rms_norm/cuda/rms_norm_cuda.cuh"
+#include "kernels/rope/cuda/rope_cuda.cuh"
+#include "kernels/route/cuda/route_cuda.cuh"
+#include "model/weights.h"
+
+namespace fairway::model {
+namespace {
+
+namespace cuda = kernels::cuda;
+using codec::padded;
+
+constexpr int kMostLinears = 4;  // that read one input in one launch
+
+kernels::RopeLayout rope_layout(const formats::ModelConfig& c) {
+  return c.rope_interleave ? kernels::RopeLayout::kInterleaved : kernels::RopeLayout::kHalves;
+}
+
+bool is_mla(const formats::ModelConfig& c) {
+  return c.attention == formats::AttentionKind::kMla;
+}
+
+}  // namespace
+
+DevicePass::DevicePass(const formats::ModelConfig& config, const DeviceWeights& weights, const DevicePassLimits& limits,
+                       backend::DeviceArena* arena)
+    : c_(config), weights_(weights), limits_(limits), arena_(arena) {
+  hidden_padded_ = static_cast<int>(padded(c_.hidden_size));
+  q_rank_padded_ = static_cast<int>(padded(c_.q_lora_rank));
+  attended_padded_ = static_cast<int>(padded(c_.num_attention_heads * (is_mla(c_) ? c_.v_head_dim : c_.head_dim)));
+  place();
+  place_attention();
+  place_caches();
+}
+
+int DevicePass::rope_half() const {
+  return (is_mla(c_) ? c_.qk_rope_head_dim : c_.head_dim) / 2;
+}
+
+template <class T>
+T* DevicePass::take(std::size_t count, const char* what) {
+  bytes_ += static_cast<std::int64_t>(backend::DeviceArena::rounded(count * sizeof(T)));
+  return arena_ == nullptr ? nullptr : arena_->alloc<T>(count, what);
+}
+
+void DevicePass::place() {
+  const std::size_t rows = static_cast<std::size_t>(limits_.rows), hidden = static_cast<std::size_t>(hidden_padded_);
+  ids_ = take<int>(rows, "token ids");
+  sequence_ = take<int>(rows, "sequences of rows");
+  position_ = take<int>(rows, "positions of rows");
+  x_ = take<float>(rows * hidden, "residual stream");
+  delta_ = take<float>(rows * hidden, "expert outputs");
+  normed_ = take<__half>(rows * hidden, "normalised activations");
+  std::size_t slots = 0, experts = 0, moe_bytes = 0;
+  for (const DeviceLayer& layer : weights_.layers) {
+    slots = std::max(slots, static_cast<std::size_t>(layer.moe.top_k));
+    experts = std::max(experts, static_cast<std::size_t>(layer.moe.routed));
+    moe_bytes = std::max(moe_bytes, cuda::moe_workspace_bytes(layer.moe, limits_.rows));
+  }
+  expert_ids_ = take<int>(rows * slots, "chosen experts");
+  expert_weights_ = take<float>(rows * slots, "weights of experts");
+  router_logits_ = take<float>(rows * experts, "router logits");
+  moe_workspace_ = take<unsigned char>(moe_bytes, "scratch of the expert layer");
+  const int widest = std::max({hidden_padded_, q_rank_padded_, attended_padded_});
+  linear_workspace_ =
+      take<unsigned char>(cuda::linear_workspace_bytes(limits_.rows, widest, kMostLinears), "scratch of linear layers");
+  logits_ =
+      take<float>(static_cast<std::size_t>(limits_.head_rows) * static_cast<std::size_t>(c_.vocab_size), "logits");
+}
+
+void DevicePass::place_attention() {
+  const std::size_t rows = static_cast<std::size_t>(limits_.rows);
+  const std::size_t heads = static_cast<std::size_t>(c_.num_attention_heads);
+  if (is_mla(c_)) {
+    const std::size_t latent = static_cast<std::size_t>(c_.kv_lora_rank);
+    const std::size_t rope = static_cast<std::size_t>(c_.qk_rope_head_dim);
+    const std::size_t nope = static_cast<std::size_t>(c_.qk_nope_head_dim);
+    q_latent_ = take<float>(rows * static_cast<std::size_t>(c_.q_lora_rank), "latent queries");
+    q_latent_normed_ = take<__half>(rows * static_cast<std::size_t>(q_rank_padded_), "normalised latent queries");
+    kv_ = take<float>(rows * (latent + rope), "latents");
+    q_ = take<float>(rows * heads * (nope + rope), "queries");
+    q_nope_ = take<__half>(rows * heads * nope, "queries without rotation");
+    q_full_ = take<__half>(rows * heads * (latent + rope), "absorbed queries");
+    latent_out_ = take<__half>(rows * heads * latent, "attended latents");
+  } else {
+    const std::size_t dim = static_cast<std::size_t>(c_.head_dim);
+    const std::size_t kv = static_cast<std::size_t>(c_.num_key_value_heads) * dim;
+    q_ = take<float>(rows * heads * dim, "queries");
+    k_ = take<float>(rows * kv, "keys");
+    v_ = take<float>(rows * kv, "values");
+    q_full_ = take<__half>(rows * heads * dim, "rotated queries");
+  }
+  attended_ = take<__half>(rows * static_cast<std::size_t>(attended_padded_), "attention outputs");
+  const std::size_t table = static_cast<std::size_t>(limits_.context) * static_cast<std::size_t>(rope_half());
+  cos_ = take<float>(table, "cosines");
+  sin_ = take<float>(table, "sines");
+  const int batch = std::min(limits_.rows, limits_.sequences);
+  const std::size_t prompt = cuda::attend_workspace_bytes(attend_call(0, {limits_.rows, true, limits_.context}));
+  const std::size_t decode = cuda::attend_workspace_bytes(attend_call(0, {batch, false, limits_.context}));
+  attend_workspace_ = take<unsigned char>(std::max(prompt, decode), "scratch of attention");
+}
+
+void DevicePass::clear(backend::CudaStream& stream) const {
+  stream.fill(cache_, 0, layer_cache_bytes_ * weights_.layers.size());
+  stream.fill(attended_, 0,
+              static_cast<std::size_t>(limits_.rows) * static_cast<std::size_t>(attended_padded_) * sizeof(__half));
+}
+
+void DevicePass::place_caches() {
+  const std::int64_t before = bytes_;
+  layer_cache_bytes_ = backend::DeviceArena::rounded(
+      static_cast<std::size_t>(limits_.sequences) * static_cast<std::size_t>(limits_.context) *
+      static_cast<std::size_t>(cache_row_elems(c_)) * static_cast<std::size_t>(cuda::cache_type_bytes(limits_.cache)));
+  cache_ = take<unsigned char>(layer_cache_bytes_ * weights_.layers.size(), "cache of keys and values");
+  cache_bytes_ = bytes_ - before;
+}
+
+cuda::LayerCache DevicePass::cache_of(std::size_t layer) const {
+  return {cache_ + layer * layer_cache_bytes_, limits_.cache, static_cast<int>(cache_row_elems(c_)), limits_.context};
+}
+
+cuda::AttendCall DevicePass::attend_call(std::size_t layer, const DevicePassRows& pass) const {
+  const bool latent = is_mla(c_);
+  const int key = latent ? c_.kv_lora_rank + c_.qk_rope_head_dim : c_.head_dim;
+  const int value = latent ? c_.kv_lora_rank : c_.head_dim;
+  const int kv_heads = latent ? 1 : c_.num_key_value_heads;
+  const int head = latent ? c_.qk_nope_head_dim + c_.qk_rope_head_dim : c_.head_dim;
+  cuda::AttendCall call{};
+  call.q = q_full_;
+  call.cache = cache_of(layer);
+  call.heads = c_.num_attention_heads;
+  call.kv_heads = kv_heads;
+  call.key_dim = key;
+  call.value_dim = value;
+  call.key_offset = 0;
+  call.key_stride = c_.head_dim;
+  call.value_offset = latent ? 0 : kv_heads * c_.head_dim;
+  call.value_stride = c_.head_dim;
+  call.rows = rows_of(pass);
+  call.one_sequence = pass.one_sequence;
+  call.max_context = pass.max_context;
+  call.fresh = pass.one_sequence ? pass.rows : 1;
+  call.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head)));
+  call.out = latent ? latent_out_ : attended_;
+  return call;
+}
+
+// normed = norm(x += add)
+void DevicePass::norm(float* add, const float* weight, int rows, cudaStream_t stream) const {
+  cuda::NormCall call{};
+  call.x = x_;
+  call.ldx = hidden_padded_;
+  call.add = add;
+  call.ldadd = hidden_padded_;
+  call.weight = weight;
+  call.eps = c_.rms_norm_eps;
+  call.n = c_.hidden_size;
+  call.rows = rows;
+  call.out = normed_;
+  call.ldo = hidden_padded_;
+  call.padded = hidden_padded_;
+  cuda::rms_norm(call, stream);
+}
+
+// Trellis-coded matrices in one launch, plain ones in one each.
+void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
+                         int count, bool add, cudaStream_t stream) const {
+  cuda::LinearCall call{};
+  call.x = x;
+  call.ldx = ldx;
+  call.rows = rows;
+  call.all_mul1 = true;
+  for (int i = 0; i < count; ++i) {
+    const DeviceLinear& m = *matrices[i];
+    if (!m.is_trellis) {
+      cuda::dense_linear({m.dense.data, m.dense.type, m.in, m.out, m.bias, x, ldx, rows, outputs[i], m.out, add},
+                         stream);
+      continue;
+    }
+    call.in = m.trellis_in;
+    call.all_mul1 &= m.trellis.codebook == static_cast<int>(codec::Codebook::kMul1);
+    call.max_bits = std::max(call.max_bits, m.trellis.bits);
+    call.outputs[call.count++] = {m.trellis, m.trellis_out, m.out, m.bias, outputs[i], m.out, add};
+  }
+  if (call.count > 0) {
+    cuda::trellis_linear(call, cuda::linear_default_path(call), linear_workspace_, stream);
+  }
+}
+
+void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const {
+  const DeviceMla& w = weights_.layers[layer].mla;
+  if (c_.q_lora_rank > 0) {
+    const DeviceLinear* first[] = {&w.q_a, &w.kv_a};
+    float* const outputs[] = {q_latent_, kv_};
+    linears(normed_, hidden_padded_, pass.rows, first, outputs, 2, false, stream);
+    cuda::NormCall call{};
+    call.x = q_latent_;
+    call.ldx = c_.q_lora_rank;
+    call.weight = w.q_a_norm;
+    call.eps = c_.latent_norm_eps;
+    call.n = c_.q_lora_rank;
+    call.rows = pass.rows;
+    call.out = q_latent_normed_;
+    call.ldo = call.padded = q_rank_padded_;
+    cuda::rms_norm(call, stream);
+    const DeviceLinear* second[] = {&w.q_b};
+    linears(q_latent_normed_, q_rank_padded_, pass.rows, second, &q_, 1, false, stream);
+  } else {
+    const DeviceLinear* both[] = {&w.q_b, &w.kv_a};
+    float* const outputs[] = {q_, kv_};
+    linears(normed_, hidden_padded_, pass.rows, both, outputs, 2, false, stream);
+  }
+  cuda::MlaPrepare prepare{};
+  prepare.heads = c_.num_attention_heads;
+  prepare.nope = c_.qk_nope_head_dim;
+  prepare.latent = c_.kv_lora_rank;
+  prepare.q = q_;
+  prepare.ldq = static_cast<long long>(prepare.heads) * (prepare.nope + c_.qk_rope_head_dim);
+  prepare.kv = kv_;
+  prepare.ldkv = prepare.latent + c_.qk_rope_head_dim;
+  prepare.kv_norm = w.kv_a_norm;
+  prepare.eps = c_.latent_norm_eps;
+  prepare.angles = {cos_, sin_, limits_.context, 2 * rope_half(), rope_layout(c_)};
+  prepare.rows = rows_of(pass);
+  prepare.cache = cache_of(layer);
+  prepare.q_nope = q_nope_;
+  prepare.q_full = q_full_;
+  cuda::mla_prepare(prepare, stream);
+  const int key = c_.kv_lora_rank + c_.qk_rope_head_dim;
+  cuda::mla_absorb(w.kv_b, q_nope_, pass.rows, q_full_, key, stream);
+  cuda::mla_attend_unfold(w.kv_b, attend_call(layer, pass), attend_workspace_, attended_, attended_padded_, stream);
+  const DeviceLinear* last[] = {&w.o};
+  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
+}
+
+void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const {
+  const DeviceGqa& w = weights_.layers[layer].gqa;
+  const DeviceLinear* first[] = {&w.q, &w.k, &w.v};
+  float* const outputs[] = {q_, k_, v_};
+  linears(normed_, hidden_padded_, pass.rows, first, outputs, 3, false, stream);
+  cuda::GqaPrepare prepare{};
+  prepare.heads = c_.num_attention_heads;
+  prepare.kv_heads = c_.num_key_value_heads;
+  prepare.dim = c_.head_dim;
+  prepare.q = q_;
+  prepare.ldq = static_cast<long long>(prepare.heads) * prepare.dim;
+  prepare.k = k_;
+  prepare.v = v_;
+  prepare.ldk = prepare.ldv = static_cast<long long>(prepare.kv_heads) * prepare.dim;
+  prepare.q_norm = w.q_norm;
+  prepare.k_norm = w.k_norm;
+  prepare.eps = c_.rms_norm_eps;
+  prepare.angles = {cos_, sin_, limits_.context, 2 * rope_half(), rope_layout(c_)};
+  prepare.rows = rows_of(pass);
+  prepare.cache = cache_of(layer);
+  prepare.q_out = q_full_;
+  cuda::gqa_prepare(prepare, stream);
+  cuda::attend(attend_call(layer, pass), attend_workspace_, stream);
+  const DeviceLinear* last[] = {&w.o};
+  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
+}
+
+// delta = experts(norm(x)); the next norm adds it.
+void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const {
+  if (layer.moe.top_k == 0) {
+    norm(nullptr, layer.mlp_input_norm, rows, stream);
+  } else {
+    cuda::RouteCall call{};
+    call.norm.x = x_;
+    call.norm.ldx = hidden_padded_;
+    call.norm.weight = layer.mlp_input_norm;
+    call.norm.eps = c_.rms_norm_eps;
+    call.norm.n = c_.hidden_size;
+    call.norm.rows = rows;
+    call.norm.out = normed_;
+    call.norm.ldo = call.norm.padded = hidden_padded_;
+    call.weight = layer.router.weight.data;
+    call.type = layer.router.weight.type;
+    call.experts = layer.router.params.experts;
+    call.top_k = layer.router.params.top_k;
+    call.kind = layer.router.params.kind;
+    call.normalize = layer.router.params.normalize;
+    call.scaling_factor = layer.router.params.scaling_factor;
+    call.selection_bias = layer.router.selection_bias;
+    call.ids = expert_ids_;
+    call.weights = expert_weights_;
+    call.logits = router_logits_;
+    cuda::norm_and_route(call, stream);
+  }
+  const cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
+  cuda::moe_swiglu(layer.moe, call, cuda::moe_default_path(layer.moe, rows), moe_workspace_, stream);
+}
+
+void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) const {
+  cuda::embed({weights_.embedding.data, weights_.embedding.type, c_.vocab_size, c_.hidden_size}, ids_, pass.rows, x_,
+              hidden_padded_, stream);
+  for (std::size_t l = 0; l < weights_.layers.size(); ++l) {
+    const DeviceLayer& layer = weights_.layers[l];
+    norm(l == 0 ? nullptr : delta_, layer.attention_input_norm, pass.rows, stream);
+    if (is_mla(c_)) {
+      mla(l, pass, stream);
+    } else {
+      gqa(l, pass, stream);
+    }
+    experts(layer, pass.rows, stream);
+  }
+  norm(delta_, weights_.final_norm, pass.rows, stream);
+}
+
+void DevicePass::head(int row, int rows, cudaStream_t stream) const {
+  const __half* x = normed_ + static_cast<std::size_t>(row) * static_cast<std::size_t>(hidden_padded_);
+  const DeviceLinear* matrix[] = {&weights_.head};
+  linears(x, hidden_padded_, rows, matrix, &logits_, 1, false, stream);
+}
+
+}  // namespace fairway::model

@@ -1,0 +1,101 @@
+// The kernels of one forward pass over some rows, in order, and the memory they work in.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/cuda/arena.h"
+#include "backend/cuda/stream.h"
+#include "formats/config.h"
+#include "kernels/common/cuda/attend.cuh"
+#include "kernels/common/cuda/pass.cuh"
+#include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
+#include "model/cuda/device_weights.cuh"
+
+namespace fairway::model {
+
+struct DevicePassLimits {
+  int rows;       // most rows of a pass
+  int head_rows;  // most rows whose logits are wanted at once
+  int sequences, context;
+  kernels::cuda::CacheType cache;
+};
+
+// Rows of one pass: consecutive positions of one sequence, or one position of each of several.
+struct DevicePassRows {
+  int rows;
+  bool one_sequence;
+  int max_context;  // no row's position is beyond max_context - 1
+};
+
+class DevicePass {
+ public:
+  // With `arena` null it only adds up bytes(). The weights must outlive it.
+  DevicePass(const formats::ModelConfig& config, const DeviceWeights& weights, const DevicePassLimits& limits,
+             backend::DeviceArena* arena);
+
+  std::int64_t cache_bytes() const { return cache_bytes_; }
+  std::int64_t scratch_bytes() const { return bytes_ - cache_bytes_; }
+
+  // Inputs: ids(), sequence() and position() hold pass.rows entries. Leaves the final norm of every row for head().
+  void layers(const DevicePassRows& pass, cudaStream_t stream) const;
+  // Logits of rows [row, row + rows) of the last layers(), [rows, vocab_size], into logits().
+  void head(int row, int rows, cudaStream_t stream) const;
+
+  // To be called once before the first pass: zeros in columns that no kernel writes and linear layers read, and in the
+  // caches, whose unwritten rows DeviceModel::pretend_length() makes visible.
+  void clear(backend::CudaStream& stream) const;
+
+  int* ids() const { return ids_; }
+  int* sequence() const { return sequence_; }
+  int* position() const { return position_; }
+  float* logits() const { return logits_; }
+  float* cos_table() const { return cos_; }
+  float* sin_table() const { return sin_; }
+  int rope_half() const;  // entries of a position in either table
+
+ private:
+  template <class T>
+  T* take(std::size_t count, const char* what);
+  void place();
+  void place_attention();
+  void place_caches();
+  kernels::cuda::PassRows rows_of(const DevicePassRows& pass) const { return {sequence_, position_, pass.rows}; }
+  kernels::cuda::LayerCache cache_of(std::size_t layer) const;
+  kernels::cuda::AttendCall attend_call(std::size_t layer, const DevicePassRows& pass) const;
+  void norm(float* add, const float* weight, int rows, cudaStream_t stream) const;
+  void linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
+               int count, bool add, cudaStream_t stream) const;
+  void mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const;
+  void gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const;
+  void experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const;
+
+  const formats::ModelConfig& c_;
+  const DeviceWeights& weights_;
+  DevicePassLimits limits_;
+  backend::DeviceArena* arena_;
+  std::int64_t bytes_ = 0, cache_bytes_ = 0;
+
+  int hidden_padded_, q_rank_padded_, attended_padded_;
+  int *ids_ = nullptr, *sequence_ = nullptr, *position_ = nullptr;
+  float *cos_ = nullptr, *sin_ = nullptr;
+  float *x_ = nullptr, *delta_ = nullptr;             // [rows, hidden_padded]: residual stream, what a layer adds to it
+  __half* normed_ = nullptr;                          // [rows, hidden_padded]
+  float *q_latent_ = nullptr, *kv_ = nullptr;         // MLA: [rows, q_lora_rank], [rows, latent + rope]
+  __half* q_latent_normed_ = nullptr;                 // [rows, q_rank_padded]
+  float *q_ = nullptr, *k_ = nullptr, *v_ = nullptr;  // [rows, heads, key], GQA: [rows, kv_heads, dim]
+  __half *q_nope_ = nullptr, *q_full_ = nullptr;      // MLA: [rows, heads, nope]; [rows, heads, key of the cache]
+  __half* latent_out_ = nullptr;                      // MLA: [rows, heads, latent]
+  __half* attended_ = nullptr;                        // [rows, attended_padded]
+  int* expert_ids_ = nullptr;                         // [rows, top_k]
+  float *expert_weights_ = nullptr, *router_logits_ = nullptr;
+  float* logits_ = nullptr;  // [head_rows, vocab_size]
+  void *linear_workspace_ = nullptr, *moe_workspace_ = nullptr, *attend_workspace_ = nullptr;
+  unsigned char* cache_ = nullptr;
+  std::size_t layer_cache_bytes_ = 0;
+};
+
+}  // namespace fairway::model

@@ -1,0 +1,230 @@
+// Every tensor by its place in the model.
+#include "model/cuda/load_weights.cuh"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "fairway/error.h"
+#include "formats/model_layout.h"
+#include "kernels/attention_mla/cuda/quantize_rows.h"
+#include "kernels/dense_linear/dense_linear.h"
+
+namespace fairway::model {
+namespace {
+
+using kernels::DenseMatrix;
+using kernels::ExpertWeights;
+using kernels::LinearWeights;
+using kernels::TrellisMatrix;
+using kernels::cuda::ExpertRef;
+using kernels::cuda::TrellisRef;
+
+const __half* as_half(const std::uint16_t* bits) {
+  return reinterpret_cast<const __half*>(bits);
+}
+
+class Loader {
+ public:
+  Loader(const HostModel& model, WeightStore& store) : model_(model), config_(*model.config), store_(store) {}
+
+  DeviceWeights load() {
+    DeviceWeights w;
+    w.embedding = dense(model_.embedding, 1.0f, "model.embed_tokens");
+    for (std::size_t i = 0; i < model_.layers.size(); ++i) {
+      w.layers.push_back(layer(model_.layers[i], formats::layer_prefix(static_cast<int>(i))));
+    }
+    w.final_norm = store_.copy_of(model_.final_norm, "model.norm");
+    const bool tied = !model_.head.is_trellis() && model_.head.dense().data == model_.embedding.data &&
+                      model_.embedding.data != nullptr;
+    if (tied) {
+      w.head = DeviceLinear{.in = model_.head.in, .out = model_.head.out, .dense = w.embedding};
+      w.head.dense.out = model_.head.out;
+    } else {
+      w.head = linear(model_.head, "lm_head");
+    }
+    return w;
+  }
+
+ private:
+  DeviceLayer layer(const LayerWeights& host, const std::string& prefix) {
+    DeviceLayer d;
+    d.attention_input_norm = floats(host.attention_input_norm, prefix + "input_layernorm");
+    d.mlp_input_norm = floats(host.mlp_input_norm, prefix + "post_attention_layernorm");
+    if (config_.attention == formats::AttentionKind::kMla) {
+      d.mla = mla(host.mla, prefix + "self_attn.");
+    } else {
+      d.gqa = gqa(host.gqa, prefix + "self_attn.");
+    }
+    if (!host.mlp.experts.empty()) d.router = router(host.mlp, prefix + "mlp.gate");
+    d.moe = experts(host.mlp, prefix + "mlp.");
+    return d;
+  }
+
+  DeviceMla mla(const MlaWeights& host, const std::string& prefix) {
+    DeviceMla d;
+    if (config_.q_lora_rank > 0) {
+      d.q_a = linear(host.q_a, prefix + "q_a_proj");
+      d.q_a_norm = floats(host.q_a_norm, prefix + "q_a_layernorm");
+    }
+    d.q_b = linear(host.q_b, prefix + (config_.q_lora_rank > 0 ? "q_b_proj" : "q_proj"));
+    d.kv_a = linear(host.kv_a, prefix + "kv_a_proj_with_mqa");
+    d.kv_a_norm = floats(host.kv_a_norm, prefix + "kv_a_layernorm");
+    d.kv_b = up_projection(host.kv_b, prefix + "kv_b_proj");
+    d.o = linear(host.o, prefix + "o_proj");
+    return d;
+  }
+
+  DeviceGqa gqa(const GqaWeights& host, const std::string& prefix) {
+    DeviceGqa d;
+    d.q = linear(host.q, prefix + "q_proj");
+    d.k = linear(host.k, prefix + "k_proj");
+    d.v = linear(host.v, prefix + "v_proj");
+    d.o = linear(host.o, prefix + "o_proj");
+    d.q_norm = floats(host.q_norm, prefix + "q_norm");
+    d.k_norm = floats(host.k_norm, prefix + "k_norm");
+    return d;
+  }
+
+  // kv_b_proj in 8 bits, a scale for every row.
+  kernels::cuda::MlaUpProjection up_projection(const DenseMatrix& host, const std::string& name) {
+    kernels::cuda::MlaUpProjection d{};
+    d.heads = config_.num_attention_heads;
+    d.nope = config_.qk_nope_head_dim;
+    d.v = config_.v_head_dim;
+    d.latent = config_.kv_lora_rank;
+    const std::size_t rows = static_cast<std::size_t>(host.out), count = rows * static_cast<std::size_t>(host.in);
+    if (host.data == nullptr) {
+      constexpr float kByteDeviation = 73.9f;  // of random bytes
+      d.weights = static_cast<const signed char*>(store_.random_words(count, name));
+      const std::vector<float> scales(rows, 1.0f / (std::sqrt(static_cast<float>(host.in)) * kByteDeviation));
+      d.scales = store_.copy_of<float>(scales, name);
+      return d;
+    }
+    std::vector<signed char> weights(count);
+    std::vector<float> scales(rows), row(static_cast<std::size_t>(host.in));
+    if (!store_.measuring()) {
+      for (std::size_t r = 0; r < rows; ++r) {
+        kernels::read_dense_row(host, static_cast<std::int64_t>(r), row.data());
+        kernels::quantize_rows_int8(row.data(), 1, host.in, &weights[r * row.size()], &scales[r]);
+      }
+    }
+    d.weights = store_.copy_of<signed char>(weights, name);
+    d.scales = store_.copy_of<float>(scales, name);
+    return d;
+  }
+
+  DeviceRouter router(const moe::MoeLayerWeights& host, const std::string& name) {
+    if (host.router.is_trellis()) unsupported(name, "is trellis-coded; routers must be plain");
+    DeviceRouter d;
+    d.weight = dense(host.router.dense(), 1.0f / std::sqrt(static_cast<float>(host.router.in)), name);
+    d.params = host.route;
+    if (!host.selection_bias.empty()) d.selection_bias = floats(host.selection_bias, name);
+    return d;
+  }
+
+  kernels::cuda::MoeLayer experts(const moe::MoeLayerWeights& host, const std::string& prefix) {
+    kernels::cuda::MoeLayer d{};
+    d.routed = static_cast<int>(host.experts.size());
+    d.shared = static_cast<int>(host.always_on.size());
+    d.top_k = host.experts.empty() ? 0 : host.route.top_k;
+    d.all_mul1 = true;
+    std::vector<ExpertRef> refs;
+    const __half* common = nullptr;
+    bool shares = true;
+    const auto add = [&](const ExpertWeights& e, const std::string& name) {
+      if (!e.is_trellis()) unsupported(name, "is not trellis-coded; only trellis-coded experts run on a CUDA device");
+      ExpertRef ref{};
+      ref.gate = trellis(e.gate, name + ".gate_proj");
+      ref.up = trellis(e.up, name + ".up_proj");
+      ref.down = trellis(e.down, name + ".down_proj");
+      ref.intermediate = e.gate.trellis().out;
+      d.hidden = e.gate.trellis().in;
+      d.max_intermediate = std::max(d.max_intermediate, ref.intermediate);
+      for (const TrellisRef* m : {&ref.gate, &ref.up, &ref.down}) {
+        d.max_bits = std::max(d.max_bits, m->bits);
+        d.all_mul1 &= m->codebook == static_cast<int>(codec::Codebook::kMul1);
+      }
+      if (refs.empty()) common = ref.gate.suh;
+      shares &= ref.gate.suh == common && ref.up.suh == common;
+      refs.push_back(ref);
+    };
+    for (std::size_t e = 0; e < host.experts.size(); ++e) add(host.experts[e], fmt::format("{}experts.{}", prefix, e));
+    for (const ExpertWeights& e : host.always_on) {
+      add(e, prefix + (host.experts.empty() ? "(dense)" : "shared_experts"));
+    }
+    d.experts = store_.copy_of<ExpertRef>(refs, prefix + "experts");
+    d.common_suh = shares ? common : nullptr;
+    return d;
+  }
+
+  DeviceLinear linear(const LinearWeights& host, const std::string& name) {
+    DeviceLinear d;
+    d.in = host.in;
+    d.out = host.out;
+    d.is_trellis = host.is_trellis();
+    const float* bias = nullptr;
+    if (host.is_trellis()) {
+      d.trellis = trellis(host, name);
+      d.trellis_in = host.trellis().in;
+      d.trellis_out = host.trellis().out;
+      bias = host.trellis().bias;
+    } else {
+      d.dense = dense(host.dense(), 1.0f / std::sqrt(static_cast<float>(host.in)), name);
+      d.dense.out = host.out;
+      bias = host.dense().bias;
+    }
+    if (bias != nullptr) d.bias = store_.copy_of(std::span(bias, static_cast<std::size_t>(host.out)), name + ".bias");
+    return d;
+  }
+
+  // Outputs that are padding become zeros, so that a matrix that reads them sees none of them.
+  TrellisRef trellis(const LinearWeights& linear, const std::string& name) {
+    const TrellisMatrix& host = linear.trellis();
+    const std::size_t bytes = static_cast<std::size_t>(host.in) * static_cast<std::size_t>(host.out) / 8 *
+                              static_cast<std::size_t>(host.bits);
+    TrellisRef d{};
+    d.words = static_cast<const unsigned char*>(host.words == nullptr ? store_.random_words(bytes, name)
+                                                                      : store_.copy({host.words, bytes}, name));
+    d.suh = as_half(store_.halves({host.suh, static_cast<std::size_t>(host.in)}, name + ".suh"));
+    std::vector<float> svh(host.svh, host.svh + host.out);
+    std::fill(svh.begin() + linear.out, svh.end(), 0.0f);
+    d.svh = as_half(store_.halves(svh, name + ".svh"));
+    d.bits = host.bits;
+    d.codebook = static_cast<int>(host.codebook);
+    return d;
+  }
+
+  DenseMatrix dense(const DenseMatrix& host, float deviation, const std::string& name) {
+    const std::size_t count = static_cast<std::size_t>(host.in) * static_cast<std::size_t>(host.out);
+    DenseMatrix d = host;
+    d.bias = nullptr;
+    d.data = static_cast<const std::uint8_t*>(
+        host.data == nullptr
+            ? store_.random_values(count, host.type == kernels::DenseType::kBf16, deviation, name)
+            : store_.copy({host.data, count * static_cast<std::size_t>(dense_type_bytes(host.type))}, name));
+    return d;
+  }
+
+  const float* floats(const std::vector<float>& values, const std::string& name) {
+    return store_.copy_of<float>(values, name);
+  }
+
+  [[noreturn]] static void unsupported(const std::string& name, const char* why) {
+    throw Error(ErrorKind::kUnsupported, fmt::format("{} {}. Run this model on the CPU", name, why));
+  }
+
+  const HostModel& model_;
+  const formats::ModelConfig& config_;
+  WeightStore& store_;
+};
+
+}  // namespace
+
+DeviceWeights load_weights(const HostModel& model, WeightStore& store) {
+  return Loader(model, store).load();
+}
+
+}  // namespace fairway::model

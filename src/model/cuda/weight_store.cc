@@ -1,0 +1,69 @@
+// Sizes first, then copies, by the same calls.
+#include "model/cuda/weight_store.h"
+
+#include <utility>
+
+#include "backend/cuda/device_scope.cuh"
+#include "backend/cuda/native.cuh"
+#include "codec/half.h"
+#include "kernels/common/cuda/random_fill.cuh"
+
+namespace fairway::model {
+
+WeightStore::WeightStore(backend::DeviceArena& arena, std::function<void(std::int64_t)> progress)
+    : arena_(&arena), progress_(std::move(progress)) {
+  uploader_.emplace(arena.device());
+  stream_.emplace(arena.device());
+}
+
+void* WeightStore::place(std::size_t bytes, std::string_view what) {
+  bytes_ += static_cast<std::int64_t>(backend::DeviceArena::rounded(bytes));
+  return measuring() ? nullptr : arena_->alloc<std::uint8_t>(bytes, what);
+}
+
+void WeightStore::placed(std::size_t) {
+  if (progress_) progress_(bytes_);
+}
+
+void* WeightStore::copy(std::span<const std::uint8_t> bytes, std::string_view what) {
+  void* const to = place(bytes.size(), what);
+  if (measuring()) return to;
+  uploader_->upload(to, bytes);
+  placed(bytes.size());
+  return to;
+}
+
+const std::uint16_t* WeightStore::halves(std::span<const float> values, std::string_view what) {
+  std::vector<std::uint16_t> bits(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) bits[i] = codec::half_from_float(values[i]);
+  const auto [found, added] = halves_.try_emplace(std::move(bits), nullptr);
+  if (added) found->second = copy_of<std::uint16_t>(found->first, what);
+  return found->second;
+}
+
+void* WeightStore::random_words(std::size_t bytes, std::string_view what) {
+  void* const to = place(bytes, what);
+  if (measuring()) return to;
+  const backend::DeviceScope scope(arena_->device());
+  kernels::cuda::random_words(static_cast<std::uint32_t*>(to), bytes / sizeof(std::uint32_t), ++seed_,
+                              backend::native(*stream_));
+  placed(bytes);
+  return to;
+}
+
+void* WeightStore::random_values(std::size_t count, bool bfloat, float deviation, std::string_view what) {
+  void* const to = place(2 * count, what);
+  if (measuring()) return to;
+  const backend::DeviceScope scope(arena_->device());
+  kernels::cuda::random_values(static_cast<std::uint16_t*>(to), count, bfloat, deviation, ++seed_,
+                               backend::native(*stream_));
+  placed(2 * count);
+  return to;
+}
+
+void WeightStore::finish() {
+  if (uploader_) uploader_->finish();
+  if (stream_) stream_->wait();
+}
+
+}  // namespace fairway::model

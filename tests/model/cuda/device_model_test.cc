@@ -1,0 +1,239 @@
+// A model on a device beside the same model on the host: prompts, single steps, several sequences, both kinds of
+// attention and of cache.
+#include "model/device_model.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/compare.h"
+#include "common/policies.h"
+#include "common/tiny_checkpoint.h"
+#include "engine/engine.h"
+#include "fairway/error.h"
+#include "model/model.h"
+
+namespace fairway {
+namespace {
+
+using model::DeviceCacheType;
+using model::DeviceModel;
+using model::DeviceModelOptions;
+using model::KvCache;
+using model::Model;
+
+#ifdef FAIRWAY_CUDA_EMULATED
+constexpr int kPrompt = 9, kSteps = 3;
+#else
+constexpr int kPrompt = 70, kSteps = 12;
+#endif
+
+// Norm of the error of a row of logits against the fp32 path of the host. On the device activations, keys and values
+// are halves (2^-11 of a value at most, in some ten places per layer), kv_b_proj has 8 bits (0.4 % of a weight); with
+// E4M3 keys and values have 3 bits of mantissa (up to 6 % of a value).
+constexpr test::Bound kHalfCache{.row_relative = 0.02};
+constexpr test::Bound kFp8Cache{.row_relative = 0.2};
+
+std::vector<int> some_ids(int count, int first = 11) {
+  std::vector<int> ids;
+  for (int i = 0; i < count; ++i) ids.push_back((i * 37 + first) % 256);
+  return ids;
+}
+
+// A tiny model on both sides.
+class Both {
+ public:
+  explicit Both(const test::TinySpec& spec) : host_(load(spec)) {}
+
+  const Model& host() const { return host_; }
+  int vocab() const { return host_.config().vocab_size; }
+
+  DeviceModel device(const DeviceModelOptions& options) const { return DeviceModel::load(host_, options); }
+
+  // Logits of all ids from an empty cache on the host.
+  std::vector<float> host_logits(std::span<const int> ids) {
+    KvCache cache(host_.config());
+    std::vector<float> hidden;
+    host_.forward(ids, cache, policy_, context_, counters_, hidden);
+    std::vector<float> logits(ids.size() * static_cast<std::size_t>(vocab()));
+    host_.logits(hidden.data(), static_cast<int>(ids.size()), policy_, context_, counters_, logits.data());
+    return logits;
+  }
+
+  // The same on the device, in passes of at most `chunk` ids.
+  std::vector<float> device_logits(DeviceModel& device, std::span<const int> ids, std::size_t chunk, int sequence = 0) {
+    device.truncate(sequence, 0);
+    std::vector<float> logits(ids.size() * static_cast<std::size_t>(vocab()));
+    for (std::size_t begin = 0; begin < ids.size(); begin += chunk) {
+      const auto part = ids.subspan(begin, std::min(chunk, ids.size() - begin));
+      device.forward(part, sequence);
+      device.logits(0, static_cast<int>(part.size()), &logits[begin * static_cast<std::size_t>(vocab())]);
+    }
+    return logits;
+  }
+
+ private:
+  Model load(const test::TinySpec& spec) {
+    write_tiny_checkpoint(dir_.path(), spec, test::TinyForm::kExl3);
+    return Model::load(dir_.path());
+  }
+
+  test::TempDir dir_;
+  Model host_;
+  backend::ThreadPool pool_{1};
+  backend::Workspace workspace_;
+  kernels::KernelContext context_{pool_, workspace_};
+  moe::Counters counters_;
+  select::Policy policy_ = select::make_policy("", "fp32", "");
+};
+
+const test::TinySpec kMla{.kv_lora_rank = 128};
+const test::TinySpec kGqa{.architecture = formats::Architecture::kQwen3Moe};
+
+int argmax(std::span<const float> logits) {
+  return static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+TEST(GpuHopperDeviceModel, PromptsGiveTheHostsLogits) {
+  for (const auto& spec : {kMla, kGqa}) {
+    Both both(spec);
+    const std::vector<int> ids = some_ids(kPrompt);
+    const std::vector<float> expected = both.host_logits(ids);
+    for (const auto cache : {DeviceCacheType::kHalf, DeviceCacheType::kFp8}) {
+      DeviceModel device = both.device({.pass_rows = kPrompt, .cache = cache});
+      const test::Bound bound = cache == DeviceCacheType::kHalf ? kHalfCache : kFp8Cache;
+      EXPECT_EQ(test::compare(expected, both.device_logits(device, ids, kPrompt), both.vocab(), bound), "")
+          << device_cache_type_name(cache) << " in one pass";
+      EXPECT_EQ(test::compare(expected, both.device_logits(device, ids, 4), both.vocab(), bound), "")
+          << device_cache_type_name(cache) << " in passes of 4";
+      EXPECT_EQ(device.length(0), kPrompt);
+    }
+  }
+}
+
+TEST(GpuHopperDeviceModel, OtherModelsRun) {
+  // One query projection, a head that is the embedding, other codebooks.
+  const test::TinySpec spec{.q_lora_rank = 0,
+                            .kv_lora_rank = 64,
+                            .rope_interleave = false,
+                            .tie_word_embeddings = true,
+                            .all_codebooks = true};
+  Both both(spec);
+  const std::vector<int> ids = some_ids(5);
+  DeviceModel device = both.device({.pass_rows = 5});
+  EXPECT_EQ(test::compare(both.host_logits(ids), both.device_logits(device, ids, 5), both.vocab(), kHalfCache), "");
+}
+
+TEST(GpuHopperDeviceModel, StepsChooseWhatThePromptsLogitsSay) {
+  for (const auto& spec : {kMla, kGqa}) {
+    Both both(spec);
+    DeviceModel device = both.device({.sequences = 3, .pass_rows = 16});
+    // Sequences of different lengths, decoded together.
+    std::vector<std::vector<int>> texts = {some_ids(3), some_ids(1, 77), some_ids(6, 200)};
+    for (int s = 0; s < 3; ++s) {
+      const std::vector<int>& text = texts[static_cast<std::size_t>(s)];
+      if (text.size() > 1) device.forward(std::span(text).first(text.size() - 1), s);
+    }
+    device.start(std::vector<int>{texts[0].back(), texts[1].back(), texts[2].back()});
+    device.step();
+    for (int i = 0; i < kSteps; ++i) {
+      device.step();
+      const std::vector<int> chosen = device.take_step();
+      for (std::size_t s = 0; s < 3; ++s) texts[s].push_back(chosen[s]);
+    }
+    device.stop();
+    for (int s = 0; s < 3; ++s) {
+      const std::vector<int>& text = texts[static_cast<std::size_t>(s)];
+      EXPECT_EQ(device.length(s), static_cast<int>(text.size()) - 1);
+      const std::vector<float> logits = both.device_logits(device, text, text.size(), s);
+      const std::size_t vocab = static_cast<std::size_t>(both.vocab());
+      for (std::size_t p = text.size() - 1 - kSteps; p + 1 < text.size(); ++p) {
+        const auto row = std::span(logits).subspan(p * vocab, vocab);
+        const int best = argmax(row);
+        // A step has other kernels than a prompt: another token may win if the two are as good as equal.
+        EXPECT_LE(row[static_cast<std::size_t>(best)] - row[static_cast<std::size_t>(text[p + 1])], 0.01f)
+            << "sequence " << s << " position " << p;
+      }
+    }
+  }
+}
+
+TEST(GpuHopperDeviceModel, RunsAreRepeatable) {
+  Both both(kMla);
+  DeviceModel device = both.device({.pass_rows = 16});
+  const std::vector<int> ids = some_ids(6);
+  const std::vector<float> first = both.device_logits(device, ids, 6);
+  EXPECT_EQ(test::compare_exact(first, both.device_logits(device, ids, 6)), "");
+}
+
+TEST(GpuHopperDeviceModel, LimitsAreErrors) {
+  Both both(kMla);
+  const auto kind_of = [](const auto& call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.kind();
+    }
+    return ErrorKind::kCancelled;  // no error
+  };
+  DeviceModel device = both.device({.sequences = 2, .context = 8, .pass_rows = 16});
+  EXPECT_EQ(device.context(), 8);
+  EXPECT_EQ(kind_of([&] { device.forward(some_ids(9)); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.forward(some_ids(17)); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.forward(std::vector<int>{-1}); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.forward(some_ids(1), 2); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.start(some_ids(3)); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.step(); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.take_step(); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { both.device({.sequences = 65}); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { both.device({.device = 99}); }), ErrorKind::kUsage);
+  device.pretend_length(0, 8);
+  device.pretend_length(1, 8);
+  device.start(some_ids(2));
+  EXPECT_EQ(kind_of([&] { device.step(); }), ErrorKind::kUsage) << "the context is full";
+}
+
+TEST(GpuHopperDeviceModel, RandomModelsRun) {
+  Both both(kMla);
+  model::RandomWeights weights;
+  weights.expert_bits = {{6, 2, 3}, {6, 3, 4}};
+  DeviceModel device = DeviceModel::random(both.host().config(), weights, {.context = 32, .pass_rows = 8});
+  device.forward(some_ids(4));
+  std::vector<float> logits(static_cast<std::size_t>(both.vocab()));
+  device.logits(3, 1, logits.data());
+  double norm = 0;
+  for (const float v : logits) norm += static_cast<double>(v) * v;
+  // Weights are scaled so that outputs have the variance of inputs, and the final norm's is 1.
+  EXPECT_NEAR(norm / both.vocab(), 1.0, 0.5);
+}
+
+TEST(GpuHopperDeviceModel, EnginesGenerateTheHostsText) {
+  test::TempDir dir;
+  write_tiny_checkpoint(dir.path(), kMla, test::TinyForm::kExl3);
+  engine::EngineOptions on_host;
+  on_host.threads = 1;
+  on_host.policy = select::make_policy("", "fp32", "");
+  engine::EngineOptions on_device = on_host;
+  on_device.device = DeviceModelOptions{.context = 64, .pass_rows = 16};
+  engine::Engine host = engine::Engine::load(dir.path(), on_host), device = engine::Engine::load(dir.path(), on_device);
+  engine::GenerateOptions options;
+  options.max_tokens = kSteps + 1;
+  options.stop_at_eos = false;
+  const std::vector<int> prompt = some_ids(5);
+  const engine::GenerateResult expected = host.generate(prompt, options), actual = device.generate(prompt, options);
+  EXPECT_EQ(actual.ids, expected.ids);
+  EXPECT_EQ(actual.text, expected.text);
+  EXPECT_EQ(actual.stop, engine::StopReason::kLength);
+  // Sampling reads the logits on the host.
+  engine::GenerateOptions sampled = options;
+  sampled.sample.temperature = 1e-3f;
+  EXPECT_EQ(device.generate(prompt, sampled).ids, expected.ids);
+  const std::vector<float> logprobs = device.logprobs(prompt), reference = host.logprobs(prompt);
+  for (std::size_t i = 0; i < reference.size(); ++i) EXPECT_NEAR(logprobs[i], reference[i], 0.05);
+}
+
+}  // namespace
+}  // namespace fairway
