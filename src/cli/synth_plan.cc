@@ -7,7 +7,6 @@
 
 #include "cli/cli.h"
 #include "cli/synth.h"
-#include "codec/half.h"
 #include "codec/packing.h"
 #include "formats/byte_symbols.h"
 #include "formats/exl3_storage.h"
@@ -22,15 +21,6 @@ using formats::LinearSpec;
 using formats::TensorType;
 
 using codec::padded;
-
-float codebook_rms(codec::Codebook codebook) {
-  double sum = 0;
-  for (const std::uint16_t half : codec::codebook_table(codebook)) {
-    const double value = codec::float_from_half(half);
-    sum += value * value;
-  }
-  return static_cast<float>(std::sqrt(sum / 65536));
-}
 
 [[noreturn]] void bad_bits(const std::string& text, const std::string& entry) {
   throw Error(ErrorKind::kUsage,
@@ -60,7 +50,10 @@ std::uint8_t parse_width(const std::string& all, const std::string& entry, const
 class Planner {
  public:
   Planner(const SynthOptions& options, const std::vector<kernels::BitTuple>& tuples)
-      : options_(options), tuples_(tuples), codebook_(codebook_named(options.codebook)), rms_(codebook_rms(codebook_)) {
+      : options_(options),
+        tuples_(tuples),
+        codebook_(codebook_named(options.codebook)),
+        rms_(codec::codebook_rms(codebook_)) {
     double sum = 0;
     for (const auto& tuple : tuples) sum += tuple.gate + tuple.up + tuple.down;
     attention_bits_ = options.attention_bits > 0

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "codec/half.h"
 #include "fairway/error.h"
@@ -109,6 +110,15 @@ const std::array<std::uint16_t, 65536>& codebook_table(Codebook codebook) {
   }
   throw Error(ErrorKind::kUsage,
               fmt::format("codebook_table: codebook {}, expected 0 to 2", static_cast<int>(codebook)));
+}
+
+float codebook_rms(Codebook codebook) {
+  double sum = 0;
+  for (const std::uint16_t half : codebook_table(codebook)) {
+    const double value = float_from_half(half);
+    sum += value * value;
+  }
+  return static_cast<float>(std::sqrt(sum / 65536));
 }
 
 const char* codebook_name(Codebook codebook) {

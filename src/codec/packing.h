@@ -38,6 +38,9 @@ void decode_tile(std::span<const std::uint16_t> words, int bits, Codebook codebo
 // All 65,536 codebook values as half bit patterns, indexed by state. Built on first use, then shared.
 const std::array<std::uint16_t, 65536>& codebook_table(Codebook codebook);
 
+// Root mean square of the values of all states, which is the deviation of random weights.
+float codebook_rms(Codebook codebook);
+
 // "3inst", "mcg", "mul1".
 const char* codebook_name(Codebook codebook);
 std::optional<Codebook> find_codebook(std::string_view name);

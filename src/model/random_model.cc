@@ -17,19 +17,10 @@ using kernels::DenseType;
 using kernels::LinearWeights;
 using kernels::TrellisMatrix;
 
-float rms_of(codec::Codebook codebook) {
-  double sum = 0;
-  for (const std::uint16_t half : codec::codebook_table(codebook)) {
-    const double value = codec::float_from_half(half);
-    sum += value * value;
-  }
-  return static_cast<float>(std::sqrt(sum / 65536));
-}
-
 }  // namespace
 
 RandomModel::RandomModel(const formats::ModelConfig& config, const RandomWeights& weights)
-    : config_(config), weights_(weights), codebook_rms_(rms_of(weights.codebook)) {
+    : config_(config), weights_(weights), codebook_rms_(codec::codebook_rms(weights.codebook)) {
   const int hidden = config_.hidden_size;
   embedding_ = {nullptr, DenseType::kBf16, hidden, config_.vocab_size, nullptr};
   layers_.reserve(static_cast<std::size_t>(config_.num_hidden_layers));
