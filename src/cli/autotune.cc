@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "backend/cpu/features.h"
+#include "cli/autotune_device.h"
 #include "cli/cli.h"
 #include "cli/plan.h"
 #include "cli/signals.h"
@@ -17,6 +18,8 @@ struct AutotuneOptions {
   TuneTask task;  // what the flags say
   bool quick = false;
   std::string output, plan, emit_plan, profile;
+  DeviceOptions device;  // not cpu: paths of the CUDA kernels
+  DeviceSource random;
 };
 
 bool names_layers(const AutotuneOptions& options) {
@@ -113,7 +116,31 @@ int run_verify(const std::vector<TuneTask>& tasks) {
   return kExitOk;
 }
 
+// The options that autotuning on a device shares with the CPU's.
+int tune_device(const AutotuneOptions& options, bool json) {
+  const TuneTask& task = options.task;
+  if (!task.layers.geometry.empty() || !task.text.empty() || !options.plan.empty() || !options.emit_plan.empty() ||
+      !options.profile.empty() || options.quick) {
+    throw Error(ErrorKind::kUsage,
+                "--geometry, --text, --quick, --profile, --plan and --emit-plan are for the CPU; with --device give "
+                "--model DIR "
+                "or --config FILE");
+  }
+  DeviceTuneOptions tune{.source = options.random,
+                         .device = options.device,
+                         .rows = task.batch_sizes,
+                         .rounds = task.iterations,
+                         .budget_seconds = task.budget_seconds,
+                         .output = options.output};
+  tune.source.model = task.layers.model;
+  if (!task.layers.bits.empty()) tune.source.bits = task.layers.bits;
+  tune.source.codebook = task.layers.codebook;
+  return autotune_device(tune, json);
+}
+
 int autotune(const AutotuneOptions& options, bool json) {
+  if (options.device.device != "cpu") return tune_device(options, json);
+  if (!options.random.config.empty()) throw Error(ErrorKind::kUsage, "--config is for --device cuda; see --geometry");
   const std::vector<TuneTask> tasks = tasks_of(options);
   if (!options.emit_plan.empty()) return emit(options, tasks, json);
   const std::filesystem::path path = table_path(options.output);
@@ -179,6 +206,12 @@ void add_autotune_command(CLI::App& app, Invocation& call) {
       ->check(number_above(0, 1e6))
       ->type_name("SECONDS");
   add_threads_option(*command, task.threads);
+  command
+      ->add_option("--device", options->device.device,
+                   "cuda or cuda:N: time the paths of the CUDA kernels there, and write a table of these")
+      ->type_name("DEVICE")
+      ->capture_default_str();
+  add_random_model_options(*command, options->random);
   command->add_option("--output,-o", options->output, "Table to write or add to (default: where commands look for it)")
       ->type_name("FILE");
   command->add_option("--profile", options->profile, "Named tasks: mixed_bpw_fairway_glm47")->type_name("NAME");

@@ -7,10 +7,9 @@
 
 #include "backend/cuda/device.h"
 #include "cli/bench.h"
+#include "cli/device_source.h"
 #include "cli/report.h"
 #include "cli/signals.h"
-#include "cli/synth.h"
-#include "formats/config.h"
 
 namespace fairway::cli {
 namespace {
@@ -19,9 +18,8 @@ using Clock = std::chrono::steady_clock;
 using model::DeviceModel;
 
 struct DeviceBenchOptions {
-  std::string model, config, bits = "3", output;
-  int attention_bits = 3, head_bits = 6;
-  std::string codebook = "mul1";
+  DeviceSource source;
+  std::string output, table;
   DeviceOptions device;
   std::vector<int> batch = {1}, context = {0}, prefill;
   int steps = 64, warmup = 1, runs = 5;
@@ -128,23 +126,12 @@ model::DeviceModelOptions placement(const DeviceBenchOptions& options) {
   DeviceOptions device = options.device;
   if (device.device == "cpu") device.device = "cuda";
   model::DeviceModelOptions placed = *device_model_options(device);
+  placed.table = options.table;
   placed.sequences = largest(options.batch, 1);
   const int longest = std::max(largest(options.context, 0) + options.steps + 2, largest(options.prefill, 1));
   if (placed.context == 0) placed.context = longest;
   placed.pass_rows = std::min(largest(options.prefill, 64), 4096);
   return placed;
-}
-
-DeviceModel make_model(const DeviceBenchOptions& options, const model::DeviceModelOptions& placed) {
-  if (!options.model.empty()) return DeviceModel::load(model::Model::load(options.model), placed);
-  const formats::ModelConfig config =
-      formats::parse_model_config(read_file(options.config, "--config"), options.config);
-  model::RandomWeights weights;
-  weights.expert_bits = parse_bit_tuples(options.bits);
-  weights.attention_bits = weights.dense_bits = options.attention_bits;
-  weights.head_bits = options.head_bits;
-  weights.codebook = codebook_named(options.codebook);
-  return DeviceModel::random(config, weights, placed);
 }
 
 std::vector<DeviceCell> make_cells(const DeviceBenchOptions& options) {
@@ -157,12 +144,9 @@ std::vector<DeviceCell> make_cells(const DeviceBenchOptions& options) {
 }
 
 int bench_device(const DeviceBenchOptions& options, bool json) {
-  if (options.model.empty() == options.config.empty()) {
-    throw Error(ErrorKind::kUsage,
-                "give one of --model DIR and --config FILE (with random weights made on the device)");
-  }
+  check_device_source(options.source);
   const auto begin = Clock::now();
-  DeviceModel device = make_model(options, placement(options));
+  DeviceModel device = make_device_model(options.source, placement(options));
   const double load_seconds = microseconds_since(begin) * 1e-6;
   std::vector<DeviceCell> cells = make_cells(options);
   Progress progress("measuring");
@@ -188,13 +172,9 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
   }
   Json document = result_header("fairway-device-bench-1", "device", command_line());
   document.update({{"device", device_json(device)},
-                   {"model", options.model.empty() ? Json{{"config", options.config},
-                                                          {"expert_bits", options.bits},
-                                                          {"attention_bits", options.attention_bits},
-                                                          {"head_bits", options.head_bits},
-                                                          {"codebook", options.codebook},
-                                                          {"weights", "random"}}
-                                                   : Json{{"directory", options.model}}},
+                   {"model", device_source_json(options.source)},
+                   {"table", options.table.empty() ? Json(nullptr) : Json(options.table)},
+                   {"path_calls", device.path_calls()},
                    {"load_seconds", load_seconds},
                    {"warmup", options.warmup},
                    {"runs", options.runs},
@@ -217,25 +197,19 @@ void add_bench_device(CLI::App& bench_command, Invocation& call) {
                                   "fairway bench device --config bench/configs/glm-4.7-flash.json --bits 3 --batch "
                                   "1,2,4,8 --context-lengths 0,4096 "
                                   "--prefill 512,2048");
-  command->add_option("--model-path,--model,-m", options->model, "Model directory")->type_name("DIR");
+  command->add_option("--model-path,--model,-m", options->source.model, "Model directory")->type_name("DIR");
+  add_random_model_options(*command, options->source);
   command
-      ->add_option("--config", options->config, "config.json of a model whose weights are made at random on the device")
-      ->type_name("FILE");
-  command
-      ->add_option("--bits", options->bits,
+      ->add_option("--bits", options->source.bits,
                    "With --config: 3, or gate,up,down as 6,2,3, or a list \"6,2,3;6,3,4\" that experts take in turn")
       ->type_name("TUPLES")
       ->capture_default_str();
-  command->add_option("--attention-bits", options->attention_bits, "With --config: of attention and dense layers")
-      ->check(number_in(1, 8))
-      ->capture_default_str();
-  command->add_option("--head-bits", options->head_bits, "With --config: of the head")
-      ->check(number_in(1, 8))
-      ->capture_default_str();
-  command->add_option("--codebook", options->codebook, "With --config")
+  command->add_option("--codebook", options->source.codebook, "With --config")
       ->check(CLI::IsMember({"mul1", "mcg", "3inst"}))
       ->capture_default_str();
   add_device_options(*command, options->device);
+  command->add_option("--table", options->table, "Paths of `fairway autotune --device` (default: by rules)")
+      ->type_name("FILE");
   command->add_option("--batch", options->batch, "Sequences of a decode step, a list such as 1,4,16")
       ->delimiter(',')
       ->check(number_in(1, 64))

@@ -104,7 +104,8 @@ Json result_json(const engine::Engine& engine, const EvalOptions& options, const
           {"model", model_json(engine.model())}};
 }
 
-int eval(const EvalOptions& options, bool json) {
+int eval(EvalOptions options, bool json) {
+  give_table_to_device(options.start, options.device);
   check_window_options(options.windows, "eval");
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   engine::Engine engine = load_engine(options.model, options.threads, policy, false, options.device);

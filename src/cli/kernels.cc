@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 
 #include "backend/cpu/features.h"
@@ -12,6 +13,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/report.h"
+#include "kernels/common/cuda_rows.h"
 #include "kernels/common/registry.h"
 
 namespace fairway::cli {
@@ -68,6 +70,22 @@ Json row_json(const KernelRow& row, std::uint32_t features) {
           {"lacking", backend::cpu_feature_names(lacking)}};
 }
 
+Json cuda_row_json(const kernels::CudaRow& row, const std::string& absence) {
+  return {{"id", row.id},
+          {"op", row.op},
+          {"family", row.family},
+          {"backend", kernels::kCudaBackend},
+          {"path", row.path},
+          {"weights", weights_name(row.weights)},
+          {"activations", kernels::cuda_activations_name(row.activations)},
+          {"numerics", kernels::numerics_name(row.numerics)},
+          {"codebooks", codebook_names(row.codebooks)},
+          {"tile_rows", row.tile_rows},
+          {"source", row.source},
+          {"can_run", absence.empty()},
+          {"lacking", absence}};
+}
+
 std::string joined(const std::vector<std::string>& names) {
   std::string text;
   for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
@@ -85,6 +103,27 @@ std::string row_line(const KernelRow& row, std::uint32_t features, std::size_t i
                      m_text(row), tile_text(row.tile), runs);
 }
 
+constexpr const char* kCudaLineFormat = "{:<{}} {:<14} {:<7} {:<5} {:<8} {:<14} {:<5} {}\n";
+
+// The CUDA kernels, whose rows have other columns. One reason holds for all of them.
+std::string cuda_table() {
+  const std::string absence = kernels::cuda_rows_absence_reason();
+  std::size_t id_width = 2;
+  for (const kernels::CudaRow& row : kernels::cuda_rows())
+    id_width = std::max(id_width, std::string_view(row.id).size());
+  std::string text = "\nCUDA kernels, for compute capability 9.0";
+  text += absence.empty() ? ":\n" : fmt::format("; none runs here: {}\n", absence);
+  text += fmt::format(fmt::runtime(kCudaLineFormat), "id", id_width, "op", "weights", "act", "numerics", "codebooks",
+                      "tile", "runs here");
+  for (const kernels::CudaRow& row : kernels::cuda_rows()) {
+    text += fmt::format(fmt::runtime(kCudaLineFormat), row.id, id_width, row.op, weights_name(row.weights),
+                        kernels::cuda_activations_name(row.activations), kernels::numerics_name(row.numerics),
+                        joined(codebook_names(row.codebooks)), row.tile_rows == 0 ? "-" : std::to_string(row.tile_rows),
+                        absence.empty() ? "yes" : "no");
+  }
+  return text;
+}
+
 std::string table(std::uint32_t features) {
   std::size_t id_width = 2;
   for (const KernelRow* row : kernels::all_kernel_rows())
@@ -94,6 +133,7 @@ std::string table(std::uint32_t features) {
   text += fmt::format(fmt::runtime(kLineFormat), "id", id_width, "op", "weights", "act", "codes", "numerics",
                       "codebooks", "bits", "tokens", "tile", "runs here");
   for (const KernelRow* row : kernels::all_kernel_rows()) text += row_line(*row, features, id_width);
+  text += cuda_table();
   text += "\naliases:\n";
   for (const kernels::KernelAlias& alias : kernels::kernel_aliases()) {
     text += fmt::format("  {} = {}: {}\n", alias.name, alias.target_family, alias.reason);
@@ -112,13 +152,20 @@ int list_kernels(bool json) {
   }
   Json rows = Json::array();
   for (const KernelRow* row : kernels::all_kernel_rows()) rows.push_back(row_json(*row, features));
+  Json cuda_rows = Json::array();
+  const std::string absence = kernels::cuda_rows_absence_reason();
+  for (const kernels::CudaRow& row : kernels::cuda_rows()) cuda_rows.push_back(cuda_row_json(row, absence));
   Json aliases = Json::array();
   for (const kernels::KernelAlias& alias : kernels::kernel_aliases()) {
     aliases.push_back({{"name", alias.name}, {"family", alias.target_family}, {"reason", alias.reason}});
   }
   Json machine = machine_json();
   machine["cuda"] = cuda_json();
-  print_json({{"machine", machine}, {"rows", rows}, {"aliases", aliases}, {"missing", kernels::missing_families()}});
+  print_json({{"machine", machine},
+              {"rows", rows},
+              {"cuda_rows", cuda_rows},
+              {"aliases", aliases},
+              {"missing", kernels::missing_families()}});
   return kExitOk;
 }
 

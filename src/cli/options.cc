@@ -110,6 +110,7 @@ std::optional<model::DeviceModelOptions> device_model_options(const DeviceOption
   }
   device.cache = options.kv_cache == "fp8" ? model::DeviceCacheType::kFp8 : model::DeviceCacheType::kHalf;
   device.context = options.context;
+  device.table = options.table;
   return device;
 }
 

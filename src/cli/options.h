@@ -23,6 +23,7 @@ struct DeviceOptions {
   std::string device = "cpu";    // "cpu", "cuda" or "cuda:N"
   std::string kv_cache = "f16";  // "f16" or "fp8"; on a CUDA device only
   int context = 0;               // positions on the device; 0: the model's, or as many as fit
+  std::string table;             // of measured paths; "": by rules
 };
 
 // A subcommand with its footer and --json.

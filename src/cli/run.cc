@@ -84,7 +84,8 @@ void print_statistics(const engine::Engine& engine, const engine::GenerateResult
       engine::stop_reason_name(result.stop));
 }
 
-int run(const RunOptions& options, bool json) {
+int run(RunOptions options, bool json) {
+  give_table_to_device(options.start, options.device);
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   const std::string text = read_prompt(options.prompt);
   const std::int64_t program_memory = peak_memory_bytes();

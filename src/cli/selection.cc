@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "backend/cpu/features.h"
 #include "select/telemetry.h"
@@ -55,6 +56,10 @@ StartTable load_start_table(const StartOptions& options) {
   start.used = table.has_value();
   if (table) start.table = std::move(*table);
   return start;
+}
+
+void give_table_to_device(StartOptions& options, DeviceOptions& device) {
+  if (device.device != "cpu") device.table = std::exchange(options.table, "");
 }
 
 int worker_count(int threads) {

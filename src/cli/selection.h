@@ -36,6 +36,9 @@ struct StartTable {
 // Error(kBadInput) if --table names a file that is not usable; a file at the default path that is not is no error.
 StartTable load_start_table(const StartOptions& options);
 
+// On a CUDA device --table is a table of its paths: moves it from the one to the other.
+void give_table_to_device(StartOptions& options, DeviceOptions& device);
+
 // Workers that the thread pool will have for this option.
 int worker_count(int threads);
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,6 +14,7 @@
 #include "codec/trellis.h"
 #include "formats/config.h"
 #include "kernels/common/registry.h"
+#include "model/path_table.h"
 
 namespace fairway::model {
 
@@ -28,6 +30,7 @@ struct DeviceModelOptions {
   int context = 0;      // positions of each; 0: the model's max_position_embeddings, or as many as fit in memory
   int pass_rows = 512;  // most rows of one forward pass of a prompt, 1 to 8192
   DeviceCacheType cache = DeviceCacheType::kHalf;
+  std::string table = {};  // file of measured paths for this GPU (PathTable::load); "": the default paths
   std::function<void(std::int64_t done, std::int64_t total)> progress = {};  // bytes; may throw, which ends the load
 };
 
@@ -37,6 +40,14 @@ struct RandomWeights {
   int attention_bits = 3, dense_bits = 3, head_bits = 6;
   codec::Codebook codebook = codec::Codebook::kMul1;
   std::uint64_t seed = 1;
+};
+
+// Which paths are compared, and how long.
+struct PathTuneOptions {
+  std::vector<int> rows;  // of a pass, ascending; those above DeviceModel::pass_rows() are left out
+  int rounds = 7;         // samples of each path
+  double budget_seconds = 20;
+  std::function<void(double share)> progress = {};  // may throw, which ends the tuning
 };
 
 // Bytes of device memory.
@@ -98,6 +109,17 @@ class DeviceModel {
   std::size_t step_nodes() const;
 
   void synchronize();
+
+  // Times every legal path of the expert layers and of the linear layers of this model at each number of rows, and
+  // returns the fastest. The default path stays where no other is more than 2 % faster. Calls of one shape are timed in
+  // turn, those of all layers, so that weights come from where they come from in a pass; of calls of many rows 8. A
+  // round has a replay of each path; paths that take over twice the default's time in the first have no other. When its
+  // share of the budget is used up, a call gets fewer rounds, and without one no entry. *complete: all had their
+  // rounds. Forgets all sequences. Needs room for the most rows in a sequence.
+  PathTable tune_paths(const PathTuneOptions& options, bool* complete);
+
+  // Calls by row id of moe_swiglu and trellis_linear that were queued or recorded so far; a recorded step counts once.
+  const std::map<std::string, std::int64_t>& path_calls() const;
 
   DeviceModel(DeviceModel&&) noexcept;
   DeviceModel& operator=(DeviceModel&&) noexcept;

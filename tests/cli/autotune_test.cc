@@ -179,5 +179,15 @@ TEST(Optimize, RefusesWhatItCannotCompare) {
   expect_error(run_fairway({"optimize", "--all", "--profile", "unheard_of"}), 2, "unheard_of");
 }
 
+TEST(Autotune, OnACudaDeviceItTakesItsOwnOptions) {
+  expect_error(autotune({"--device", "cuda"}), 2, "--config");
+  expect_error(autotune({"--device", "cuda", "--geometry", "demo"}), 2, "--geometry");
+  expect_error(autotune({"--config", "config.json", "--model", kModel}), 2, "--device");
+  // No machine has a device of that number; without any, the message says why.
+  expect_error(autotune({"--device", "cuda:99", "--model", kModel}), 2, "CUDA");
+  expect_error(run_fairway({"run", "--device", "cuda:99", "--model", kModel, "--prompt", "a", "--table", "/none.json"}),
+               2, "CUDA");
+}
+
 }  // namespace
 }  // namespace fairway::test

@@ -32,6 +32,20 @@ TEST(Verify, EveryRowThatRunsHereAgreesWithTheReference) {
   }
 }
 
+TEST(Kernels, CudaRowsHaveAListOfTheirOwn) {
+  const nlohmann::json listing = run_fairway({"kernels", "--json"}).json();
+  ASSERT_FALSE(listing["cuda_rows"].empty());
+  for (const nlohmann::json& row : listing["cuda_rows"]) {
+    expect_keys(row, {"id", "op", "family", "backend", "path", "weights", "activations", "numerics", "codebooks",
+                      "tile_rows", "source", "can_run", "lacking"});
+    EXPECT_EQ(row["can_run"].get<bool>(), row["lacking"].get<std::string>().empty()) << row;
+    EXPECT_FALSE(row["can_run"].get<bool>() && listing["machine"]["cuda"]["devices"].empty()) << row;
+  }
+  for (const nlohmann::json& row : listing["rows"]) EXPECT_FALSE(contains(row["id"], "cuda")) << row;
+  const ProcessResult text = run_fairway({"kernels"});
+  EXPECT_TRUE(contains(text.out, "cuda_sm90/moe_trellis_swiglu_large_batch/half_64")) << text.out;
+}
+
 TEST(Verify, OneFamilyAsText) {
   const ProcessResult result =
       run_fairway({"verify", "--kernel", "moe_trellis_swiglu_grouped_fp32acc", "--rounds", "1"});
@@ -54,6 +68,11 @@ TEST(Verify, AliasesAreTaken) {
 TEST(Verify, RefusesWhatDoesNotExist) {
   expect_error(run_fairway({"verify", "--kernel", "warp_drive"}), 2, "warp_drive");
   expect_error(run_fairway({"verify", "--rounds", "0"}), 2, "--rounds");
+}
+
+TEST(Verify, ACudaDeviceIsNeededForItsRows) {
+  expect_error(run_fairway({"verify", "--device", "cuda:99", "--rounds", "1"}), 2, "CUDA");
+  expect_error(run_fairway({"verify", "--device", "cuda:x"}), 2, "cuda:N");
 }
 
 TEST(Verify, CtrlCEndsIt) {

@@ -57,6 +57,12 @@ RandomTrellis::RandomTrellis(std::mt19937& random, int in_exact, int out_exact, 
   matrix_.bias = with_bias ? bias_.data() : nullptr;
 }
 
+void RandomTrellis::round_scales() {
+  for (std::vector<float>* scales : {&suh_, &svh_}) {
+    for (float& value : *scales) value = codec::float_from_half(codec::half_from_float(value));
+  }
+}
+
 RandomDense::RandomDense(std::mt19937& random, int in, int out, DenseType type, bool with_bias) {
   const std::size_t count = static_cast<std::size_t>(in) * static_cast<std::size_t>(out);
   const std::size_t width = type == DenseType::kF32 ? 4 : 2;

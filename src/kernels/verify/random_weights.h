@@ -38,6 +38,11 @@ class RandomTrellis {
 
   const kernels::TrellisMatrix& matrix() const { return matrix_; }
   kernels::LinearWeights linear() const { return {in_exact_, out_exact_, matrix_}; }
+  // Scales become halves, as files and devices store them.
+  void round_scales();
+  // Reads the input scales of the other matrix, which has as many inputs and must outlive this one.
+  void share_input_scales(const RandomTrellis& other) { matrix_.suh = other.matrix_.suh; }
+
   int in_exact() const { return in_exact_; }
   int out_exact() const { return out_exact_; }
 

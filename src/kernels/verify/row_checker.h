@@ -32,7 +32,7 @@ struct CheckOptions {
   int rounds = 3;
   std::uint32_t seed = 1;
   const std::atomic<bool>* cancel = nullptr;  // checked between calls
-  std::function<void(double share)> progress;
+  std::function<void(double share)> progress = {};
 };
 
 struct CheckedRows {

@@ -19,6 +19,7 @@
 #include "kernels/sample/cuda/sample_cuda.cuh"
 #include "model/cuda/device_pass.cuh"
 #include "model/cuda/load_weights.cuh"
+#include "model/cuda/path_tuner.cuh"
 #include "model/model.h"
 #include "model/random_model.h"
 #include "model/weights.h"
@@ -135,6 +136,7 @@ struct DeviceModel::State {
   int context = 0;
   std::unique_ptr<backend::DeviceArena> arena;
   DeviceWeights weights;
+  DevicePaths paths;
   std::unique_ptr<DevicePass> pass;
   backend::CudaStream stream;
   std::unique_ptr<backend::PinnedBuffer> inputs;  // ids, sequences and positions of a pass
@@ -190,6 +192,7 @@ void DeviceModel::State::build(const HostModel& host) {
   const backend::DeviceScope scope(options.device);
   check_options(options);
   check_geometry(config);
+  if (!options.table.empty()) paths.set_table(PathTable::load(options.table, options.device));
   context = fitting_context(host);
   need = measure(host, context);
   arena = std::make_unique<backend::DeviceArena>(options.device, static_cast<std::size_t>(need.total()));
@@ -200,6 +203,7 @@ void DeviceModel::State::build(const HostModel& host) {
   weights = load_weights(host, store);
   store.finish();
   pass = std::make_unique<DevicePass>(config, weights, limits(context), arena.get());
+  pass->set_paths(&paths);
   pass->clear(stream);
   lengths.assign(static_cast<std::size_t>(options.sequences), 0);
   fill_rope();
@@ -452,6 +456,40 @@ std::size_t DeviceModel::step_nodes() const {
 
 void DeviceModel::synchronize() {
   state_->stream.wait();
+}
+
+PathTable DeviceModel::tune_paths(const PathTuneOptions& tune, bool* complete) {
+  State& s = *state_;
+  const backend::DeviceScope scope(s.options.device);
+  PathTuner tuner(*s.pass, s.stream, tune);
+  std::vector<int> row_counts;
+  for (const int rows : tune.rows) {
+    if (rows <= s.options.pass_rows && rows <= s.context) row_counts.push_back(rows);
+  }
+  for (std::size_t i = 0; i < row_counts.size(); ++i) {
+    const int rows = row_counts[i];
+    for (int sequence = 0; sequence < s.options.sequences; ++sequence) truncate(sequence, 0);
+    // Different tokens, so that routers choose different experts.
+    std::vector<int> ids;
+    for (std::int64_t r = 0; r < rows; ++r) ids.push_back(static_cast<int>((r * 7919 + 17) % s.config.vocab_size));
+    DeviceCalls calls;
+    s.pass->set_calls(&calls);
+    forward(ids);
+    s.pass->head(0, std::min(rows, kHeadRows), backend::native(s.stream));
+    s.pass->set_calls(nullptr);
+    s.stream.wait();
+    truncate(0, 0);
+    tuner.tune(calls, rows, row_counts.size() - i);
+  }
+  *complete = tuner.complete();
+  PathTable table;
+  table.stamp = this_path_stamp(s.options.device);
+  table.entries = tuner.take_entries();
+  return table;
+}
+
+const std::map<std::string, std::int64_t>& DeviceModel::path_calls() const {
+  return state_->paths.calls();
 }
 
 }  // namespace fairway::model

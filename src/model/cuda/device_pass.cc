@@ -192,7 +192,9 @@ void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear*
     call.outputs[call.count++] = {m.trellis, m.trellis_out, m.out, m.bias, outputs[i], m.out, add};
   }
   if (call.count > 0) {
-    cuda::trellis_linear(call, cuda::linear_default_path(call), linear_workspace_, stream);
+    if (calls_ != nullptr) calls_->linears.push_back(call);
+    const cuda::LinearPath path = paths_ != nullptr ? paths_->choose(call) : cuda::linear_default_path(call);
+    cuda::trellis_linear(call, path, linear_workspace_, stream);
   }
 }
 
@@ -297,7 +299,10 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
     cuda::norm_and_route(call, stream);
   }
   const cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
-  cuda::moe_swiglu(layer.moe, call, cuda::moe_default_path(layer.moe, rows), moe_workspace_, stream);
+  if (calls_ != nullptr) calls_->experts.push_back({layer.moe, call});
+  const cuda::MoePath path =
+      paths_ != nullptr ? paths_->choose(layer.moe, rows) : cuda::moe_default_path(layer.moe, rows);
+  cuda::moe_swiglu(layer.moe, call, path, moe_workspace_, stream);
 }
 
 void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) const {

@@ -13,6 +13,7 @@
 #include "kernels/common/cuda/attend.cuh"
 #include "kernels/common/cuda/pass.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
+#include "model/cuda/device_paths.cuh"
 #include "model/cuda/device_weights.cuh"
 
 namespace fairway::model {
@@ -39,6 +40,13 @@ class DevicePass {
 
   std::int64_t cache_bytes() const { return cache_bytes_; }
   std::int64_t scratch_bytes() const { return bytes_ - cache_bytes_; }
+
+  // Chooses the path of every call; the default ones without it. Must outlive this.
+  void set_paths(DevicePaths* paths) { paths_ = paths; }
+  // While set, layers() and head() add their calls to it. For calls of their own, with the same scratch.
+  void set_calls(DeviceCalls* calls) { calls_ = calls; }
+  void* linear_workspace() const { return linear_workspace_; }
+  void* moe_workspace() const { return moe_workspace_; }
 
   // Inputs: ids(), sequence() and position() hold pass.rows entries. Leaves the final norm of every row for head().
   void layers(const DevicePassRows& pass, cudaStream_t stream) const;
@@ -77,6 +85,8 @@ class DevicePass {
   const DeviceWeights& weights_;
   DevicePassLimits limits_;
   backend::DeviceArena* arena_;
+  DevicePaths* paths_ = nullptr;
+  DeviceCalls* calls_ = nullptr;
   std::int64_t bytes_ = 0, cache_bytes_ = 0;
 
   int hidden_padded_, q_rank_padded_, attended_padded_;

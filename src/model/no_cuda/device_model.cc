@@ -93,5 +93,11 @@ std::size_t DeviceModel::step_nodes() const {
 void DeviceModel::synchronize() {
   no_device();
 }
+PathTable DeviceModel::tune_paths(const PathTuneOptions&, bool*) {
+  no_device();
+}
+const std::map<std::string, std::int64_t>& DeviceModel::path_calls() const {
+  no_device();
+}
 
 }  // namespace fairway::model

@@ -1,0 +1,76 @@
+// The table, and whether this machine has a device for it.
+#include "kernels/common/cuda_rows.h"
+
+#include <algorithm>
+
+#include "backend/cuda/device.h"
+
+namespace fairway::kernels {
+namespace {
+
+struct Format {
+  WeightKind weights;
+  CudaActivations activations;
+  Numerics numerics;
+  std::uint8_t codebooks;
+};
+constexpr Format kCudaInt15{WeightKind::kTrellis, CudaActivations::kInt15, Numerics::kBounded,
+                            codebook_bit(codec::Codebook::kMul1)};
+constexpr Format kCudaHalf{WeightKind::kTrellis, CudaActivations::kFp16, Numerics::kBounded, kAllCodebooks};
+constexpr Format kCudaDense{WeightKind::kDense, CudaActivations::kFp16, Numerics::kBounded, 0};
+constexpr Format kCudaRouter{WeightKind::kDense, CudaActivations::kFp32, Numerics::kBounded, 0};
+constexpr Format kCudaTable{WeightKind::kDense, CudaActivations::kFp32, Numerics::kExact, 0};
+constexpr Format kCudaAttend{WeightKind::kNone, CudaActivations::kFp16, Numerics::kBounded, 0};
+constexpr Format kCudaFloats{WeightKind::kNone, CudaActivations::kFp32, Numerics::kBounded, 0};
+constexpr Format kCudaExact{WeightKind::kNone, CudaActivations::kFp32, Numerics::kExact, 0};
+
+#define FAIRWAY_CUDA_KERNEL(op, family, path, format, tile_rows, source) \
+  {"cuda_sm90/" family "/" path,                                         \
+   op,                                                                   \
+   family,                                                               \
+   path,                                                                 \
+   "src/kernels/" source,                                                \
+   (format).weights,                                                     \
+   (format).activations,                                                 \
+   (format).numerics,                                                    \
+   (format).codebooks,                                                   \
+   tile_rows},
+constexpr CudaRow kRows[] = {
+#include "kernels/common/cuda_rows.inc"
+};
+#undef FAIRWAY_CUDA_KERNEL
+
+}  // namespace
+
+const char* cuda_activations_name(CudaActivations activations) {
+  switch (activations) {
+    case CudaActivations::kFp32:
+      return "fp32";
+    case CudaActivations::kFp16:
+      return "fp16";
+    case CudaActivations::kInt15:
+      return "int15";
+  }
+  return "unknown";
+}
+
+std::span<const CudaRow> cuda_rows() {
+  return kRows;
+}
+
+std::span<const CudaRow> cuda_rows_of(std::string_view op) {
+  const auto is_of = [&](const CudaRow& row) { return op == row.op; };
+  const CudaRow* const begin = std::find_if(std::begin(kRows), std::end(kRows), is_of);
+  return {begin, std::find_if_not(begin, std::end(kRows), is_of)};
+}
+
+std::string cuda_rows_absence_reason() {
+  if (std::string reason = backend::cuda_absence_reason(); !reason.empty()) return reason;
+  for (int device = 0; device < backend::cuda_device_count(); ++device) {
+    const backend::CudaDeviceInfo& info = backend::cuda_device_info(device);
+    if (info.compute_major == 9 && info.compute_minor == 0) return "";
+  }
+  return "no device here has compute capability 9.0";
+}
+
+}  // namespace fairway::kernels

@@ -1,0 +1,81 @@
+// Shapes as text, and the choice.
+#include "model/cuda/device_paths.cuh"
+
+#include <fmt/format.h>
+
+#include "codec/trellis.h"
+
+namespace fairway::model {
+
+using kernels::CudaRow;
+using kernels::cuda::LinearCall;
+using kernels::cuda::LinearPath;
+using kernels::cuda::MoeLayer;
+using kernels::cuda::MoePath;
+
+namespace {
+
+std::span<const CudaRow> expert_rows() {
+  static const std::span<const CudaRow> rows = kernels::cuda_rows_of("moe_swiglu");
+  return rows;
+}
+std::span<const CudaRow> linear_rows() {
+  static const std::span<const CudaRow> rows = kernels::cuda_rows_of("trellis_linear");
+  return rows;
+}
+
+template <class Path>
+Path path_of(const CudaRow* row, std::span<const CudaRow> rows) {
+  return static_cast<Path>(row - rows.data());
+}
+
+}  // namespace
+
+std::string shape_of(const MoeLayer& layer) {
+  return fmt::format("{} of {} experts and {} shared, {} x {}, {} bits at most, {}, {}", layer.top_k, layer.routed,
+                     layer.shared, layer.hidden, layer.max_intermediate, layer.max_bits,
+                     layer.all_mul1 ? "mul1" : "other codebooks",
+                     layer.common_suh != nullptr ? "one input scale" : "input scales of each");
+}
+
+std::string shape_of(const LinearCall& call) {
+  std::string text = std::to_string(call.in);
+  for (int i = 0; i < call.count; ++i) {
+    const auto& output = call.outputs[i];
+    text += fmt::format("{} {} at {} bits", i == 0 ? " ->" : ",", output.out, output.matrix.bits);
+  }
+  return text + (call.all_mul1 ? ", mul1" : ", other codebooks");
+}
+
+const CudaRow& row_of(MoePath path) {
+  return expert_rows()[static_cast<std::size_t>(path)];
+}
+const CudaRow& row_of(LinearPath path) {
+  return linear_rows()[static_cast<std::size_t>(path)];
+}
+
+MoePath DevicePaths::choose(const MoeLayer& layer, int rows) {
+  const CudaRow*& known = known_[Key(layer.experts, rows)];
+  if (known == nullptr) {
+    known = table_ ? table_->find("moe_swiglu", shape_of(layer), rows) : nullptr;
+    if (known == nullptr || !kernels::cuda::moe_path_legal(layer, path_of<MoePath>(known, expert_rows()))) {
+      known = &row_of(kernels::cuda::moe_default_path(layer, rows));
+    }
+  }
+  ++calls_[known->id];
+  return path_of<MoePath>(known, expert_rows());
+}
+
+LinearPath DevicePaths::choose(const LinearCall& call) {
+  const CudaRow*& known = known_[Key(call.outputs[0].matrix.words, call.rows)];
+  if (known == nullptr) {
+    known = table_ ? table_->find("trellis_linear", shape_of(call), call.rows) : nullptr;
+    if (known == nullptr || !kernels::cuda::linear_path_legal(call, path_of<LinearPath>(known, linear_rows()))) {
+      known = &row_of(kernels::cuda::linear_default_path(call));
+    }
+  }
+  ++calls_[known->id];
+  return path_of<LinearPath>(known, linear_rows());
+}
+
+}  // namespace fairway::model
