@@ -77,7 +77,7 @@ std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const
                             [&](MoePath path) { return kernels::cuda::moe_path_legal(first, path); });
     limit(group, site.rows);
     site.calls = static_cast<int>(group.size());
-    site.queue = [group, workspace = pass_.moe_workspace()](const CudaRow& row, cudaStream_t stream) {
+    site.queue = [group = group, workspace = pass_.moe_workspace()](const CudaRow& row, cudaStream_t stream) {
       for (const Expert& e : group) {
         kernels::cuda::moe_swiglu(e.first, e.second, path_of<MoePath>(row), workspace, stream);
       }
@@ -91,7 +91,7 @@ std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const
                             [&](LinearPath path) { return kernels::cuda::linear_path_legal(call, path); });
     limit(group, site.rows);
     site.calls = static_cast<int>(group.size());
-    site.queue = [group, workspace = pass_.linear_workspace()](const CudaRow& row, cudaStream_t stream) {
+    site.queue = [group = group, workspace = pass_.linear_workspace()](const CudaRow& row, cudaStream_t stream) {
       for (const LinearCall& c : group) {
         kernels::cuda::trellis_linear(c, path_of<LinearPath>(row), workspace, stream);
       }
