@@ -43,10 +43,10 @@ endif()
 #   symbols exist everywhere. On another GPU their callers get an Error, from src/kernels/trellis_band/cuda/supported_gpu.cc.
 # - The compiler contracts a * b + c: their results are `bounded`, they are compared with double precision, and what was
 #   measured was compiled so.
-# - Spilled registers are no warning. A kernel that has two CTAs on an SM gets 96 registers a thread, which is a little less
-#   than it wants (nvcc 13.0, sm_90a, bytes stored and loaded; registers): IntPath<1> 20, 20; 96. IntPath<2> 124, 204; 96.
-#   HalfPath<1> 8, 8; 96. HalfPath<2> 4, 4; 96. HalfPath<4> 144, 252; 96. HalfPath<8> has one CTA and still 76, 116; 168.
-#   The stream kernel with three CTAs on an SM gets 72: 56, 104; 72. With one it has no spills: 96.
+# - Spilled registers are no warning. A kernel that has two CTAs on an SM gets 96 registers a thread, which for some is a
+#   little less than they want (nvcc 13.0, sm_90a; bytes of stack that spills take, registers). Expert layer: IntPath<1> 16, 96;
+#   IntPath<2> 88, 96; HalfPath<1> 8, 96; HalfPath<2> 8, 96; HalfPath<4> 96, 96; HalfPath<8> 48, 168; StreamShape<1, 3> 48, 72.
+#   Linear layers: LinearIntPath<2> 24, 96; LinearStreamedPath<4> 16, 96; LinearStreamedPath<16> 8, 168. All others: none.
 function(fairway_cuda_objects name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "HOPPER" "" "")
   add_library(${name} OBJECT ${arg_UNPARSED_ARGUMENTS})
