@@ -186,13 +186,11 @@ class Check {
   }
 
   std::vector<RowReport> run() {
-    for (int round = 0; round < options_.rounds && !cancelled(); ++round) {
-      std::seed_seq seed{options_.seed, static_cast<std::uint32_t>(round)};
-      std::mt19937 random(seed);
-      where_ = fmt::format("seed {}, round {}", options_.seed, round);
+    for_each_round(options_, [&](std::mt19937& random, int round, const std::string& where) {
+      where_ = where;
       run_experts(random, round);
       run_linears(random, round);
-    }
+    });
     std::vector<RowReport> reports;
     for (RowState& state : states_) reports.push_back(std::move(state.report));
     return reports;
@@ -200,8 +198,6 @@ class Check {
 
  private:
   static constexpr int kCases = 8 + 3 * (kWidths + 1);  // of a round
-
-  bool cancelled() const { return options_.cancel != nullptr && options_.cancel->load(); }
 
   void advance() {
     ++done_;
@@ -241,12 +237,12 @@ class Check {
       RowState& state = states_[i];
       const bool reads = dense == (row.info.weights == WeightKind::kDense) && (c.codebooks & ~row.info.codebooks) == 0;
       if (!reads || state.failed()) continue;
-      if (c.results.expected.empty() && !cancelled()) {
+      if (c.results.expected.empty() && !options_.cancelled()) {
         c.results.expected = c.problem.run(reference, 2);
         c.results.typical_norm = typical_row_norm(c.results.expected, c.problem.hidden);
       }
       for (const Tile& tile : state.next_tiles()) {
-        if (cancelled()) return;
+        if (options_.cancelled()) return;
         if (state.failed()) break;
         const std::string what =
             fmt::format("{}, {}, {}, {} threads", where_, c.what, tile_text(tile), state.threads());
@@ -282,7 +278,7 @@ class Check {
         have_expected = true;
       }
       for (const Tile& tile : state.next_tiles()) {
-        if (cancelled()) return;
+        if (options_.cancelled()) return;
         if (state.failed()) break;
         const std::string what =
             fmt::format("{}, {}, {}, {} threads", where_, c.what, tile_text(tile), state.threads());
@@ -307,6 +303,15 @@ class Check {
 };
 
 }  // namespace
+
+void for_each_round(const CheckOptions& options,
+                    const std::function<void(std::mt19937& random, int round, const std::string& where)>& check) {
+  for (int round = 0; round < options.rounds && !options.cancelled(); ++round) {
+    std::seed_seq seed{options.seed, static_cast<std::uint32_t>(round)};
+    std::mt19937 random(seed);
+    check(random, round, fmt::format("seed {}, round {}", options.seed, round));
+  }
+}
 
 std::vector<RowReport> check_rows(const CheckedRows& rows, const CheckOptions& options) {
   return Check(rows, options).run();

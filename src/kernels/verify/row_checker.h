@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <functional>
+#include <random>
 #include <set>
 #include <string>
 #include <vector>
@@ -33,7 +34,14 @@ struct CheckOptions {
   std::uint32_t seed = 1;
   const std::atomic<bool>* cancel = nullptr;  // checked between calls
   std::function<void(double share)> progress = {};
+
+  bool cancelled() const { return cancel != nullptr && cancel->load(); }
 };
+
+// Every round of a check until it is cancelled: its random numbers, its number, and how a message names it, so that the
+// same seed brings it back.
+void for_each_round(const CheckOptions& options,
+                    const std::function<void(std::mt19937& random, int round, const std::string& where)>& check);
 
 struct CheckedRows {
   std::vector<const kernels::MoeSwigluRow*> experts;

@@ -42,20 +42,17 @@ class DeviceCheck {
   }
 
   std::vector<DeviceRowReport> run() {
-    for (int round = 0; round < options_.rounds && !cancelled(); ++round) {
-      std::seed_seq seed{options_.seed, static_cast<std::uint32_t>(round)};
-      std::mt19937 random(seed);
-      where_ = fmt::format("seed {}, round {}", options_.seed, round);
+    for_each_round(options_, [&](std::mt19937& random, int round, const std::string& where) {
+      where_ = where;
       run_experts(random, round);
       run_linears(random, round);
-    }
+    });
     return std::move(reports_);
   }
 
  private:
   static constexpr int kCases = 4 + 3 * kWidths;  // of a round
 
-  bool cancelled() const { return options_.cancel != nullptr && options_.cancel->load(); }
   void advance() {
     ++done_;
     if (options_.progress) {
@@ -72,7 +69,7 @@ class DeviceCheck {
     for (const auto& books : {std::vector{Codebook::k3inst}, std::vector{Codebook::kMcg}, std::vector{Codebook::kMul1},
                               std::vector{Codebook::k3inst, Codebook::kMul1, Codebook::kMcg}}) {
       advance();
-      if (cancelled() || !wants("moe_swiglu")) continue;
+      if (options_.cancelled() || !wants("moe_swiglu")) continue;
       DeviceExperts experts(random, stream_, sizes_.most_size, books, round, turn % 2 == 0);
       std::uint8_t codebooks = 0;
       for (const Codebook b : books) codebooks |= codebook_bit(b);
@@ -80,7 +77,7 @@ class DeviceCheck {
         const std::vector<float> expected = experts.start_call(random, tokens);
         for (DeviceRowReport& report : reports_) {
           if (report.row->op != std::string_view("moe_swiglu")) continue;
-          if (!report.mismatch.empty() || (codebooks & ~report.row->codebooks) != 0 || cancelled()) continue;
+          if (!report.mismatch.empty() || (codebooks & ~report.row->codebooks) != 0 || options_.cancelled()) continue;
           const auto path = static_cast<kernels::cuda::MoePath>(path_of(*report.row));
           const std::string what =
               fmt::format("{}, experts of hidden size {}, {} tokens", where_, experts.hidden(), tokens);
@@ -101,7 +98,7 @@ class DeviceCheck {
     for (const Codebook book : kCodebooks) {
       for (int bits = 1; bits <= kWidths; ++bits) {
         advance();
-        if (cancelled() || !wants("trellis_linear")) continue;
+        if (options_.cancelled() || !wants("trellis_linear")) continue;
         const int in = random_size(random, sizes_.most_size);
         const int rows = std::min(kLinearRows[turn++ % kWidths], sizes_.most_linear_rows);
         DeviceLinears linears(random, stream_,
@@ -117,7 +114,7 @@ class DeviceCheck {
 
   void run_linear_row(DeviceLinears& linears, DeviceRowReport& report, Codebook book, int in) {
     const auto path = static_cast<kernels::cuda::LinearPath>(path_of(*report.row));
-    if (!report.mismatch.empty() || (codebook_bit(book) & ~report.row->codebooks) != 0 || cancelled()) return;
+    if (!report.mismatch.empty() || (codebook_bit(book) & ~report.row->codebooks) != 0 || options_.cancelled()) return;
     if (!kernels::cuda::linear_path_legal(linears.call(), path)) return;
     bool gap_intact = true;
     const auto y = linears.run(path, kPoisons[0], &gap_intact);
