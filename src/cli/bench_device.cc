@@ -3,9 +3,7 @@
 
 #include <chrono>
 #include <memory>
-#include <optional>
 
-#include "backend/cuda/device.h"
 #include "cli/bench.h"
 #include "cli/device_source.h"
 #include "cli/report.h"
@@ -37,17 +35,13 @@ double microseconds_since(Clock::time_point begin) {
   return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
 }
 
-std::vector<int> first_ids(int count, int vocab) {
-  return random_prompt(count, vocab);
-}
-
 // Every step's tokens are read on the host before the next but one is queued, as a server would.
 void measure_decode(DeviceModel& device, DeviceCell& cell, bool counts) {
   for (int i = 0; i < cell.batch; ++i) {
     device.truncate(i, 0);
     device.pretend_length(i, cell.context);
   }
-  device.start(first_ids(cell.batch, device.config().vocab_size));
+  device.start(random_prompt(cell.batch, device.config().vocab_size));
   device.step();  // records the graph if it is the first
   device.take_step();
   device.synchronize();
@@ -89,10 +83,15 @@ void measure_prefill(DeviceModel& device, DeviceCell& cell, bool counts) {
   cell.device_us.push_back(on_device);
 }
 
-Json cell_json(const DeviceCell& cell) {
+// Tokens per second of every sample.
+std::vector<double> rates_of(const DeviceCell& cell) {
   std::vector<double> rates;
-  const double tokens = cell.prefill ? cell.tokens : cell.batch;
-  for (const double us : cell.wall_us) rates.push_back(1e6 * tokens / us);
+  for (const double us : cell.wall_us) rates.push_back(1e6 * (cell.prefill ? cell.tokens : cell.batch) / us);
+  return rates;
+}
+
+Json cell_json(const DeviceCell& cell) {
+  const std::vector<double> rates = rates_of(cell);
   Json json = {{"kind", cell.prefill ? "prefill" : "decode"}};
   if (cell.prefill) {
     json["prompt_tokens"] = cell.tokens;
@@ -108,12 +107,10 @@ Json cell_json(const DeviceCell& cell) {
 }
 
 std::string cell_text(const DeviceCell& cell) {
-  std::vector<double> rates;
-  for (const double us : cell.wall_us) rates.push_back(1e6 * (cell.prefill ? cell.tokens : cell.batch) / us);
   const std::string what = cell.prefill ? fmt::format("prefill {:>6} tokens           ", cell.tokens)
                                         : fmt::format("decode  batch {:>3} context {:>6}", cell.batch, cell.context);
-  return fmt::format("{}  {:10.1f} tokens/s  {:10.1f} us wall  {:10.1f} us on the device\n", what, median(rates),
-                     median(cell.wall_us), median(cell.device_us));
+  return fmt::format("{}  {:10.1f} tokens/s  {:10.1f} us wall  {:10.1f} us on the device\n", what,
+                     median(rates_of(cell)), median(cell.wall_us), median(cell.device_us));
 }
 
 int largest(const std::vector<int>& values, int least) {

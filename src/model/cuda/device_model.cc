@@ -121,9 +121,9 @@ struct DeviceModel::State {
   }
 
   void build(const HostModel& host);
-  DeviceMemoryNeed measure(const HostModel& host, int context) const;
+  DeviceMemoryNeed measure(const DeviceWeights& shapes, std::int64_t weight_bytes, int context) const;
   DevicePassLimits limits(int context) const;
-  int fitting_context(const HostModel& host) const;
+  int fitting_context(const std::function<DeviceMemoryNeed(int)>& need_at) const;
   void fill_rope();
   void check_room(int sequence, std::size_t tokens) const;
   void upload_rows(std::span<const int> ids, std::span<const int> sequence, std::span<const int> position);
@@ -160,28 +160,28 @@ DevicePassLimits DeviceModel::State::limits(int positions) const {
                                                            : kernels::cuda::CacheType::kE4m3};
 }
 
-DeviceMemoryNeed DeviceModel::State::measure(const HostModel& host, int positions) const {
-  WeightStore store;
-  const DeviceWeights shapes = load_weights(host, store);
+// shapes: of weights that were added up and not copied.
+DeviceMemoryNeed DeviceModel::State::measure(const DeviceWeights& shapes, std::int64_t weight_bytes,
+                                             int positions) const {
   const DevicePass scratch(config, shapes, limits(positions), nullptr);
-  return {store.bytes(), scratch.cache_bytes(), scratch.scratch_bytes()};
+  return {weight_bytes, scratch.cache_bytes(), scratch.scratch_bytes()};
 }
 
 // The options' context, or the most positions that fit.
-int DeviceModel::State::fitting_context(const HostModel& host) const {
+int DeviceModel::State::fitting_context(const std::function<DeviceMemoryNeed(int)>& need_at) const {
   const int longest_context = config.max_position_embeddings;
   const std::int64_t room = backend::cuda_memory(options.device).free_bytes - kSpareBytes;
   if (options.context > 0) {
     const int positions = std::min(options.context, longest_context);
-    const DeviceMemoryNeed all = measure(host, positions);
+    const DeviceMemoryNeed all = need_at(positions);
     if (all.total() > room) throw_too_large(all, room, options.sequences, positions);
     return positions;
   }
-  const DeviceMemoryNeed all = measure(host, longest_context);
+  const DeviceMemoryNeed all = need_at(longest_context);
   if (all.total() <= room) return longest_context;
   // Both the caches and what grows with the context are linear in it.
   const int least = std::min(kFirstContextBucket, longest_context);
-  const DeviceMemoryNeed small = measure(host, least);
+  const DeviceMemoryNeed small = need_at(least);
   if (small.total() > room || least == longest_context) throw_too_large(small, room, options.sequences, least);
   const double slope = static_cast<double>(all.total() - small.total()) / (longest_context - least);
   const int more = static_cast<int>(static_cast<double>(room - small.total()) / slope);
@@ -193,8 +193,11 @@ void DeviceModel::State::build(const HostModel& host) {
   check_options(options);
   check_geometry(config);
   if (!options.table.empty()) paths.set_table(PathTable::load(options.table, options.device));
-  context = fitting_context(host);
-  need = measure(host, context);
+  WeightStore sizes;
+  const DeviceWeights shapes = load_weights(host, sizes);
+  const auto need_at = [&](int positions) { return measure(shapes, sizes.bytes(), positions); };
+  context = fitting_context(need_at);
+  need = need_at(context);
   arena = std::make_unique<backend::DeviceArena>(options.device, static_cast<std::size_t>(need.total()));
   const auto progress = [&](std::int64_t done) {
     if (options.progress) options.progress(done, need.weights);

@@ -8,7 +8,6 @@
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/common/cuda/embed.cuh"
 #include "kernels/dense_linear/cuda/dense_linear_cuda.cuh"
-#include "kernels/rms_norm/cuda/rms_norm_cuda.cuh"
 #include "kernels/rope/cuda/rope_cuda.cuh"
 #include "kernels/route/cuda/route_cuda.cuh"
 #include "model/weights.h"
@@ -155,7 +154,7 @@ cuda::AttendCall DevicePass::attend_call(std::size_t layer, const DevicePassRows
 }
 
 // normed = norm(x += add)
-void DevicePass::norm(float* add, const float* weight, int rows, cudaStream_t stream) const {
+cuda::NormCall DevicePass::norm_call(float* add, const float* weight, int rows) const {
   cuda::NormCall call{};
   call.x = x_;
   call.ldx = hidden_padded_;
@@ -168,7 +167,11 @@ void DevicePass::norm(float* add, const float* weight, int rows, cudaStream_t st
   call.out = normed_;
   call.ldo = hidden_padded_;
   call.padded = hidden_padded_;
-  cuda::rms_norm(call, stream);
+  return call;
+}
+
+void DevicePass::norm(float* add, const float* weight, int rows, cudaStream_t stream) const {
+  cuda::rms_norm(norm_call(add, weight, rows), stream);
 }
 
 // Trellis-coded matrices in one launch, plain ones in one each.
@@ -277,14 +280,7 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
     norm(nullptr, layer.mlp_input_norm, rows, stream);
   } else {
     cuda::RouteCall call{};
-    call.norm.x = x_;
-    call.norm.ldx = hidden_padded_;
-    call.norm.weight = layer.mlp_input_norm;
-    call.norm.eps = c_.rms_norm_eps;
-    call.norm.n = c_.hidden_size;
-    call.norm.rows = rows;
-    call.norm.out = normed_;
-    call.norm.ldo = call.norm.padded = hidden_padded_;
+    call.norm = norm_call(nullptr, layer.mlp_input_norm, rows);
     call.weight = layer.router.weight.data;
     call.type = layer.router.weight.type;
     call.experts = layer.router.params.experts;

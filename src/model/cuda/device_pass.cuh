@@ -12,6 +12,7 @@
 #include "formats/config.h"
 #include "kernels/common/cuda/attend.cuh"
 #include "kernels/common/cuda/pass.cuh"
+#include "kernels/rms_norm/cuda/rms_norm_cuda.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
 #include "model/cuda/device_paths.cuh"
 #include "model/cuda/device_weights.cuh"
@@ -74,6 +75,7 @@ class DevicePass {
   kernels::cuda::PassRows rows_of(const DevicePassRows& pass) const { return {sequence_, position_, pass.rows}; }
   kernels::cuda::LayerCache cache_of(std::size_t layer) const;
   kernels::cuda::AttendCall attend_call(std::size_t layer, const DevicePassRows& pass) const;
+  kernels::cuda::NormCall norm_call(float* add, const float* weight, int rows) const;
   void norm(float* add, const float* weight, int rows, cudaStream_t stream) const;
   void linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
                int count, bool add, cudaStream_t stream) const;

@@ -24,11 +24,6 @@ std::span<const CudaRow> linear_rows() {
   return rows;
 }
 
-template <class Path>
-Path path_of(const CudaRow* row, std::span<const CudaRow> rows) {
-  return static_cast<Path>(row - rows.data());
-}
-
 }  // namespace
 
 std::string shape_of(const MoeLayer& layer) {
@@ -58,24 +53,24 @@ MoePath DevicePaths::choose(const MoeLayer& layer, int rows) {
   const CudaRow*& known = known_[Key(layer.experts, rows)];
   if (known == nullptr) {
     known = table_ ? table_->find("moe_swiglu", shape_of(layer), rows) : nullptr;
-    if (known == nullptr || !kernels::cuda::moe_path_legal(layer, path_of<MoePath>(known, expert_rows()))) {
+    if (known == nullptr || !kernels::cuda::moe_path_legal(layer, path_of<MoePath>(*known))) {
       known = &row_of(kernels::cuda::moe_default_path(layer, rows));
     }
   }
   ++calls_[known->id];
-  return path_of<MoePath>(known, expert_rows());
+  return path_of<MoePath>(*known);
 }
 
 LinearPath DevicePaths::choose(const LinearCall& call) {
   const CudaRow*& known = known_[Key(call.outputs[0].matrix.words, call.rows)];
   if (known == nullptr) {
     known = table_ ? table_->find("trellis_linear", shape_of(call), call.rows) : nullptr;
-    if (known == nullptr || !kernels::cuda::linear_path_legal(call, path_of<LinearPath>(known, linear_rows()))) {
+    if (known == nullptr || !kernels::cuda::linear_path_legal(call, path_of<LinearPath>(*known))) {
       known = &row_of(kernels::cuda::linear_default_path(call));
     }
   }
   ++calls_[known->id];
-  return path_of<LinearPath>(known, linear_rows());
+  return path_of<LinearPath>(*known);
 }
 
 }  // namespace fairway::model

@@ -22,6 +22,12 @@ std::string shape_of(const kernels::cuda::LinearCall& call);
 const kernels::CudaRow& row_of(kernels::cuda::MoePath path);
 const kernels::CudaRow& row_of(kernels::cuda::LinearPath path);
 
+// And back, of a row of the path's op.
+template <class Path>
+Path path_of(const kernels::CudaRow& row) {
+  return static_cast<Path>(&row - &row_of(static_cast<Path>(0)));
+}
+
 // Calls of one pass, in order.
 struct DeviceCalls {
   std::vector<std::pair<kernels::cuda::MoeLayer, kernels::cuda::MoeCall>> experts;

@@ -56,11 +56,6 @@ std::vector<const CudaRow*> legal_rows(Path first, int count, int rows, const Le
   return paths;
 }
 
-template <class Path>
-Path path_of(const CudaRow& row) {
-  return static_cast<Path>(&row - &row_of(static_cast<Path>(0)));
-}
-
 }  // namespace
 
 PathTuner::PathTuner(const DevicePass& pass, backend::CudaStream& stream, const PathTuneOptions& options)

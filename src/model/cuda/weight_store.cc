@@ -21,7 +21,7 @@ void* WeightStore::place(std::size_t bytes, std::string_view what) {
   return measuring() ? nullptr : arena_->alloc<std::uint8_t>(bytes, what);
 }
 
-void WeightStore::placed(std::size_t) {
+void WeightStore::report() const {
   if (progress_) progress_(bytes_);
 }
 
@@ -29,7 +29,7 @@ void* WeightStore::copy(std::span<const std::uint8_t> bytes, std::string_view wh
   void* const to = place(bytes.size(), what);
   if (measuring()) return to;
   uploader_->upload(to, bytes);
-  placed(bytes.size());
+  report();
   return to;
 }
 
@@ -41,24 +41,27 @@ const std::uint16_t* WeightStore::halves(std::span<const float> values, std::str
   return found->second;
 }
 
-void* WeightStore::random_words(std::size_t bytes, std::string_view what) {
+void* WeightStore::fill(std::size_t bytes, std::string_view what, const std::function<void(void* to)>& fill) {
   void* const to = place(bytes, what);
   if (measuring()) return to;
   const backend::DeviceScope scope(arena_->device());
-  kernels::cuda::random_words(static_cast<std::uint32_t*>(to), bytes / sizeof(std::uint32_t), ++seed_,
-                              backend::native(*stream_));
-  placed(bytes);
+  fill(to);
+  report();
   return to;
 }
 
+void* WeightStore::random_words(std::size_t bytes, std::string_view what) {
+  return fill(bytes, what, [&](void* to) {
+    kernels::cuda::random_words(static_cast<std::uint32_t*>(to), bytes / sizeof(std::uint32_t), ++seed_,
+                                backend::native(*stream_));
+  });
+}
+
 void* WeightStore::random_values(std::size_t count, bool bfloat, float deviation, std::string_view what) {
-  void* const to = place(2 * count, what);
-  if (measuring()) return to;
-  const backend::DeviceScope scope(arena_->device());
-  kernels::cuda::random_values(static_cast<std::uint16_t*>(to), count, bfloat, deviation, ++seed_,
-                               backend::native(*stream_));
-  placed(2 * count);
-  return to;
+  return fill(2 * count, what, [&](void* to) {
+    kernels::cuda::random_values(static_cast<std::uint16_t*>(to), count, bfloat, deviation, ++seed_,
+                                 backend::native(*stream_));
+  });
 }
 
 void WeightStore::finish() {

@@ -44,7 +44,9 @@ class WeightStore {
 
  private:
   void* place(std::size_t bytes, std::string_view what);
-  void placed(std::size_t bytes);
+  // Places so many bytes and, unless it only adds up, lets `fill` queue on stream_ what writes them.
+  void* fill(std::size_t bytes, std::string_view what, const std::function<void(void* to)>& fill);
+  void report() const;
 
   backend::DeviceArena* arena_ = nullptr;
   std::optional<backend::Uploader> uploader_;
