@@ -130,9 +130,10 @@ TEST(GpuHopperDeviceModel, OtherModelsRun) {
 TEST(GpuHopperDeviceModel, StepsChooseWhatThePromptsLogitsSay) {
   for (const auto& spec : {kMla, kGqa}) {
     Both both(spec);
-    DeviceModel device = both.device({.sequences = 3, .pass_rows = 16});
     // Sequences of different lengths, decoded together.
-    std::vector<std::vector<int>> texts = {some_ids(3), some_ids(1, 77), some_ids(6, 200)};
+    constexpr int kLongest = 6;
+    std::vector<std::vector<int>> texts = {some_ids(3), some_ids(1, 77), some_ids(kLongest, 200)};
+    DeviceModel device = both.device({.sequences = 3, .pass_rows = kLongest + kSteps});
     for (int s = 0; s < 3; ++s) {
       const std::vector<int>& text = texts[static_cast<std::size_t>(s)];
       if (text.size() > 1) device.forward(std::span(text).first(text.size() - 1), s);
