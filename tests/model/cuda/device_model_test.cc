@@ -16,7 +16,7 @@
 #include "engine/engine.h"
 #include "fairway/error.h"
 #include "model/model.h"
-#include "routing_margins.h"
+#include "model/cuda/routing_margins.h"
 
 namespace fairway {
 namespace {
