@@ -54,6 +54,16 @@ void note_unused_filters(const kernels::SampleParams& sample) {
   }
 }
 
+// [new tokens][wanted][id, log-probability]
+Json top_logprobs_json(const engine::GenerateResult& result) {
+  Json rows = Json::array();
+  for (const auto& tokens : result.top_logprobs) {
+    Json& row = rows.emplace_back(Json::array());
+    for (const engine::TokenLogprob& token : tokens) row.push_back({token.id, token.logprob});
+  }
+  return rows;
+}
+
 // program_memory: peak of the process before it opened the model, which is code and libraries.
 Json result_json(const engine::Engine& engine, const std::vector<int>& prompt, const engine::GenerateResult& result,
                  std::int64_t program_memory) {
@@ -85,6 +95,7 @@ void print_statistics(const engine::Engine& engine, const engine::GenerateResult
 }
 
 int run(RunOptions options, bool json) {
+  if (options.generate.top_logprobs > 0 && !json) throw Error(ErrorKind::kUsage, "--top-logprobs needs --json");
   give_table_to_device(options.start, options.device);
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   const std::string text = read_prompt(options.prompt);
@@ -99,7 +110,9 @@ int run(RunOptions options, bool json) {
   engine::GenerateResult result;
   if (json) {
     result = engine.generate(prompt, generate);
-    print_json(result_json(engine, prompt, result, program_memory));
+    Json document = result_json(engine, prompt, result, program_memory);
+    if (generate.top_logprobs > 0) document["top_logprobs"] = top_logprobs_json(result);
+    print_json(document);
   } else {
     if (!options.no_echo) print_text(text);
     result = engine.generate(prompt, generate, [](std::string_view piece) { print_text(piece); });
@@ -147,6 +160,10 @@ void add_run_command(CLI::App& app, Invocation& call) {
   add_start_options(*command, options->start);
   add_telemetry_option(*command, options->start);
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on after the model ends its text");
+  command
+      ->add_option("--top-logprobs", options->generate.top_logprobs,
+                   "With --json: this many likeliest tokens of each step")
+      ->check(number_in(1, 100));
   command->add_flag("--no-prompt-echo", options->no_echo, "Print the new text only, without the prompt before it");
   command->callback([options, &call] { call.action = [options, &call] { return run(*options, call.json); }; });
 }

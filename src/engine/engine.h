@@ -37,6 +37,13 @@ struct GenerateOptions {
   std::uint64_t seed = 0;
   bool stop_at_eos = true;
   const std::atomic<bool>* cancel = nullptr;  // checked between forward passes
+  // So many of the likeliest tokens of every step are reported. On a device every step's logits then come to the host.
+  int top_logprobs = 0;
+};
+
+struct TokenLogprob {
+  int id;
+  double logprob;  // natural logarithm
 };
 
 enum class StopReason { kLength, kEos, kCancelled, kContextFull };
@@ -45,6 +52,8 @@ const char* stop_reason_name(StopReason reason);  // "length", "eos", "cancelled
 struct GenerateResult {
   std::vector<int> ids;  // new tokens only, without the prompt; an end-of-text token is included
   std::string text;      // of the new tokens
+  // For each of ids, if wanted: the likeliest tokens at its place, the likeliest first, ties to the lower id.
+  std::vector<std::vector<TokenLogprob>> top_logprobs;
   int prompt_tokens = 0;
   double prefill_seconds = 0;
   double decode_seconds = 0;                 // after the first new token
