@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""How near a CUDA device comes to the fp32 path of the CPU on the bundled model, into a result file:
+
+  scripts/measuring/agreement.py FAIRWAY OUT.json [--device cuda] [--text FILE] [--window N] [--windows N]
+
+Log-probabilities of windows of a text with either type of cache, and greedy continuations of four prompts: where one differs, how
+much likelier the first of the two likeliest tokens is there, on both sides. Needs nothing but Python 3 and the program.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+MODEL = "models/books-moe"
+# Those of the reference outputs that the bundled model is tested with.
+PROMPTS = ["It was a dark and stormy night, and", "\"My dear Watson,\" said Holmes,",
+           "The captain looked out over the sea, and saw that the year 1851 wasn't 12,345 days old;\n\nCHAPTER II\n",
+           "Ünïcode — “quotes”, tabs\t and   spaces 東京 🙂"]
+NEW_TOKENS = 32
+CPU = ["--activations", "fp32"]
+# Bars: a window's mean log-probability, prompts with the same text, and how little likelier the likeliest token may be where the
+# texts part (natural logarithms).
+WINDOW_BAR, PROMPTS_BAR, NEAR_TIE = 0.01, 3, 0.05
+
+
+def fairway(program, *arguments):
+    done = subprocess.run([program, *map(str, arguments), "--json"], cwd=REPO, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"fairway {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def windows_of(program, options, *more):
+    """[window][token] log-probabilities."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "logprobs.json"
+        fairway(program, "eval", "--model", MODEL, "--text", options.text, "--window", options.window, "--windows",
+                options.windows, "--logprobs", path, *more)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    windows = content if isinstance(content, list) else [content]
+    return [[value for value in window["logprobs"] if value is not None] for window in windows]
+
+
+def compare_windows(cpu, device):
+    apart = [abs(a - b) for ours, theirs in zip(cpu, device) for a, b in zip(ours, theirs)]
+    where = max(range(len(apart)), key=apart.__getitem__)
+    means = [statistics.fmean(theirs) - statistics.fmean(ours) for ours, theirs in zip(cpu, device)]
+    ordered = sorted(apart)
+    return {"tokens": len(apart), "mean": statistics.fmean(apart), "median": statistics.median(apart),
+            "percentile_99": ordered[len(ordered) * 99 // 100], "largest": ordered[-1],
+            "largest_at": {"window": where // len(cpu[0]), "token": where % len(cpu[0])},
+            "window_means": means, "within_bar": max(map(abs, means)) <= WINDOW_BAR}
+
+
+def continued(program, prompt, *more):
+    return fairway(program, "run", "--model", MODEL, "--prompt", prompt, "--max-tokens", NEW_TOKENS, "--ignore-eos", *more)
+
+
+def side(run, at):
+    """The two likeliest tokens at a place."""
+    (first, first_logprob), (second, second_logprob) = run["top_logprobs"][at]
+    return {"likeliest": [first, second], "margin": first_logprob - second_logprob}
+
+
+def compare_prompt(program, prompt, device):
+    """The device's own greedy choice, and what its logits say at the place where it parts from the CPU's."""
+    ours = continued(program, prompt, *CPU, "--top-logprobs", 2)
+    theirs = continued(program, prompt, *device)
+    result = {"prompt": prompt, "same": ours["ids"] == theirs["ids"], "text": ours["text"], "first_difference": None}
+    if not result["same"]:
+        at = next(i for i, (a, b) in enumerate(zip(ours["ids"], theirs["ids"])) if a != b)
+        logits = continued(program, prompt, *device, "--top-logprobs", 2)
+        difference = {"token": at, "chosen": [ours["ids"][at], theirs["ids"][at]], "cpu": side(ours, at)}
+        # The logits of another call: they may part from the CPU's at an earlier or a later place.
+        difference["device"] = side(logits, at) if logits["ids"][:at] == ours["ids"][:at] else None
+        difference["near_tie"] = (difference["cpu"]["margin"] <= NEAR_TIE
+                                  and set(difference["chosen"]) == set(difference["cpu"]["likeliest"]))
+        result |= {"device_text": theirs["text"], "first_difference": difference}
+    return result
+
+
+def revision():
+    if "FAIRWAY_REVISION" in os.environ:
+        return os.environ["FAIRWAY_REVISION"]
+    done = subprocess.run(["git", "-C", REPO, "rev-parse", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def measure(options):
+    program = str(pathlib.Path(options.program).resolve())
+    machine = fairway(program, "kernels")["machine"]
+    device = ["--device", options.device]
+    cpu = windows_of(program, options, *CPU)
+    caches = [{"kv_cache": cache, **compare_windows(cpu, windows_of(program, options, *device, "--kv-cache", cache))}
+              for cache in ("f16", "fp8")]
+    prompts = [compare_prompt(program, prompt, device) for prompt in PROMPTS]
+    near = all(p["same"] or p["first_difference"]["near_tie"] for p in prompts)
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"schema": "fairway-cuda_agreement-1", "revision": revision(), "date": now,
+            "command": "scripts/measuring/agreement.py", "machine": machine, "model": MODEL,
+            "text": os.path.relpath(options.text, REPO), "window": options.window, "windows": options.windows,
+            "bars": {"window_mean": WINDOW_BAR, "same_prompts": PROMPTS_BAR, "near_tie": NEAR_TIE},
+            "caches": caches, "new_tokens": NEW_TOKENS, "prompts": prompts,
+            "same_prompts": sum(p["same"] for p in prompts), "differences_are_near_ties": near}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", metavar="FAIRWAY")
+    parser.add_argument("out", metavar="OUT.json")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--text", default=str(REPO / "docs" / "sample.txt"), type=os.path.abspath)
+    parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=4)
+    options = parser.parse_args()
+    content = measure(options)
+    pathlib.Path(options.out).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for cache in content["caches"]:
+        print(f"{cache['kv_cache']}: log-probabilities differ by {cache['mean']:.4f} on average, {cache['largest']:.3f} at most; "
+              f"window means by {max(map(abs, cache['window_means'])):.5f} at most")
+    print(f"{content['same_prompts']} of {len(PROMPTS)} prompts continue alike"
+          + ("" if content["same_prompts"] == len(PROMPTS) else
+             ", the others part at near-ties" if content["differences_are_near_ties"] else ", and not all others part at near-ties"))
+
+
+if __name__ == "__main__":
+    main()
