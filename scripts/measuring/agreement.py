@@ -3,8 +3,10 @@
 
   scripts/measuring/agreement.py FAIRWAY OUT.json [--device cuda] [--text FILE] [--window N] [--windows N]
 
-Log-probabilities of windows of a text with either type of cache, and greedy continuations of four prompts: where one differs, how
-much likelier the first of the two likeliest tokens is there, on both sides. Needs nothing but Python 3 and the program.
+Log-probabilities of windows of a text with either type of cache, all of them and those of tokens at which no router of the CPU is near
+a tie (--routing-margins in docs/commands.md), since rounding decides those; and greedy continuations of four prompts: where one
+differs, how much likelier the first of the two likeliest tokens is there, on both sides, and the routing margin of the place. Needs
+nothing but Python 3 and the program.
 """
 
 import argparse
@@ -25,9 +27,10 @@ PROMPTS = ["It was a dark and stormy night, and", "\"My dear Watson,\" said Holm
            "Ünïcode — “quotes”, tabs\t and   spaces 東京 🙂"]
 NEW_TOKENS = 32
 CPU = ["--activations", "fp32"]
-# Bars: a window's mean log-probability, prompts with the same text, and how little likelier the likeliest token may be where the
-# texts part (natural logarithms).
+# Bars: a window's mean log-probability, prompts with the same text. Texts part at a near-tie where the likeliest token is so little
+# ahead (natural logarithms), or where the routing margin is less than the errors of routers' inputs with this type of cache.
 WINDOW_BAR, PROMPTS_BAR, NEAR_TIE = 0.01, 3, 0.05
+ROUTING_NEAR_TIE = {"f16": 0.005, "fp8": 0.05}
 
 
 def fairway(program, *arguments):
@@ -38,25 +41,33 @@ def fairway(program, *arguments):
 
 
 def windows_of(program, options, *more):
-    """[window][token] log-probabilities."""
+    """A list of windows with `logprobs` and, if asked for, `routing_margins`, of each token."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "logprobs.json"
         fairway(program, "eval", "--model", MODEL, "--text", options.text, "--window", options.window, "--windows",
                 options.windows, "--logprobs", path, *more)
         content = json.loads(path.read_text(encoding="utf-8"))
-    windows = content if isinstance(content, list) else [content]
-    return [[value for value in window["logprobs"] if value is not None] for window in windows]
+    return content if isinstance(content, list) else [content]
 
 
-def compare_windows(cpu, device):
-    apart = [abs(a - b) for ours, theirs in zip(cpu, device) for a, b in zip(ours, theirs)]
-    where = max(range(len(apart)), key=apart.__getitem__)
-    means = [statistics.fmean(theirs) - statistics.fmean(ours) for ours, theirs in zip(cpu, device)]
+def spread(apart):
     ordered = sorted(apart)
     return {"tokens": len(apart), "mean": statistics.fmean(apart), "median": statistics.median(apart),
-            "percentile_99": ordered[len(ordered) * 99 // 100], "largest": ordered[-1],
-            "largest_at": {"window": where // len(cpu[0]), "token": where % len(cpu[0])},
-            "window_means": means, "within_bar": max(map(abs, means)) <= WINDOW_BAR}
+            "percentile_99": ordered[len(ordered) * 99 // 100], "largest": ordered[-1]}
+
+
+def compare_windows(cpu, device, near_tie):
+    apart, margins = [], []
+    for ours, theirs in zip(cpu, device):
+        apart += [abs(a - b) for a, b in zip(ours["logprobs"], theirs["logprobs"])]
+        margins += [float("inf") if margin is None else margin for margin in ours["routing_margins"]]
+    means = [statistics.fmean(theirs["logprobs"]) - statistics.fmean(ours["logprobs"]) for ours, theirs in zip(cpu, device)]
+    order = sorted(range(len(apart)), key=lambda i: -apart[i])
+    length = len(cpu[0]["logprobs"])
+    return {**spread(apart), "window_means": means, "within_bar": max(map(abs, means)) <= WINDOW_BAR,
+            "routing_near_tie": near_tie, "far_from_ties": spread([a for a, m in zip(apart, margins) if m >= near_tie]),
+            "largest_at": [{"window": i // length, "token": i % length, "difference": apart[i], "routing_margin": margins[i]}
+                           for i in order[:5]]}
 
 
 def continued(program, prompt, *more):
@@ -71,7 +82,7 @@ def side(run, at):
 
 def compare_prompt(program, prompt, device):
     """The device's own greedy choice, and what its logits say at the place where it parts from the CPU's."""
-    ours = continued(program, prompt, *CPU, "--top-logprobs", 2)
+    ours = continued(program, prompt, *CPU, "--top-logprobs", 2, "--routing-margins")
     theirs = continued(program, prompt, *device)
     result = {"prompt": prompt, "same": ours["ids"] == theirs["ids"], "text": ours["text"], "first_difference": None}
     if not result["same"]:
@@ -80,8 +91,9 @@ def compare_prompt(program, prompt, device):
         difference = {"token": at, "chosen": [ours["ids"][at], theirs["ids"][at]], "cpu": side(ours, at)}
         # The logits of another call: they may part from the CPU's at an earlier or a later place.
         difference["device"] = side(logits, at) if logits["ids"][:at] == ours["ids"][:at] else None
-        difference["near_tie"] = (difference["cpu"]["margin"] <= NEAR_TIE
-                                  and set(difference["chosen"]) == set(difference["cpu"]["likeliest"]))
+        difference["routing_margin"] = ours["routing_margins"][at]
+        difference["near_tie"] = difference["routing_margin"] <= ROUTING_NEAR_TIE["f16"] or (
+            difference["cpu"]["margin"] <= NEAR_TIE and set(difference["chosen"]) == set(difference["cpu"]["likeliest"]))
         result |= {"device_text": theirs["text"], "first_difference": difference}
     return result
 
@@ -97,16 +109,16 @@ def measure(options):
     program = str(pathlib.Path(options.program).resolve())
     machine = fairway(program, "kernels")["machine"]
     device = ["--device", options.device]
-    cpu = windows_of(program, options, *CPU)
-    caches = [{"kv_cache": cache, **compare_windows(cpu, windows_of(program, options, *device, "--kv-cache", cache))}
-              for cache in ("f16", "fp8")]
+    cpu = windows_of(program, options, *CPU, "--routing-margins")
+    caches = [{"kv_cache": cache, **compare_windows(cpu, windows_of(program, options, *device, "--kv-cache", cache), near_tie)}
+              for cache, near_tie in ROUTING_NEAR_TIE.items()]
     prompts = [compare_prompt(program, prompt, device) for prompt in PROMPTS]
     near = all(p["same"] or p["first_difference"]["near_tie"] for p in prompts)
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"schema": "fairway-cuda_agreement-1", "revision": revision(), "date": now,
             "command": "scripts/measuring/agreement.py", "machine": machine, "model": MODEL,
             "text": os.path.relpath(options.text, REPO), "window": options.window, "windows": options.windows,
-            "bars": {"window_mean": WINDOW_BAR, "same_prompts": PROMPTS_BAR, "near_tie": NEAR_TIE},
+            "bars": {"window_mean": WINDOW_BAR, "same_prompts": PROMPTS_BAR, "near_tie": NEAR_TIE, "routing_near_tie": ROUTING_NEAR_TIE["f16"]},
             "caches": caches, "new_tokens": NEW_TOKENS, "prompts": prompts,
             "same_prompts": sum(p["same"] for p in prompts), "differences_are_near_ties": near}
 
@@ -123,7 +135,9 @@ def main():
     content = measure(options)
     pathlib.Path(options.out).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for cache in content["caches"]:
+        far = cache["far_from_ties"]
         print(f"{cache['kv_cache']}: log-probabilities differ by {cache['mean']:.4f} on average, {cache['largest']:.3f} at most; "
+              f"{far['largest']:.3f} at most for the {far['tokens'] / cache['tokens']:.0%} of tokens where no router is near a tie; "
               f"window means by {max(map(abs, cache['window_means'])):.5f} at most")
     print(f"{content['same_prompts']} of {len(PROMPTS)} prompts continue alike"
           + ("" if content["same_prompts"] == len(PROMPTS) else

@@ -190,8 +190,13 @@ def decode_readme():
 
 def agreement_tables(content):
     bars = content["bars"]
-    rows = [[c["kv_cache"], str(c["tokens"]), f"{c['mean']:.4f}", f"{c['median']:.4f}", f"{c['percentile_99']:.3f}", f"{c['largest']:.3f}",
-             f"{max(map(abs, c['window_means'])):.5f} {'≤' if c['within_bar'] else '>'} {bars['window_mean']}"] for c in content["caches"]]
+    rows = []
+    for c in content["caches"]:
+        mean_bar = f"{max(map(abs, c['window_means'])):.5f} {'≤' if c['within_bar'] else '>'} {bars['window_mean']}"
+        for name, part, bar in (("all", c, mean_bar), (f"routing margin of {c['routing_near_tie']} or more", c["far_from_ties"], "–")):
+            rows.append([c["kv_cache"], name, str(part["tokens"]), f"{part['mean']:.4f}", f"{part['median']:.4f}",
+                         f"{part['percentile_99']:.3f}", f"{part['largest']:.3f}", bar])
+    largest = [f"{w['difference']:.3f} at a routing margin of {w['routing_margin']:.2g}" for w in content["caches"][0]["largest_at"][:3]]
 
     def at(side):
         return "–" if side is None else f"{side['margin']:.4f}"
@@ -199,19 +204,23 @@ def agreement_tables(content):
     def prompt_row(p):
         d = p["first_difference"]
         if d is None:
-            return [f"`{p['prompt'].strip()[:40]}`".replace("\n", " "), "the same", "–", "–", "–"]
+            return [f"`{p['prompt'].strip()[:40]}`".replace("\n", " "), "the same", "–", "–", "–", "–"]
         return [f"`{p['prompt'].strip()[:40]}`".replace("\n", " "), f"differs at new token {d['token']}", at(d["cpu"]), at(d["device"]),
-                "yes" if d["near_tie"] else "no"]
+                f"{d['routing_margin']:.4f}", "yes" if d["near_tie"] else "no"]
 
     device = content["machine"]["cuda"]["devices"][0]["name"]
     same = f"{content['same_prompts']} {'≥' if content['same_prompts'] >= bars['same_prompts'] else '<'} {bars['same_prompts']}"
     return [f"{device}, revision `{content['revision'][:12]}`, {content['date'][:10]}; {content['model']}, {content['windows']} windows of "
             f"{content['window']} tokens of `{content['text']}`. Differences of log-probabilities (natural logarithms) to the fp32 path of "
             "the CPU:", "",
-            *table(["cache", "tokens", "mean", "median", "99 of 100 below", "largest", "largest of a window's mean, and the bar"], rows), "",
+            *table(["cache", "which", "tokens", "mean", "median", "99 of 100 below", "largest", "largest of a window's mean, and the bar"],
+                   rows), "",
+            f"The largest with a cache of {content['caches'][0]['kv_cache']}: {'; '.join(largest)}. A token's routing margin is the relative error "
+            "of a router's input at which its choice is a standard deviation from another one, the least of all layers.", "",
             f"Greedy continuations of {content['new_tokens']} tokens: {same} are the same. Where one parts, by how much the likeliest token "
-            f"is ahead of the second on either side; a near-tie is up to {bars['near_tie']}, with both texts' tokens the two likeliest:", "",
-            *table(["prompt", "text", "margin on the CPU", "margin on the device", "near-tie"], [prompt_row(p) for p in content["prompts"]])]
+            f"is ahead of the second on either side, and the routing margin. A near-tie is up to {bars['near_tie']} between both texts' tokens, "
+            f"or a routing margin up to {bars['routing_near_tie']}:", "",
+            *table(["prompt", "text", "ahead on the CPU", "ahead on the device", "routing margin", "near-tie"], [prompt_row(p) for p in content["prompts"]])]
 
 
 def agreement():

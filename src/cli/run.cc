@@ -1,6 +1,7 @@
 // fairway run: continues a prompt, streaming text.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -22,7 +23,7 @@ struct RunOptions {
   DeviceOptions device;
   StartOptions start;
   engine::GenerateOptions generate;
-  bool ignore_eos = false, no_echo = false;
+  bool ignore_eos = false, no_echo = false, routing_margins = false;
 };
 
 std::string read_prompt(const std::string& prompt) {
@@ -64,6 +65,14 @@ Json top_logprobs_json(const engine::GenerateResult& result) {
   return rows;
 }
 
+// Of the rows whose logits the new tokens were chosen from: the prompt's last one, and every new token but the last.
+Json routing_margins_json(engine::Engine& engine, const engine::GenerateResult& result) {
+  const std::vector<double> rows = engine.take_routing_margins();
+  const std::size_t first = static_cast<std::size_t>(std::max(result.prompt_tokens - 1, 0));
+  return first < rows.size() ? Json(std::vector<double>(rows.begin() + static_cast<std::ptrdiff_t>(first), rows.end()))
+                             : Json::array();
+}
+
 // program_memory: peak of the process before it opened the model, which is code and libraries.
 Json result_json(const engine::Engine& engine, const std::vector<int>& prompt, const engine::GenerateResult& result,
                  std::int64_t program_memory) {
@@ -96,6 +105,7 @@ void print_statistics(const engine::Engine& engine, const engine::GenerateResult
 
 int run(RunOptions options, bool json) {
   if (options.generate.top_logprobs > 0 && !json) throw Error(ErrorKind::kUsage, "--top-logprobs needs --json");
+  if (options.routing_margins && !json) throw Error(ErrorKind::kUsage, "--routing-margins needs --json");
   give_table_to_device(options.start, options.device);
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   const std::string text = read_prompt(options.prompt);
@@ -107,11 +117,13 @@ int run(RunOptions options, bool json) {
   engine::GenerateOptions generate = options.generate;
   generate.stop_at_eos = !options.ignore_eos;
   generate.cancel = &cancel_requested();
+  if (options.routing_margins) engine.watch_routing();
   engine::GenerateResult result;
   if (json) {
     result = engine.generate(prompt, generate);
     Json document = result_json(engine, prompt, result, program_memory);
     if (generate.top_logprobs > 0) document["top_logprobs"] = top_logprobs_json(result);
+    if (options.routing_margins) document["routing_margins"] = routing_margins_json(engine, result);
     print_json(document);
   } else {
     if (!options.no_echo) print_text(text);
@@ -164,6 +176,8 @@ void add_run_command(CLI::App& app, Invocation& call) {
       ->add_option("--top-logprobs", options->generate.top_logprobs,
                    "With --json: this many likeliest tokens of each step")
       ->check(number_in(1, 100));
+  command->add_flag("--routing-margins", options->routing_margins,
+                    "With --json, on the CPU: how near the routers' choices for each token were to others");
   command->add_flag("--no-prompt-echo", options->no_echo, "Print the new text only, without the prompt before it");
   command->callback([options, &call] { call.action = [options, &call] { return run(*options, call.json); }; });
 }

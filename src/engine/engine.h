@@ -85,6 +85,11 @@ class Engine {
   // log p(ids[i] | ids[0..i)) for i = 1 .. size-1, natural logarithm, from an empty cache.
   std::vector<float> logprobs(std::span<const int> ids, const std::atomic<bool>* cancel = nullptr);
 
+  // Has the host's forward passes report how near their routers' choices come to others, and gives the margins of all
+  // rows since the last call, in their order (moe/routing_margins.h). Error(kUsage) on a device.
+  void watch_routing();
+  std::vector<double> take_routing_margins();
+
   // Logits after the last id, [vocab_size], from an empty cache.
   std::vector<float> last_logits(std::span<const int> ids);
 

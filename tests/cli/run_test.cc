@@ -63,6 +63,16 @@ TEST(Run, LikeliestTokens) {
   expect_error(run_fairway(run_args({"--top-logprobs", "2"})), 2, "--json");
 }
 
+TEST(Run, RoutingMargins) {
+  const nlohmann::json json = run_json({"--activations", "fp32", "--routing-margins"});
+  ASSERT_EQ(json["routing_margins"].size(), 12u);
+  for (const nlohmann::json& margin : json["routing_margins"]) {
+    EXPECT_GT(margin.get<double>(), 0);
+    EXPECT_LT(margin.get<double>(), 1);
+  }
+  expect_error(run_fairway(run_args({"--routing-margins"})), 2, "--json");
+}
+
 TEST(Run, StreamsThePromptAndTheSameText) {
   const std::string text = run_json({})["text"];
   EXPECT_FALSE(text.empty());
