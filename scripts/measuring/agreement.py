@@ -66,7 +66,8 @@ def compare_windows(cpu, device, near_tie):
     length = len(cpu[0]["logprobs"])
     return {**spread(apart), "window_means": means, "within_bar": max(map(abs, means)) <= WINDOW_BAR,
             "routing_near_tie": near_tie, "far_from_ties": spread([a for a, m in zip(apart, margins) if m >= near_tie]),
-            "largest_at": [{"window": i // length, "token": i % length, "difference": apart[i], "routing_margin": margins[i]}
+            "largest_at": [{"window": i // length, "token": i % length, "difference": apart[i],
+                            "routing_margin": margins[i] if margins[i] < float("inf") else None}
                            for i in order[:5]]}
 
 

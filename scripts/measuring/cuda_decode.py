@@ -196,7 +196,8 @@ def agreement_tables(content):
         for name, part, bar in (("all", c, mean_bar), (f"routing margin of {c['routing_near_tie']} or more", c["far_from_ties"], "–")):
             rows.append([c["kv_cache"], name, str(part["tokens"]), f"{part['mean']:.4f}", f"{part['median']:.4f}",
                          f"{part['percentile_99']:.3f}", f"{part['largest']:.3f}", bar])
-    largest = [f"{w['difference']:.3f} at a routing margin of {w['routing_margin']:.2g}" for w in content["caches"][0]["largest_at"][:3]]
+    largest = [f"{w['difference']:.3f} at a routing margin of {w['routing_margin'] or 0:.2g}"
+               for w in content["caches"][0]["largest_at"][:3]]
 
     def at(side):
         return "–" if side is None else f"{side['margin']:.4f}"
