@@ -106,6 +106,12 @@ def revision():
     return done.stdout.strip() or "unknown"
 
 
+def named(path):
+    """Within this tree, or of a file elsewhere its name."""
+    path = pathlib.Path(path)
+    return str(path.relative_to(REPO)) if path.is_relative_to(REPO) else path.name
+
+
 def measure(options):
     program = str(pathlib.Path(options.program).resolve())
     machine = fairway(program, "kernels")["machine"]
@@ -118,7 +124,7 @@ def measure(options):
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"schema": "fairway-cuda_agreement-1", "revision": revision(), "date": now,
             "command": "scripts/measuring/agreement.py", "machine": machine, "model": MODEL,
-            "text": os.path.relpath(options.text, REPO), "window": options.window, "windows": options.windows,
+            "text": named(options.text), "window": options.window, "windows": options.windows,
             "bars": {"window_mean": WINDOW_BAR, "same_prompts": PROMPTS_BAR, "near_tie": NEAR_TIE, "routing_near_tie": ROUTING_NEAR_TIE["f16"]},
             "caches": caches, "new_tokens": NEW_TOKENS, "prompts": prompts,
             "same_prompts": sum(p["same"] for p in prompts), "differences_are_near_ties": near}
