@@ -1,4 +1,4 @@
-"""Time of the expert layer on a GPU by number of tokens, beside the reference implementation."""
+"""Time of the expert layer on a GPU by number of tokens, beside the reference implementation; where a decode step's time goes."""
 
 import json
 
@@ -24,4 +24,22 @@ def layer_time():
         times_by_tokens(axes, f"{title}, {own['machine']['gpu']}", [tokens for tokens, _ in chosen])
     panels[0].set_ylabel("us per layer")
     figure.tight_layout()
+    return figure
+
+
+def step():
+    """A bar for each part of the model, the longest on top."""
+    paths = sorted(RESULTS.glob("cuda_step_profile_*.json"))
+    if not paths:
+        return None
+    content = json.loads(paths[0].read_text(encoding="utf-8"))
+    parts = content["parts"][::-1]
+    figure, axes = pyplot.subplots(figsize=(7.5, 0.6 + 0.32 * len(parts)), layout="constrained")
+    bars = axes.barh([p["part"] for p in parts], [p["sum_us"] for p in parts], color=COLOURS[0], height=0.7)
+    axes.bar_label(bars, [f"{p['sum_us']:.0f} us, {p['sum_us'] / content['sum_us']:.0%}, {p['launches']} kernel{'s' if p['launches'] > 1 else ''}" for p in parts],
+                   padding=4, fontsize=8, color=GRAY)
+    axes.set(xlabel="us of a step, each kernel by itself", xlim=(0, 1.45 * parts[-1]["sum_us"]),
+             title=f"{content['model']}, {content['bits']} bits, batch {content['batch']}, {content['machine']['gpu']}")
+    axes.grid(True, axis="x", color="#dddddd", linewidth=0.5)
+    axes.set_axisbelow(True)
     return figure

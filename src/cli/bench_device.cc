@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 
+#include "backend/cuda/device.h"
 #include "cli/bench.h"
 #include "cli/device_source.h"
 #include "cli/report.h"
@@ -14,6 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using model::DeviceModel;
+
+const Clock::time_point kProgramStart = Clock::now();  // as the program's objects are made, before main()
 
 struct DeviceBenchOptions {
   DeviceSource source;
@@ -83,6 +86,23 @@ void measure_prefill(DeviceModel& device, DeviceCell& cell, bool counts) {
   cell.device_us.push_back(on_device);
 }
 
+// A prompt of one token and the token after it; forgotten again. What is made once is made by it.
+void take_first_token(DeviceModel& device) {
+  device.start(random_prompt(1, device.config().vocab_size));
+  device.step();
+  device.take_step();
+  device.stop();
+  device.truncate(0, 0);
+}
+
+// Of the whole device, so that context, code and graphs of this program are in it, and other programs too.
+Json memory_json(const DeviceModel& device) {
+  const backend::CudaMemory memory = backend::cuda_memory(device.device());
+  const std::int64_t used = memory.total_bytes - memory.free_bytes;
+  return {{"used_bytes", used},
+          {"beyond_weights_and_cache_bytes", used - device.memory().weights - device.memory().cache}};
+}
+
 // Tokens per second of every sample.
 std::vector<double> rates_of(const DeviceCell& cell) {
   std::vector<double> rates;
@@ -145,6 +165,8 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
   const auto begin = Clock::now();
   DeviceModel device = make_device_model(options.source, placement(options));
   const double load_seconds = microseconds_since(begin) * 1e-6;
+  take_first_token(device);
+  const double first_token_seconds = microseconds_since(kProgramStart) * 1e-6;
   std::vector<DeviceCell> cells = make_cells(options);
   Progress progress("measuring");
   const int rounds = options.warmup + options.runs;
@@ -167,12 +189,18 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
     results.push_back(cell_json(cell));
     text += cell_text(cell);
   }
+  const Json memory = memory_json(device);
+  text += fmt::format(
+      "load {:.3f} s, first token after {:.3f} s; {} of the device's memory in use beyond weights and cache\n",
+      load_seconds, first_token_seconds, human_bytes(memory["beyond_weights_and_cache_bytes"].get<double>()));
   Json document = result_header("fairway-device-bench-1", "device", command_line());
   document.update({{"device", device_json(device)},
                    {"model", device_source_json(options.source)},
                    {"table", options.table.empty() ? Json(nullptr) : Json(options.table)},
                    {"path_calls", device.path_calls()},
                    {"load_seconds", load_seconds},
+                   {"first_token_seconds", first_token_seconds},
+                   {"memory", memory},
                    {"warmup", options.warmup},
                    {"runs", options.runs},
                    {"results", std::move(results)}});

@@ -19,6 +19,7 @@ namespace {
 
 struct EvalOptions {
   std::string model, logprobs;
+  bool routing_margins = false;
   int threads = 0;
   WindowOptions windows;
   KernelOptions kernels;
@@ -35,7 +36,7 @@ struct Tally {
 };
 
 void add_window(std::span<const int> ids, const std::vector<float>& logprobs, std::int64_t counted,
-                const WindowPlan& plan, bool keep, Tally& tally) {
+                const WindowPlan& plan, bool keep, const std::vector<double>& margins, Tally& tally) {
   for (std::size_t i = 0; i < logprobs.size(); ++i) {
     if (!(logprobs[i] <= 0.0f) || std::isinf(logprobs[i])) {
       throw Error(ErrorKind::kBadInput,
@@ -51,6 +52,7 @@ void add_window(std::span<const int> ids, const std::vector<float>& logprobs, st
                               {"first_counted", first},
                               {"ids", std::vector<int>(ids.begin(), ids.end())},
                               {"logprobs", logprobs}});
+    if (!margins.empty()) tally.logprobs.back()["routing_margins"] = margins;
   }
   ++tally.windows;
 }
@@ -77,7 +79,7 @@ Tally evaluate(engine::Engine& engine, std::span<const int> ids, const WindowPla
       tally.cancelled = true;
       break;
     }
-    add_window(window, *logprobs, plan.counted(i), plan, keep, tally);
+    add_window(window, *logprobs, plan.counted(i), plan, keep, engine.take_routing_margins(), tally);
     progress.update(static_cast<double>(i + 1) / static_cast<double>(plan.count),
                     fmt::format("window {}/{} perplexity {:.4f}", i + 1, plan.count, tally.perplexity()));
   }
@@ -107,8 +109,12 @@ Json result_json(const engine::Engine& engine, const EvalOptions& options, const
 int eval(EvalOptions options, bool json) {
   give_table_to_device(options.start, options.device);
   check_window_options(options.windows, "eval");
+  if (options.routing_margins && options.logprobs.empty()) {
+    throw Error(ErrorKind::kUsage, "--routing-margins needs --logprobs");
+  }
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   engine::Engine engine = load_engine(options.model, options.threads, policy, false, options.device);
+  if (options.routing_margins) engine.watch_routing();
   const std::vector<int> ids = token_stream(options.windows, engine);
   const WindowPlan plan = plan_windows(options.windows, static_cast<std::int64_t>(ids.size()), engine);
   const auto start = std::chrono::steady_clock::now();
@@ -139,6 +145,8 @@ void add_eval_command(CLI::App& app, Invocation& call) {
   add_window_options(*command, options->windows);
   command->add_option("--logprobs", options->logprobs, "Write ids and log-probabilities of every window here, as JSON")
       ->type_name("OUT");
+  command->add_flag("--routing-margins", options->routing_margins,
+                    "With --logprobs, on the CPU: how near the routers' choices for each token were to others");
   add_threads_option(*command, options->threads);
   add_device_options(*command, options->device);
   add_kernel_options(*command, options->kernels);

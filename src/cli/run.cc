@@ -1,6 +1,7 @@
 // fairway run: continues a prompt, streaming text.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -22,7 +23,7 @@ struct RunOptions {
   DeviceOptions device;
   StartOptions start;
   engine::GenerateOptions generate;
-  bool ignore_eos = false, no_echo = false;
+  bool ignore_eos = false, no_echo = false, routing_margins = false;
 };
 
 std::string read_prompt(const std::string& prompt) {
@@ -52,6 +53,24 @@ void note_unused_filters(const kernels::SampleParams& sample) {
   if (sample.temperature == 0.0f && filters) {
     fmt::print(stderr, "fairway: note: --top-k, --top-p and --min-p have no effect at --temperature 0\n");
   }
+}
+
+// [new tokens][wanted][id, log-probability]
+Json top_logprobs_json(const engine::GenerateResult& result) {
+  Json rows = Json::array();
+  for (const auto& tokens : result.top_logprobs) {
+    Json& row = rows.emplace_back(Json::array());
+    for (const engine::TokenLogprob& token : tokens) row.push_back({token.id, token.logprob});
+  }
+  return rows;
+}
+
+// Of the rows whose logits the new tokens were chosen from: the prompt's last one, and every new token but the last.
+Json routing_margins_json(engine::Engine& engine, const engine::GenerateResult& result) {
+  const std::vector<double> rows = engine.take_routing_margins();
+  const std::size_t first = static_cast<std::size_t>(std::max(result.prompt_tokens - 1, 0));
+  return first < rows.size() ? Json(std::vector<double>(rows.begin() + static_cast<std::ptrdiff_t>(first), rows.end()))
+                             : Json::array();
 }
 
 // program_memory: peak of the process before it opened the model, which is code and libraries.
@@ -85,6 +104,8 @@ void print_statistics(const engine::Engine& engine, const engine::GenerateResult
 }
 
 int run(RunOptions options, bool json) {
+  if (options.generate.top_logprobs > 0 && !json) throw Error(ErrorKind::kUsage, "--top-logprobs needs --json");
+  if (options.routing_margins && !json) throw Error(ErrorKind::kUsage, "--routing-margins needs --json");
   give_table_to_device(options.start, options.device);
   const select::Policy policy = start_policy(options.kernels, options.start, options.threads);
   const std::string text = read_prompt(options.prompt);
@@ -96,10 +117,14 @@ int run(RunOptions options, bool json) {
   engine::GenerateOptions generate = options.generate;
   generate.stop_at_eos = !options.ignore_eos;
   generate.cancel = &cancel_requested();
+  if (options.routing_margins) engine.watch_routing();
   engine::GenerateResult result;
   if (json) {
     result = engine.generate(prompt, generate);
-    print_json(result_json(engine, prompt, result, program_memory));
+    Json document = result_json(engine, prompt, result, program_memory);
+    if (generate.top_logprobs > 0) document["top_logprobs"] = top_logprobs_json(result);
+    if (options.routing_margins) document["routing_margins"] = routing_margins_json(engine, result);
+    print_json(document);
   } else {
     if (!options.no_echo) print_text(text);
     result = engine.generate(prompt, generate, [](std::string_view piece) { print_text(piece); });
@@ -147,6 +172,12 @@ void add_run_command(CLI::App& app, Invocation& call) {
   add_start_options(*command, options->start);
   add_telemetry_option(*command, options->start);
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on after the model ends its text");
+  command
+      ->add_option("--top-logprobs", options->generate.top_logprobs,
+                   "With --json: this many likeliest tokens of each step")
+      ->check(number_in(1, 100));
+  command->add_flag("--routing-margins", options->routing_margins,
+                    "With --json, on the CPU: how near the routers' choices for each token were to others");
   command->add_flag("--no-prompt-echo", options->no_echo, "Print the new text only, without the prompt before it");
   command->callback([options, &call] { call.action = [options, &call] { return run(*options, call.json); }; });
 }

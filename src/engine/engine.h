@@ -37,6 +37,13 @@ struct GenerateOptions {
   std::uint64_t seed = 0;
   bool stop_at_eos = true;
   const std::atomic<bool>* cancel = nullptr;  // checked between forward passes
+  // So many of the likeliest tokens of every step are reported. On a device every step's logits then come to the host.
+  int top_logprobs = 0;
+};
+
+struct TokenLogprob {
+  int id;
+  double logprob;  // natural logarithm
 };
 
 enum class StopReason { kLength, kEos, kCancelled, kContextFull };
@@ -45,6 +52,8 @@ const char* stop_reason_name(StopReason reason);  // "length", "eos", "cancelled
 struct GenerateResult {
   std::vector<int> ids;  // new tokens only, without the prompt; an end-of-text token is included
   std::string text;      // of the new tokens
+  // For each of ids, if wanted: the likeliest tokens at its place, the likeliest first, ties to the lower id.
+  std::vector<std::vector<TokenLogprob>> top_logprobs;
   int prompt_tokens = 0;
   double prefill_seconds = 0;
   double decode_seconds = 0;                 // after the first new token
@@ -75,6 +84,11 @@ class Engine {
 
   // log p(ids[i] | ids[0..i)) for i = 1 .. size-1, natural logarithm, from an empty cache.
   std::vector<float> logprobs(std::span<const int> ids, const std::atomic<bool>* cancel = nullptr);
+
+  // Has the host's forward passes report how near their routers' choices come to others, and gives the margins of all
+  // rows since the last call, in their order (moe/routing_margins.h). Error(kUsage) on a device.
+  void watch_routing();
+  std::vector<double> take_routing_margins();
 
   // Logits after the last id, [vocab_size], from an empty cache.
   std::vector<float> last_logits(std::span<const int> ids);

@@ -50,6 +50,17 @@ std::vector<float> Engine::logprobs(std::span<const int> ids, const std::atomic<
   return result;
 }
 
+void Engine::watch_routing() {
+  if (state_->device) {
+    throw Error(ErrorKind::kUsage, "margins of routers are known on the CPU only; on a device they stay there");
+  }
+  state_->routing.watch(state_->counters);
+}
+
+std::vector<double> Engine::take_routing_margins() {
+  return state_->routing.take();
+}
+
 std::vector<float> Engine::last_logits(std::span<const int> ids) {
   State& s = *state_;
   if (ids.empty()) throw Error(ErrorKind::kUsage, "last_logits needs at least one token");

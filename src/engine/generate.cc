@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 
+#include "engine/log_softmax.h"
 #include "engine/state.h"
 #include "fairway/error.h"
 
@@ -58,7 +59,8 @@ class TokenChooser {
   TokenChooser(Engine::State& state, const GenerateOptions& options)
       : state_(state),
         sampler_(options.sample, options.seed),
-        on_device_(state.device && options.sample.temperature == 0.0f && options.sample.repetition_penalty == 1.0f) {}
+        on_device_(state.device && options.sample.temperature == 0.0f && options.sample.repetition_penalty == 1.0f &&
+                   options.top_logprobs == 0) {}
   ~TokenChooser() {
     if (on_device_) state_.device->stop();
   }
@@ -118,6 +120,9 @@ GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptio
   if (options.max_tokens < 0) {
     throw Error(ErrorKind::kUsage, fmt::format("max_tokens is {}, expected at least 0", options.max_tokens));
   }
+  if (options.top_logprobs < 0) {
+    throw Error(ErrorKind::kUsage, fmt::format("top_logprobs is {}, expected at least 0", options.top_logprobs));
+  }
   std::vector<int> history(prompt.begin(), prompt.end());
   if (history.empty() && s.tokenizer.bos_id() >= 0) history.push_back(s.tokenizer.bos_id());
   if (history.empty()) {
@@ -140,10 +145,17 @@ GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptio
   s.last_row_logits();
   result.prefill_seconds = seconds_since(prefill_begin);
 
+  const auto keep_logprobs = [&] {
+    std::vector<TokenLogprob>& row = result.top_logprobs.emplace_back();
+    for (const int id : largest_logits(s.logits, options.top_logprobs)) {
+      row.push_back({id, log_softmax_at(s.logits, id)});
+    }
+  };
   TextStream stream(s.tokenizer, on_text, result.text);
   auto decode_begin = Clock::now();
   moe::StageSeconds stages_before{};
   for (;;) {
+    if (options.top_logprobs > 0) keep_logprobs();
     const int id = chooser.choose(history);
     history.push_back(id);
     result.ids.push_back(id);

@@ -7,6 +7,7 @@
 #include "backend/cpu/workspace.h"
 #include "engine/engine.h"
 #include "kernels/common/context.h"
+#include "moe/routing_margins.h"
 
 namespace fairway::engine {
 
@@ -56,6 +57,7 @@ struct Engine::State {
   model::KvCache cache;
   std::optional<model::DeviceModel> device;
   moe::Counters counters;
+  moe::RoutingMargins routing;
   double load_seconds = 0;
   std::vector<float> hidden, logits;
 };

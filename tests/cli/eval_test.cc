@@ -87,6 +87,11 @@ TEST_F(Eval, OneWindowGivesOneLogprobObject) {
   const nlohmann::json json = nlohmann::json::parse(read_file(out));
   EXPECT_EQ(json["ids"], ids_);
   EXPECT_EQ(json["logprobs"].size(), 39u);
+  EXPECT_FALSE(json.contains("routing_margins"));
+  eval_json({"--ids", array_, "--logprobs", out, "--routing-margins"});
+  const nlohmann::json watched = nlohmann::json::parse(read_file(out));
+  EXPECT_EQ(watched["logprobs"], json["logprobs"]);
+  EXPECT_EQ(watched["routing_margins"].size(), 39u);
 }
 
 TEST_F(Eval, TextIsSplitIntoDocuments) {

@@ -48,6 +48,31 @@ TEST(Run, JsonContract) {
   EXPECT_FALSE(json["kernels"].empty());
 }
 
+TEST(Run, LikeliestTokens) {
+  EXPECT_FALSE(run_json({}).contains("top_logprobs"));
+  const nlohmann::json json = run_json({"--top-logprobs", "2"});
+  EXPECT_EQ(json["ids"], run_json({})["ids"]);
+  ASSERT_EQ(json["top_logprobs"].size(), 12u);
+  for (std::size_t i = 0; i < 12; ++i) {
+    const nlohmann::json& top = json["top_logprobs"][i];
+    ASSERT_EQ(top.size(), 2u);
+    EXPECT_EQ(top[0][0], json["ids"][i]);
+    EXPECT_LE(top[0][1].get<double>(), 0);
+    EXPECT_GE(top[0][1].get<double>(), top[1][1].get<double>());
+  }
+  expect_error(run_fairway(run_args({"--top-logprobs", "2"})), 2, "--json");
+}
+
+TEST(Run, RoutingMargins) {
+  const nlohmann::json json = run_json({"--activations", "fp32", "--routing-margins"});
+  ASSERT_EQ(json["routing_margins"].size(), 12u);
+  for (const nlohmann::json& margin : json["routing_margins"]) {
+    EXPECT_GT(margin.get<double>(), 0);
+    EXPECT_LT(margin.get<double>(), 1);
+  }
+  expect_error(run_fairway(run_args({"--routing-margins"})), 2, "--json");
+}
+
 TEST(Run, StreamsThePromptAndTheSameText) {
   const std::string text = run_json({})["text"];
   EXPECT_FALSE(text.empty());

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -196,6 +197,38 @@ TEST_F(EngineTest, RefusesNonsenseOptions) {
   expect_error(ErrorKind::kUsage, "prefill_chunk", [&] { load({}, 0); });
   Engine engine = load({});
   expect_error(ErrorKind::kUsage, "at least one token", [&] { engine.last_logits({}); });
+}
+
+TEST_F(EngineTest, LikeliestTokensOfEveryStep) {
+  Engine engine = load({}, 5);
+  GenerateOptions options;
+  options.max_tokens = 4;
+  options.stop_at_eos = false;
+  const std::vector<int> prompt{256, 72};
+  EXPECT_TRUE(engine.generate(prompt, options).top_logprobs.empty());
+  options.top_logprobs = 3;
+  const auto result = engine.generate(prompt, options);
+  ASSERT_EQ(result.top_logprobs.size(), 4u);
+  std::vector<int> ids = prompt;
+  for (std::size_t i = 0; i < 4; ++i) {
+    const auto& top = result.top_logprobs[i];
+    ASSERT_EQ(top.size(), 3u);
+    EXPECT_EQ(top[0].id, result.ids[i]);
+    EXPECT_GE(top[0].logprob, top[1].logprob);
+    EXPECT_GE(top[1].logprob, top[2].logprob);
+    ids.push_back(result.ids[i]);
+    EXPECT_NEAR(top[0].logprob, engine.logprobs(ids).back(), 1e-3) << i;
+  }
+  options.top_logprobs = -1;
+  expect_error(ErrorKind::kUsage, "top_logprobs", [&] { engine.generate(prompt, options); });
+}
+
+TEST(LargestLogits, FallAndTiesGoToTheLower) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> logits{1, 5, nan, 5, -2};
+  EXPECT_EQ(engine::largest_logits(logits, 2), (std::vector<int>{1, 3}));
+  EXPECT_EQ(engine::largest_logits(logits, 9), (std::vector<int>{1, 3, 0, 4, 2}));
+  EXPECT_TRUE(engine::largest_logits(logits, 0).empty());
 }
 
 TEST(LogSoftmax, IsExactForLargeAndEqualLogits) {

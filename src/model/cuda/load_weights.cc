@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 
 #include "fairway/error.h"
 #include "formats/model_layout.h"
-#include "kernels/attention_mla/cuda/quantize_rows.h"
-#include "kernels/dense_linear/dense_linear.h"
+#include "model/cuda/up_projection_rounder.h"
 
 namespace fairway::model {
 namespace {
@@ -54,7 +54,7 @@ class Loader {
     d.attention_input_norm = floats(host.attention_input_norm, prefix + "input_layernorm");
     d.mlp_input_norm = floats(host.mlp_input_norm, prefix + "post_attention_layernorm");
     if (config_.attention == formats::AttentionKind::kMla) {
-      d.mla = mla(host.mla, prefix + "self_attn.");
+      d.mla = mla(host.mla, host.attention_input_norm, prefix + "self_attn.");
     } else {
       d.gqa = gqa(host.gqa, prefix + "self_attn.");
     }
@@ -63,7 +63,7 @@ class Loader {
     return d;
   }
 
-  DeviceMla mla(const MlaWeights& host, const std::string& prefix) {
+  DeviceMla mla(const MlaWeights& host, const std::vector<float>& input_norm, const std::string& prefix) {
     DeviceMla d;
     if (config_.q_lora_rank > 0) {
       d.q_a = linear(host.q_a, prefix + "q_a_proj");
@@ -72,7 +72,7 @@ class Loader {
     d.q_b = linear(host.q_b, prefix + (config_.q_lora_rank > 0 ? "q_b_proj" : "q_proj"));
     d.kv_a = linear(host.kv_a, prefix + "kv_a_proj_with_mqa");
     d.kv_a_norm = floats(host.kv_a_norm, prefix + "kv_a_layernorm");
-    d.kv_b = up_projection(host.kv_b, prefix + "kv_b_proj");
+    d.kv_b = up_projection(host, input_norm, prefix + "kv_b_proj");
     d.o = linear(host.o, prefix + "o_proj");
     return d;
   }
@@ -89,7 +89,9 @@ class Loader {
   }
 
   // kv_b_proj in 8 bits, a scale for every row.
-  kernels::cuda::MlaUpProjection up_projection(const DenseMatrix& host, const std::string& name) {
+  kernels::cuda::MlaUpProjection up_projection(const MlaWeights& layer, const std::vector<float>& input_norm,
+                                               const std::string& name) {
+    const DenseMatrix& host = layer.kv_b;
     kernels::cuda::MlaUpProjection d{};
     d.heads = config_.num_attention_heads;
     d.nope = config_.qk_nope_head_dim;
@@ -104,12 +106,10 @@ class Loader {
       return d;
     }
     std::vector<signed char> weights(count);
-    std::vector<float> scales(rows), row(static_cast<std::size_t>(host.in));
+    std::vector<float> scales(rows);
     if (!store_.measuring()) {
-      for (std::size_t r = 0; r < rows; ++r) {
-        kernels::read_dense_row(host, static_cast<std::int64_t>(r), row.data());
-        kernels::quantize_rows_int8(row.data(), 1, host.in, &weights[r * row.size()], &scales[r]);
-      }
+      if (!rounder_) rounder_.emplace(config_);
+      rounder_->quantize(layer, input_norm, weights.data(), scales.data());
     }
     d.weights = store_.copy_of<signed char>(weights, name);
     d.scales = store_.copy_of<float>(scales, name);
@@ -219,6 +219,7 @@ class Loader {
   const HostModel& model_;
   const formats::ModelConfig& config_;
   WeightStore& store_;
+  std::optional<UpProjectionRounder> rounder_;  // of kv_b_proj, once there is one
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "engine/engine.h"
 #include "fairway/error.h"
 #include "model/model.h"
+#include "moe/routing_margins.h"
 
 namespace fairway {
 namespace {
@@ -34,8 +36,16 @@ constexpr int kPrompt = 70, kSteps = 12;
 // Norm of the error of a row of logits against the fp32 path of the host. On the device activations, keys and values
 // are halves (2^-11 of a value at most, in some ten places per layer), kv_b_proj has 8 bits (0.4 % of a weight); with
 // E4M3 keys and values have 3 bits of mantissa (up to 6 % of a value).
-constexpr test::Bound kHalfCache{.row_relative = 0.02};
-constexpr test::Bound kFp8Cache{.row_relative = 0.2};
+constexpr test::Bound kHalfCache{.row_relative = 0.015};
+constexpr test::Bound kFp8Cache{.row_relative = 0.1};
+
+// Such errors change which experts a router chooses where two are nearly as good, and then a row of logits is another
+// one. Rows whose routing margin is at least twice the usual error of a router's input are held to the bound, and at
+// least a share of all rows must be such rows.
+struct OrdinaryRows {
+  double margin, share;
+};
+constexpr OrdinaryRows kHalfOrdinary{0.015, 0.75}, kFp8Ordinary{0.05, 0.5};
 
 std::vector<int> some_ids(int count, int first = 11) {
   std::vector<int> ids;
@@ -57,10 +67,23 @@ class Both {
   std::vector<float> host_logits(std::span<const int> ids) {
     KvCache cache(host_.config());
     std::vector<float> hidden;
+    routing_.watch(counters_);
     host_.forward(ids, cache, policy_, context_, counters_, hidden);
+    margins_ = routing_.take();
     std::vector<float> logits(ids.size() * static_cast<std::size_t>(vocab()));
     host_.logits(hidden.data(), static_cast<int>(ids.size()), policy_, context_, counters_, logits.data());
     return logits;
+  }
+
+  // Of the rows of `logits` that the last host_logits() gave with a margin of at least `least`, one after the other.
+  std::vector<float> rows_with_margin(const std::vector<float>& logits, double least) const {
+    std::vector<float> kept;
+    const auto width = static_cast<std::ptrdiff_t>(vocab());
+    for (std::size_t r = 0; r < margins_.size(); ++r) {
+      const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(r) * width;
+      if (margins_[r] >= least) kept.insert(kept.end(), begin, begin + width);
+    }
+    return kept;
   }
 
   // The same on the device, in passes of at most `chunk` ids.
@@ -87,6 +110,8 @@ class Both {
   backend::Workspace workspace_;
   kernels::KernelContext context_{pool_, workspace_};
   moe::Counters counters_;
+  moe::RoutingMargins routing_;
+  std::vector<double> margins_;  // of the rows of the last host_logits()
   select::Policy policy_ = select::make_policy("", "fp32", "");
 };
 
@@ -104,11 +129,18 @@ TEST(GpuHopperDeviceModel, PromptsGiveTheHostsLogits) {
     const std::vector<float> expected = both.host_logits(ids);
     for (const auto cache : {DeviceCacheType::kHalf, DeviceCacheType::kFp8}) {
       DeviceModel device = both.device({.pass_rows = kPrompt, .cache = cache});
-      const test::Bound bound = cache == DeviceCacheType::kHalf ? kHalfCache : kFp8Cache;
-      EXPECT_EQ(test::compare(expected, both.device_logits(device, ids, kPrompt), both.vocab(), bound), "")
-          << device_cache_type_name(cache) << " in one pass";
-      EXPECT_EQ(test::compare(expected, both.device_logits(device, ids, 4), both.vocab(), bound), "")
-          << device_cache_type_name(cache) << " in passes of 4";
+      const bool half = cache == DeviceCacheType::kHalf;
+      const OrdinaryRows ordinary = half ? kHalfOrdinary : kFp8Ordinary;
+      const std::vector<float> reference = both.rows_with_margin(expected, ordinary.margin);
+      EXPECT_GE(static_cast<double>(reference.size()), ordinary.share * static_cast<double>(expected.size()));
+      for (const int chunk : {kPrompt, 4}) {
+        const std::vector<float> logits = both.device_logits(device, ids, static_cast<std::size_t>(chunk));
+        EXPECT_EQ(test::compare(reference, both.rows_with_margin(logits, ordinary.margin), both.vocab(),
+                                half ? kHalfCache : kFp8Cache),
+                  "")
+            << device_cache_type_name(cache) << " in passes of " << chunk;
+        for (const float logit : logits) ASSERT_TRUE(std::isfinite(logit));
+      }
       EXPECT_EQ(device.length(0), kPrompt);
     }
   }
@@ -130,9 +162,10 @@ TEST(GpuHopperDeviceModel, OtherModelsRun) {
 TEST(GpuHopperDeviceModel, StepsChooseWhatThePromptsLogitsSay) {
   for (const auto& spec : {kMla, kGqa}) {
     Both both(spec);
-    DeviceModel device = both.device({.sequences = 3, .pass_rows = 16});
     // Sequences of different lengths, decoded together.
-    std::vector<std::vector<int>> texts = {some_ids(3), some_ids(1, 77), some_ids(6, 200)};
+    constexpr int kLongest = 6;
+    std::vector<std::vector<int>> texts = {some_ids(3), some_ids(1, 77), some_ids(kLongest, 200)};
+    DeviceModel device = both.device({.sequences = 3, .pass_rows = kLongest + kSteps});
     for (int s = 0; s < 3; ++s) {
       const std::vector<int>& text = texts[static_cast<std::size_t>(s)];
       if (text.size() > 1) device.forward(std::span(text).first(text.size() - 1), s);

@@ -243,6 +243,61 @@ TEST(MlaProjection, EightBitsOfARow) {
   EXPECT_EQ(scales[0], 0.0f);
 }
 
+// Mean square of the error of products with vectors of the moments, weighed over all rows.
+double product_error(const std::vector<float>& matrix, const std::vector<signed char>& weights,
+                     const std::vector<float>& scales, const std::vector<double>& moments, int columns) {
+  double sum = 0;
+  for (std::size_t r = 0; r < scales.size(); ++r) {
+    std::vector<double> error;
+    for (int c = 0; c < columns; ++c) {
+      const std::size_t at = r * static_cast<std::size_t>(columns) + static_cast<std::size_t>(c);
+      error.push_back(static_cast<double>(matrix[at]) - static_cast<double>(scales[r]) * weights[at]);
+    }
+    for (int i = 0; i < columns; ++i) {
+      for (int j = 0; j < columns; ++j) sum += error[i] * moments[static_cast<std::size_t>(i * columns + j)] * error[j];
+    }
+  }
+  return sum;
+}
+
+// Vectors that lie near a space of fewer dimensions: what is rounded in one column is made good by others.
+TEST(MlaProjection, EightBitsForKnownVectors) {
+  Random random(9);
+  constexpr int kRows = 37, kColumns = 128, kSpace = 32;
+  std::vector<float> matrix(kRows * kColumns);
+  for (float& v : matrix) v = 0.02f * random.normal();
+  std::fill_n(matrix.begin(), kColumns, 0.0f);
+  std::vector<double> moments(kColumns * kColumns, 0.0);
+  for (int k = 0; k < kSpace; ++k) {
+    std::vector<double> direction;
+    for (int c = 0; c < kColumns; ++c) direction.push_back(random.normal());
+    for (int i = 0; i < kColumns; ++i) {
+      for (int j = 0; j < kColumns; ++j) moments[i * kColumns + j] += direction[i] * direction[j];
+    }
+  }
+  const RoundingFeedback feedback(moments, kColumns);
+  std::vector<signed char> plain(matrix.size()), weights(matrix.size()), in_parts(matrix.size());
+  std::vector<float> scales(kRows), plain_scales(kRows), part_scales(kRows);
+  quantize_rows_int8(matrix.data(), kRows, kColumns, plain.data(), plain_scales.data());
+  quantize_rows_int8(matrix.data(), kRows, feedback, weights.data(), scales.data());
+  EXPECT_EQ(scales, plain_scales);
+  const double nearest = product_error(matrix, plain, scales, moments, kColumns);
+  EXPECT_LE(product_error(matrix, weights, scales, moments, kColumns), 0.25 * nearest);
+  for (int c = 0; c < kColumns; ++c) EXPECT_EQ(weights[c], 0);
+  for (int begin = 0; begin < kRows; begin += 5) {
+    const int count = std::min(5, kRows - begin);
+    quantize_rows_int8(&matrix[begin * kColumns], count, feedback, &in_parts[begin * kColumns], &part_scales[begin]);
+  }
+  EXPECT_EQ(in_parts, weights);
+  // Vectors of which nothing is known, or which are the same in all directions, leave the nearest weights.
+  for (const double known : {0.0, 1.0}) {
+    std::fill(moments.begin(), moments.end(), 0.0);
+    for (int c = 0; c < kColumns; ++c) moments[c * kColumns + c] = known;
+    quantize_rows_int8(matrix.data(), kRows, RoundingFeedback(moments, kColumns), weights.data(), scales.data());
+    EXPECT_EQ(weights, plain) << known;
+  }
+}
+
 // Absorb, attend, unfold: `rows` of a sequence from `start` on, against the absorbed reference of the CPU with the same
 // kv_b_proj and the same cache.
 void check_attention(const Shape& s, int start, int rows, bool one_sequence, CacheType type, std::uint64_t seed) {

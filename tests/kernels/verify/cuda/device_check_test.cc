@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <string>
+#include <string_view>
 
 #include "fairway/error.h"
 
@@ -30,7 +31,10 @@ TEST(GpuHopperDeviceCheck, EveryRowAgreesWithTheReference) {
     EXPECT_EQ(report.codebooks, report.row->codebooks) << report.row->id;
     EXPECT_GT(report.worst_error, 0) << report.row->id;
     EXPECT_LE(report.worst_error, report.bound) << report.row->id;
-    EXPECT_GE(report.most_tokens, std::min(kSizes.most_tokens, kSizes.most_linear_rows)) << report.row->id;
+    // A round calls a layer of experts of one codebook with one of the large numbers of tokens.
+    const bool experts = report.row->op == std::string_view("moe_swiglu");
+    EXPECT_GE(report.most_tokens, experts ? std::min(kSizes.most_tokens, 9) : kSizes.most_linear_rows)
+        << report.row->id;
   }
 }
 
