@@ -23,6 +23,7 @@ bool worth_timing(const Case& c, int tokens, MoePath path) {
     case MoePath::kHalf32:
       return per_expert >= 1;
     case MoePath::kHalf64:
+    case MoePath::kWide128:
       return per_expert >= 4;
   }
   return true;

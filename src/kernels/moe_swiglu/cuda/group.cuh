@@ -15,7 +15,17 @@ struct GroupOutputs {
   Segment* segments;
   int* order;
   int chunk;  // tokens of a segment, at most
+  // For the wide path: experts begin at multiples of eight of `order`, and their segments are equally long but for the
+  // last, and multiples of eight.
+  bool even = false;
+  int* places = nullptr;          // [slots]: where in `order` a slot is, or -1
+  unsigned* counters = nullptr;   // [2], set to zero
 };
+
+__device__ __forceinline__ int round_up_to_8(int n) {
+  return (n + 7) / 8 * 8;
+}
+
 
 // Two running sums over the threads of the CTA, exclusive. `carry` is [kPrepareThreads] of shared memory.
 __device__ inline int2 exclusive_sum(int2 own, int2* carry) {
@@ -62,14 +72,18 @@ __device__ inline void group_slots(const BandArgs& a, const GroupOutputs& out, i
     }
   }
   const int chunks = (total + out.chunk - 1) / out.chunk;
-  const int2 before = exclusive_sum(make_int2(total, chunks), carry);
+  const int size = out.even ? round_up_to_8((total + chunks - 1) / max(chunks, 1)) : out.chunk;
+  const int2 before = exclusive_sum(make_int2(out.even ? round_up_to_8(total) : total, chunks), carry);
   const int shared_chunks = (a.call.tokens + out.chunk - 1) / out.chunk;
-  const int shared_slots = a.layer.shared * a.call.tokens;
+  const int shared_pitch = out.even ? round_up_to_8(a.call.tokens) : a.call.tokens;
+  const int shared_size =
+      out.even ? round_up_to_8((a.call.tokens + shared_chunks - 1) / max(shared_chunks, 1)) : out.chunk;
+  const int shared_slots = a.layer.shared * shared_pitch;
   if (e < experts) {
     for (int w = 0; w < kPrepareWarps; ++w) counts[w * experts + e] += shared_slots + before.x;
     for (int c = 0; c < chunks; ++c) {
-      out.segments[a.layer.shared * shared_chunks + before.y + c] = {e, shared_slots + before.x + c * out.chunk,
-                                                                     min(out.chunk, total - c * out.chunk)};
+      out.segments[a.layer.shared * shared_chunks + before.y + c] = {e, shared_slots + before.x + c * size,
+                                                                     min(size, total - c * size)};
     }
   }
   if (e == kPrepareThreads - 1) *out.segment_count = a.layer.shared * shared_chunks + before.y + chunks;
@@ -78,21 +92,26 @@ __device__ inline void group_slots(const BandArgs& a, const GroupOutputs& out, i
   for (int i = warp * run + lane; i < (warp + 1) * run; i += 32) {
     const int expert = expert_of(i);
     const unsigned same = __match_any_sync(0xFFFFFFFFu, expert);
-    if (expert >= 0) {
-      out.order[own[expert] + __popc(same & ((1u << lane) - 1))] = i / top_k * a.slots_per_token + i % top_k;
-    }
+    const int slot = i / max(top_k, 1) * a.slots_per_token + i % max(top_k, 1);
+    const int place = expert >= 0 ? own[expert] + __popc(same & ((1u << lane) - 1)) : -1;
+    if (expert >= 0) out.order[place] = slot;
+    if (out.places != nullptr && i < slots) out.places[slot] = place;
     __syncwarp();
     if (expert >= 0 && __ffs(same) - 1 == lane) own[expert] += __popc(same);
     __syncwarp();
   }
   // Shared experts have every token; their segments come first, being the longest.
-  for (int i = threadIdx.x; i < shared_slots; i += kPrepareThreads) {
-    out.order[i] = i % a.call.tokens * a.slots_per_token + top_k + i / a.call.tokens;
+  for (int i = threadIdx.x; i < a.layer.shared * a.call.tokens; i += kPrepareThreads) {
+    const int place = i / a.call.tokens * shared_pitch + i % a.call.tokens;
+    const int slot = i % a.call.tokens * a.slots_per_token + top_k + i / a.call.tokens;
+    out.order[place] = slot;
+    if (out.places != nullptr) out.places[slot] = place;
   }
   for (int i = threadIdx.x; i < a.layer.shared * shared_chunks; i += kPrepareThreads) {
-    const int begin = i % shared_chunks * out.chunk, s = i / shared_chunks;
-    out.segments[i] = {experts + s, s * a.call.tokens + begin, min(out.chunk, a.call.tokens - begin)};
+    const int begin = i % shared_chunks * shared_size, s = i / shared_chunks;
+    out.segments[i] = {experts + s, s * shared_pitch + begin, min(shared_size, a.call.tokens - begin)};
   }
+  if (out.counters != nullptr && threadIdx.x < 2) out.counters[threadIdx.x] = 0;
 }
 
 // rows[input_row] = transformed inputs of the half paths, one warp a block.

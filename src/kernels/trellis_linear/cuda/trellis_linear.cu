@@ -9,8 +9,10 @@
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 #include "kernels/trellis_band/cuda/supported_gpu.h"
 #include "kernels/trellis_band/cuda/transform.cuh"
+#include "kernels/trellis_band/cuda/walk_wide.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernels.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
+#include "kernels/trellis_linear/cuda/wide_linear.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
@@ -24,7 +26,8 @@ struct LinearFacts {
 };
 constexpr LinearFacts kLinearFacts[kLinearPaths] = {
     {"int_4", true, 4},     {"int_8", true, 8},     {"half_8", false, 8},    {"half_16", false, 16},
-    {"half_32", false, 32}, {"half_64", false, 64}, {"half_128", false, 128}};
+    {"half_32", false, 32}, {"half_64", false, 64}, {"half_128", false, 128},
+    {"wg_128", false, kWideTokens}};
 
 const LinearFacts& facts_of(LinearPath path) {
   return kLinearFacts[static_cast<int>(path)];
@@ -174,6 +177,7 @@ const char* linear_path_name(LinearPath path) {
 
 bool linear_path_legal(const LinearCall& call, LinearPath path) {
   if (facts_of(path).integer && !call.all_mul1) return false;
+  if (path == LinearPath::kWide128) return true;
   const SharedMemory m = shared_memory(call, kernel_of(path), std::min(kMaxCluster, call.in / kBand));
   return plan_ring(1, m.fixed, m.stage_bytes, 1).stages >= 1;
 }
@@ -206,19 +210,23 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   int device = 0;
   backend::check_cuda(cudaGetDevice(&device), "cudaGetDevice");
   require_hopper(device);
+  LinearArgs args{};
+  args.call = call;
+  args.rows = static_cast<__half*>(workspace);
+  number_inputs(args);
+  if (path == LinearPath::kWide128) {
+    backend::check_cuda(run_wide_linear(args, stream), name);
+    return;
+  }
   const LinearKernel kernel = kernel_of(path);
   const int sms = sm_count();
   const LinearPlan plan = best_plan(call, kernel, sms);
-  LinearArgs args{};
-  args.call = call;
   args.bands = count_bands(call);
   args.segment_rows = kernel.rows;
   args.split = plan.split;
   args.ring_stages = plan.ring_stages;
   args.stage_bytes = plan.memory.stage_bytes;
   args.input_stride = plan.memory.input_stride;
-  args.rows = static_cast<__half*>(workspace);
-  number_inputs(args);
   cudaError_t status = cudaSuccess;
   if (kernel.input.rows == 0) {
     constexpr int kWarps = kTransformThreads / 32;

@@ -1,0 +1,188 @@
+// The loop of the wide paths: many tokens, decoded weights as the register operand of the tensor instructions of four
+// warps, tokens as the operand in shared memory. A weight is decoded once for up to 128 tokens.
+//
+// Four warps ("team") compute 64 outputs of a band: warp w of the team the tile column 4 * (team % 2) + w. A fragment of
+// 64 x 16 weights is, by warps, one tile each, in the registers that decode_half() fills for the 16-wide instruction.
+//
+// Instructions to decode a tile at 3 bits, mul1: 21 for the arithmetic pipe, 20 for the multiplying one; either takes
+// one every other cycle. So four teams on an SM decode 16 inputs in about 170 cycles; its tensor cores need 2 cycles for
+// each token for what they do with them.
+#pragma once
+
+#include "codec/bits.inc"
+#include "kernels/trellis_band/cuda/band.cuh"
+#include "kernels/trellis_band/cuda/ring.cuh"
+#include "kernels/trellis_band/cuda/trellis_decode.cuh"
+#include "kernels/trellis_band/cuda/trellis_ref.cuh"
+#include "kernels/trellis_band/cuda/walk_half.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kWideTokens = 128;           // of a segment, at most
+constexpr int kWidePanel = 64;             // inputs of a stage: a row of 128 bytes for each token
+constexpr int kWideRowBytes = 2 * kWidePanel;
+constexpr int kWideTokenBytes = kWideTokens * kWideRowBytes;  // of a stage, for one set of inputs
+constexpr int kWideTileRows = kWidePanel / 16;
+
+// mul1 values of two states. Beside mul1_pair() the halves are put together by the arithmetic pipe.
+__device__ __forceinline__ u32 mul1_pair_permuted(u32 s0, u32 s1) {
+  const u32 n0 = __dp4a(s0 * codec::kMul1Multiplier, 0x01010101u, 0x6400u);
+  const u32 n1 = __dp4a(s1 * codec::kMul1Multiplier, 0x01010101u, 0x6400u);
+  return as_bits(__hfma2(as_half2(__byte_perm(n0, n1, 0x5410)), as_half2(0x1EEE1EEEu), as_half2(0xC931C931u)));
+}
+
+// decode_half() with its shifts on the arithmetic pipe, which here has the lighter load.
+template <int kBits, bool kMul1>
+__device__ __forceinline__ void decode_wide(const LaneStream<kBits>& stream, const unsigned char* tile,
+                                            SumCodebook codebook, u32 (&fragment)[4]) {
+  u32 a[3];
+  stream.load(tile, a);
+  const u32 s[8] = {window<7 * kBits, false>(a), window<6 * kBits, false>(a), window<5 * kBits, false>(a),
+                    window<4 * kBits, false>(a), window<3 * kBits, false>(a), window<2 * kBits, false>(a),
+                    window<1 * kBits, false>(a), window<0, false>(a)};
+  constexpr int kPair[4] = {0, 4, 2, 6};  // registers of A: column g rows 2q, g + 8 rows 2q, g rows 2q + 8, ...
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const u32 s0 = s[kPair[i]], s1 = s[kPair[i] + 1];
+    fragment[i] = kMul1 ? mul1_pair_permuted(s0, s1) : sum_pair(s0, s1, codebook.multiplier, codebook.addend);
+  }
+}
+
+// threadIdx.x, of which the compiler does not know that it is the same every time: else what is made of it here and
+// there is computed once and kept in registers that the loops need. All lanes of a warp come here.
+__device__ __forceinline__ int hidden_thread() {
+  return __shfl_sync(0xFFFFFFFFu, static_cast<int>(threadIdx.x), static_cast<int>(threadIdx.x & 31));
+}
+
+// Where a team finds its operands in a stage, in bytes.
+struct WideOperands {
+  int tiles;   // tile row 0 of its warp's tile column; the next row is kBandTiles tiles further
+  int tokens;  // rows as in swizzled_rows()
+};
+
+// A thread's sums of the first `columns` rows; sums: see WideSums.
+__device__ __forceinline__ void store_wide_sums(const float (&acc)[kWgmmaSums], int columns, float* sums) {
+  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
+  float* at = sums + (warp / kBandTiles * kWideTokens + 2 * (lane & 3)) * kInnerStride + warp % kBandTiles * 16 +
+              (lane >> 2);
+#pragma unroll
+  for (int first = 0; first < kWideTokens; first += 32) {
+    if (first >= columns) break;
+#pragma unroll
+    for (int i = first / 2; i < first / 2 + 16; ++i) {
+      at[(i / 4 * 8 + (i & 1)) * kInnerStride + (i >> 1 & 1) * 8] = acc[i];
+    }
+  }
+}
+
+using WideFragments = u32[2][4];  // two tiles of a tile column, one below the other
+
+template <int kColumns>
+__device__ __forceinline__ void start_wgmma(float (&acc)[kWgmmaSums], const WideFragments& w, unsigned rows) {
+  wgmma_fence();
+  wgmma_half<kColumns>(acc, w[0], rows);
+  wgmma_half<kColumns>(acc, w[1], rows + kWgmmaNextColumns);
+  wgmma_commit();
+}
+// A group of instructions for as many columns as there are.
+__device__ __forceinline__ void start_wgmma(float (&acc)[kWgmmaSums], const WideFragments& w, unsigned rows,
+                                            int columns) {
+  if (columns > 96) {
+    start_wgmma<128>(acc, w, rows);
+  } else if (columns > 64) {
+    start_wgmma<96>(acc, w, rows);
+  } else if (columns > 32) {
+    start_wgmma<64>(acc, w, rows);
+  } else {
+    start_wgmma<32>(acc, w, rows);
+  }
+}
+
+// What a team knows of its matrix.
+struct WideMatrix {
+  int bits;
+  bool mul1;
+  SumCodebook codebook;  // if not
+
+  __device__ WideMatrix(const TrellisRef& m)
+      : bits(m.bits), mul1(m.codebook == static_cast<int>(codec::Codebook::kMul1)), codebook{} {
+    const bool adds = m.codebook == static_cast<int>(codec::Codebook::k3inst);
+    codebook = {adds ? codec::k3instMultiplier : codec::kMcgMultiplier, adds ? codec::k3instAddend : 0};
+  }
+};
+
+template <int kBits, bool kMul1>
+__device__ __forceinline__ void decode_two(const WideMatrix& m, const LanePlace& place, const unsigned char* tile,
+                                           WideFragments& w) {
+  const LaneStream<kBits> stream(place);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    decode_wide<kBits, kMul1>(stream, tile + i * kBandTiles * stream.kTileBytes, m.codebook, w[i]);
+  }
+}
+
+// The common widths are found with few branches.
+template <bool kMul1>
+__device__ __forceinline__ void decode_any_width(const WideMatrix& m, const LanePlace& place,
+                                                 const unsigned char* tile, WideFragments& w) {
+  if (m.bits == 3) {
+    decode_two<3, kMul1>(m, place, tile, w);
+  } else if (m.bits == 4) {
+    decode_two<4, kMul1>(m, place, tile, w);
+  } else if (m.bits == 2) {
+    decode_two<2, kMul1>(m, place, tile, w);
+  } else if (m.bits == 6) {
+    decode_two<6, kMul1>(m, place, tile, w);
+  } else if (m.bits == 5) {
+    decode_two<5, kMul1>(m, place, tile, w);
+  } else if (m.bits == 8) {
+    decode_two<8, kMul1>(m, place, tile, w);
+  } else if (m.bits == 7) {
+    decode_two<7, kMul1>(m, place, tile, w);
+  } else {
+    decode_two<1, kMul1>(m, place, tile, w);
+  }
+}
+
+// sums = the sums over the next `stages` >= 1 stages of the ring, of `columns` rows at least. The tensor cores work on a
+// tile while the next one is decoded. One loop for all widths and codebooks, with the choice inside it: the sums of
+// several loops do not fit into the registers in the way that the compiler assigns them.
+template <bool kAllMul1>
+__device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix& m, int stages, int columns,
+                                              WideOperands at, float* sums) {
+  float acc[kWgmmaSums];
+#pragma unroll
+  for (int i = 0; i < kWgmmaSums; ++i) acc[i] = 0;
+  const LanePlace place(m.bits, hidden_thread() & 31);
+  const int row_bytes = kBandTiles * 32 * m.bits;
+  WideFragments w[2];
+  static_assert(kWideTileRows == 4);
+  std::uint64_t* before = nullptr;  // where the stage is released that was left
+#pragma unroll 1
+  for (int s = 0; s < stages; ++s) {
+    ring.wait_full();
+    const unsigned char* tiles = ring.data() + at.tiles;
+    unsigned rows = swizzled_rows(ring.data() + at.tokens);
+#pragma unroll
+    for (int turn = 0; turn < kWideTileRows / 2; ++turn) {
+      if (kAllMul1 || m.mul1) {
+        decode_any_width<true>(m, place, tiles, w[turn]);
+      } else {
+        decode_any_width<false>(m, place, tiles, w[turn]);
+      }
+      start_wgmma(acc, w[turn], rows, columns);
+      wgmma_wait<1>();
+      if (turn == 0 && s > 0) release_stage(before);
+      tiles += 2 * row_bytes;
+      rows += 2 * kWgmmaNextColumns;
+    }
+    before = ring.empty();
+    ring.advance();
+  }
+  wgmma_wait<0>();
+  wgmma_settle(acc);
+  release_stage(before);
+  store_wide_sums(acc, columns, sums);
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,167 @@
+// The wide kernel of the linear layer: a decode is shared by up to 128 rows. An item is two neighbouring bands of one
+// matrix for one segment of rows; a cluster of `split` CTAs may share one by inputs, and handles no other.
+#pragma once
+
+#include "kernels/trellis_band/cuda/cluster.cuh"
+#include "kernels/trellis_band/cuda/wide_band.cuh"
+#include "kernels/trellis_linear/cuda/linear_args.cuh"
+#include "kernels/trellis_linear/cuda/linear_columns.cuh"
+
+namespace fairway::kernels::cuda {
+
+struct WideLinearArgs {
+  LinearArgs linear;  // segment_rows is a multiple of eight; rows: [inputs] of panels of call.rows rows
+  int pairs;          // of bands, of all matrices
+  int segments;
+  WideStage stage;
+};
+
+struct alignas(16) WideLinearShared {
+  RingBarriers barriers;
+  WideSums sums;
+};
+
+__host__ __device__ __forceinline__ int band_pairs(const LinearOutput& output) {
+  return (output.out / kBand + 1) / 2;
+}
+
+// The bands of a segment of rows come one after the other.
+__device__ __forceinline__ LinearItem get_wide_linear_item(const WideLinearArgs& a, int index) {
+  LinearItem item{};
+  item.first_row = index / a.pairs * a.linear.segment_rows;
+  item.count = min(a.linear.segment_rows, a.linear.call.rows - item.first_row);
+  int pair = index % a.pairs;
+  for (; pair >= band_pairs(a.linear.call.outputs[item.output]); ++item.output) {
+    pair -= band_pairs(a.linear.call.outputs[item.output]);
+  }
+  item.band = 2 * pair;
+  return item;
+}
+__device__ __forceinline__ int bands_of(const WideLinearArgs& a, const LinearItem& item) {
+  return min(kWideHalves, a.linear.call.outputs[item.output].out / kBand - item.band);
+}
+
+// The panels that one CTA of a cluster multiplies.
+__device__ __forceinline__ LinearShare wide_share(const WideLinearArgs& a, int rank) {
+  const int panels = a.linear.call.in / kWidePanel, begin = rank * panels / a.linear.split;
+  return {begin, (rank + 1) * panels / a.linear.split - begin};
+}
+
+// Weights are fetched while the previous kernel still runs, rows when it has ended.
+__device__ __forceinline__ void load_wide_linear_items(const WideLinearArgs& a, RingCursor ring) {
+  const int split = a.linear.split, items = a.pairs * a.segments, step = static_cast<int>(gridDim.x) / split;
+  const LinearShare share = wide_share(a, cluster_rank(split));
+  bool first = true;
+  for (int index = static_cast<int>(blockIdx.x) / split; index < items; index += step) {
+    const LinearItem item = get_wide_linear_item(a, index);
+    const LinearOutput& output = a.linear.call.outputs[item.output];
+    WideLoader loader;
+    for (int half = 0; half < bands_of(a, item); ++half) {
+      loader.set_words(a.stage, half, output.matrix, output.out, item.band + half, share.begin);
+    }
+    const std::size_t set_size =
+        static_cast<std::size_t>(a.linear.call.rows) * static_cast<unsigned>(a.linear.call.in);
+    loader.set_inputs(0, a.linear.rows + static_cast<unsigned>(a.linear.input_of[item.output]) * set_size,
+                      a.linear.call.rows, item.first_row, item.count, share.begin);
+    loader.add_up();
+    int done = 0;
+    if (first) {
+      first = false;
+      done = loader.load_ahead(ring, share.count);
+      wait_for_previous_kernel();
+    }
+    loader.load(ring, done, share.count);
+  }
+}
+
+// load_octet() of the sum over the CTAs of the cluster.
+__device__ __forceinline__ void add_octets(float* row, int split, int lane, float (&v)[kOctetElements]) {
+#pragma unroll
+  for (int i = 0; i < kOctetElements; ++i) v[i] = 0;
+#pragma unroll 1
+  for (int r = 0; r < split; ++r) {
+    const float* const remote = cooperative_groups::this_cluster().map_shared_rank(row, r);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float4 one = *reinterpret_cast<const float4*>(remote + octet_element(lane, i));
+      v[4 * i] += one.x;
+      v[4 * i + 1] += one.y;
+      v[4 * i + 2] += one.z;
+      v[4 * i + 3] += one.w;
+    }
+  }
+}
+
+// Four rows a warp at a time, of one band; the CTAs of a cluster have every `split`-th of these fours.
+__device__ __forceinline__ void finish_wide_linear(const WideLinearArgs& a, const LinearItem& item, int rank,
+                                                   WideSums& sums) {
+  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31, split = a.linear.split;
+  const LinearOutput& output = a.linear.call.outputs[item.output];
+  const int bands = bands_of(a, item), fours = (item.count + 3) / 4;
+#pragma unroll 1
+  for (int unit = warp;; unit += kWideWarps) {
+    const int half = unit % bands, four = rank + split * (unit / bands);
+    if (four >= fours) break;
+    const int row = 4 * four + lane / 8;
+    float v[kOctetElements];
+    if (split == 1) {
+      load_octet(sums.values[half][row], lane, v);
+    } else {
+      add_octets(&sums.values[half][row][0], split, lane, v);
+    }
+    hadamard128_by_octet(v);
+    if (row >= item.count) continue;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const LinearColumns columns(output, (item.band + half) * kBand + octet_element(lane, i));
+      float old[4], out[4];
+      columns.load_old(item.first_row + row, old);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) out[j] = v[4 * i + j] * columns.scale[j] + columns.bias[j] + old[j];
+      columns.store(item.first_row + row, out);
+    }
+  }
+}
+
+template <bool kAllMul1>
+__device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& a, RingCursor ring, WideSums& sums) {
+  const int split = a.linear.split, rank = cluster_rank(split), step = static_cast<int>(gridDim.x) / split;
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  for (int index = static_cast<int>(blockIdx.x) / split; index < a.pairs * a.segments; index += step) {
+    const LinearItem item = get_wide_linear_item(a, index);
+    const int stages = wide_share(a, rank).count;
+    if (wide_half() < bands_of(a, item)) {
+      const TrellisRef& m = a.linear.call.outputs[item.output].matrix;
+      multiply_wide<kAllMul1>(ring, m, stages, item.count, wide_operands(a.stage, m.bits), &sums.values[0][0][0]);
+    } else {
+      skip_stages(ring, stages);
+    }
+    consumer_sync<kWideComputeThreads>();
+    cluster_sync(split);
+    finish_wide_linear(a, get_wide_linear_item(a, index), rank, sums);
+    cluster_sync(split);
+    consumer_sync<kWideComputeThreads>();
+  }
+}
+
+template <bool kAllMul1>
+__global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const __grid_constant__ WideLinearArgs a) {
+  unsigned char* const memory = aligned_shared();
+  auto& shared = *reinterpret_cast<WideLinearShared*>(memory + a.linear.ring_stages * a.stage.bytes());
+  if (threadIdx.x == 0) ring_init(&shared.barriers, a.linear.ring_stages, kWideWarps);
+  __syncthreads();
+  const RingCursor ring{memory, &shared.barriers, a.linear.ring_stages, a.stage.bytes()};
+  if (threadIdx.x >= kWideComputeThreads) {
+    give_registers<kWideLoadRegisters>();
+    if (threadIdx.x < kWideComputeThreads + 32) load_wide_linear_items(a, ring);
+    __syncwarp();
+    cluster_sync(a.linear.split);
+    cluster_sync(a.linear.split);
+  } else {
+    take_registers<kWideComputeRegisters>();
+    compute_wide_linear_items<kAllMul1>(a, ring, shared.sums);
+  }
+}
+
+}  // namespace fairway::kernels::cuda
