@@ -58,8 +58,8 @@ __device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const Wid
   const int row = first + 4 * warp + lane / 8, column = item.band * kBand;
   if (first + 4 * warp >= item.count) return;
   float gate[kOctetElements], up[kOctetElements];
-  load_octet(sums.values[0][row], lane, gate);
-  load_octet(sums.values[1][row], lane, up);
+  load_octet(sums.values[0][row - first], lane, gate);
+  load_octet(sums.values[1][row - first], lane, up);
   hadamard128_by_octet(gate);
   hadamard128_by_octet(up);
   scale_octet(gate, item.expert->gate.svh + column, lane);
@@ -88,7 +88,7 @@ __device__ __forceinline__ void finish_wide_down(const WideArgs& a, const WideIt
     const WideHalf h = get_wide_half(a, item, half);
     if (h.matrix == nullptr) break;
     float v[kOctetElements];
-    load_octet(sums.values[half][row], lane, v);
+    load_octet(sums.values[half][row - first], lane, v);
     hadamard128_by_octet(v);
     scale_octet(v, h.matrix->svh + h.band * kBand, lane);
     if (!exists) continue;
@@ -105,7 +105,7 @@ __device__ __forceinline__ void finish_wide_down(const WideArgs& a, const WideIt
 // loop needs the registers.
 template <bool kAllMul1>
 __device__ __forceinline__ bool multiply_wide_item(const WideArgs& a, int index, RingCursor& ring,
-                                                   WideSums& sums) {
+                                                   float (&acc)[kWgmmaSums]) {
   const WideItem item = get_wide_item(a, index);
   if (item.count == 0) return false;
   const WideHalf half = get_wide_half(a, item, wide_half());
@@ -114,7 +114,7 @@ __device__ __forceinline__ bool multiply_wide_item(const WideArgs& a, int index,
     skip_stages(ring, stages);
   } else {
     multiply_wide<kAllMul1>(ring, *half.matrix, stages, item.count, wide_operands(a.stage, half.matrix->bits),
-                  &sums.values[0][0][0]);
+                             acc);
   }
   return true;
 }
@@ -125,18 +125,20 @@ __device__ __forceinline__ void compute_wide_items(const WideArgs& a, RingCursor
   let_next_kernel_start();
   const int items = *a.groups.segment_count * wide_items_of_segment(a);
   for (int index = queue.get(); index != items; index = queue.get()) {
-    if (!multiply_wide_item<kAllMul1>(a, index, ring, sums)) continue;
-    consumer_sync<kWideComputeThreads>();
+    float acc[kWgmmaSums];
+    if (!multiply_wide_item<kAllMul1>(a, index, ring, acc)) continue;
     const WideItem item = get_wide_item(a, index);
 #pragma unroll 1
     for (int first = 0; first < item.count; first += kWideRound) {
+      store_wide_sums(acc, sums);
+      consumer_sync<kWideComputeThreads>();
       if (a.down) {
         finish_wide_down(a, item, first, sums);
       } else {
         finish_wide_gate_up(a, item, first, sums);
       }
+      consumer_sync<kWideComputeThreads>();
     }
-    consumer_sync<kWideComputeThreads>();
   }
 }
 

@@ -60,21 +60,6 @@ struct WideOperands {
   int tokens;  // rows as in swizzled_rows()
 };
 
-// A thread's sums of the first `columns` rows; sums: see WideSums.
-__device__ __forceinline__ void store_wide_sums(const float (&acc)[kWgmmaSums], int columns, float* sums) {
-  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
-  float* at = sums + (warp / kBandTiles * kWideTokens + 2 * (lane & 3)) * kInnerStride + warp % kBandTiles * 16 +
-              (lane >> 2);
-#pragma unroll
-  for (int first = 0; first < kWideTokens; first += 32) {
-    if (first >= columns) break;
-#pragma unroll
-    for (int i = first / 2; i < first / 2 + 16; ++i) {
-      at[(i / 4 * 8 + (i & 1)) * kInnerStride + (i >> 1 & 1) * 8] = acc[i];
-    }
-  }
-}
-
 using WideFragments = u32[2][4];  // two tiles of a tile column, one below the other
 
 template <int kColumns>
@@ -144,13 +129,12 @@ __device__ __forceinline__ void decode_any_width(const WideMatrix& m, const Lane
   }
 }
 
-// sums = the sums over the next `stages` >= 1 stages of the ring, of `columns` rows at least. The tensor cores work on a
+// acc = the sums over the next `stages` >= 1 stages of the ring, of `columns` rows at least. The tensor cores work on a
 // tile while the next one is decoded. One loop for all widths and codebooks, with the choice inside it: the sums of
 // several loops do not fit into the registers in the way that the compiler assigns them.
 template <bool kAllMul1>
 __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix& m, int stages, int columns,
-                                              WideOperands at, float* sums) {
-  float acc[kWgmmaSums];
+                                              WideOperands at, float (&acc)[kWgmmaSums]) {
 #pragma unroll
   for (int i = 0; i < kWgmmaSums; ++i) acc[i] = 0;
   const LanePlace place(m.bits, hidden_thread() & 31);
@@ -182,7 +166,6 @@ __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix
   wgmma_wait<0>();
   wgmma_settle(acc);
   release_stage(before);
-  store_wide_sums(acc, columns, sums);
 }
 
 }  // namespace fairway::kernels::cuda

@@ -14,7 +14,7 @@ constexpr int kWideComputeThreads = 32 * kWideWarps;
 // leaves 96 of them for each thread; the loading group keeps few and the teams have the others.
 constexpr int kWideCtaThreads = kWideComputeThreads + 128;
 constexpr int kWideLoadRegisters = 32, kWideComputeRegisters = 112;
-constexpr int kWideRound = 4 * kWideWarps;  // rows that are finished at a time, four by a warp
+constexpr int kWideRound = 64;  // rows whose sums are in shared memory at a time
 constexpr int kWideAlignment = 1024;
 
 // The launch's dynamic shared memory from the first multiple of kWideAlignment on.
@@ -25,7 +25,7 @@ __device__ __forceinline__ unsigned char* aligned_shared() {
 
 // Shared memory of a CTA: the stages of the ring, then this.
 struct alignas(16) WideSums {
-  float values[kWideHalves][kWideTokens][kInnerStride];
+  float values[kWideHalves][kWideRound][kInnerStride];
 };
 
 // A stage: the tokens' inputs, one set of them or one for each half, and the coded words of the halves.
@@ -119,6 +119,17 @@ __device__ __forceinline__ void skip_stages(RingCursor& ring, int stages) {
     ring.wait_full();
     ring.release();
   }
+}
+
+// The sums of the first kWideRound rows, and in their place those of the next ones.
+__device__ __forceinline__ void store_wide_sums(float (&acc)[kWgmmaSums], WideSums& sums) {
+  constexpr int kStored = kWideRound / 2;
+  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
+  float* at = &sums.values[warp / kBandTiles][2 * (lane & 3)][warp % kBandTiles * 16 + (lane >> 2)];
+#pragma unroll
+  for (int i = 0; i < kStored; ++i) at[(i / 4 * 8 + (i & 1)) * kInnerStride + (i >> 1 & 1) * 8] = acc[i];
+#pragma unroll
+  for (int i = 0; i + kStored < kWgmmaSums; ++i) acc[i] = acc[i + kStored];
 }
 
 // The transform of a block by eight lanes: v[4 i + j] is element 32 i + 4 l + j for lane l of the eight. A warp

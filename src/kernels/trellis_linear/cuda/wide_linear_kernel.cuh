@@ -92,12 +92,12 @@ __device__ __forceinline__ void add_octets(float* row, int split, int lane, floa
   }
 }
 
-// Four rows a warp at a time, of one band; the CTAs of a cluster have every `split`-th of these fours.
-__device__ __forceinline__ void finish_wide_linear(const WideLinearArgs& a, const LinearItem& item, int rank,
+// The rows from `first` on whose sums are there. Four rows a warp at a time, of one band; the CTAs of a cluster have every `split`-th of these fours.
+__device__ __forceinline__ void finish_wide_linear(const WideLinearArgs& a, const LinearItem& item, int first, int rank,
                                                    WideSums& sums) {
   const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31, split = a.linear.split;
   const LinearOutput& output = a.linear.call.outputs[item.output];
-  const int bands = bands_of(a, item), fours = (item.count + 3) / 4;
+  const int bands = bands_of(a, item), fours = (min(item.count - first, kWideRound) + 3) / 4;
 #pragma unroll 1
   for (int unit = warp;; unit += kWideWarps) {
     const int half = unit % bands, four = rank + split * (unit / bands);
@@ -110,15 +110,15 @@ __device__ __forceinline__ void finish_wide_linear(const WideLinearArgs& a, cons
       add_octets(&sums.values[half][row][0], split, lane, v);
     }
     hadamard128_by_octet(v);
-    if (row >= item.count) continue;
+    if (first + row >= item.count) continue;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const LinearColumns columns(output, (item.band + half) * kBand + octet_element(lane, i));
       float old[4], out[4];
-      columns.load_old(item.first_row + row, old);
+      columns.load_old(item.first_row + first + row, old);
 #pragma unroll
       for (int j = 0; j < 4; ++j) out[j] = v[4 * i + j] * columns.scale[j] + columns.bias[j] + old[j];
-      columns.store(item.first_row + row, out);
+      columns.store(item.first_row + first + row, out);
     }
   }
 }
@@ -129,19 +129,25 @@ __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& 
   wait_for_previous_kernel();
   let_next_kernel_start();
   for (int index = static_cast<int>(blockIdx.x) / split; index < a.pairs * a.segments; index += step) {
+    float acc[kWgmmaSums];
     const LinearItem item = get_wide_linear_item(a, index);
     const int stages = wide_share(a, rank).count;
     if (wide_half() < bands_of(a, item)) {
       const TrellisRef& m = a.linear.call.outputs[item.output].matrix;
-      multiply_wide<kAllMul1>(ring, m, stages, item.count, wide_operands(a.stage, m.bits), &sums.values[0][0][0]);
+      multiply_wide<kAllMul1>(ring, m, stages, item.count, wide_operands(a.stage, m.bits), acc);
     } else {
       skip_stages(ring, stages);
     }
-    consumer_sync<kWideComputeThreads>();
-    cluster_sync(split);
-    finish_wide_linear(a, get_wide_linear_item(a, index), rank, sums);
-    cluster_sync(split);
-    consumer_sync<kWideComputeThreads>();
+    const int count = item.count;
+#pragma unroll 1
+    for (int row = 0; row < count; row += kWideRound) {
+      store_wide_sums(acc, sums);
+      consumer_sync<kWideComputeThreads>();
+      cluster_sync(split);
+      finish_wide_linear(a, get_wide_linear_item(a, index), row, rank, sums);
+      cluster_sync(split);
+      consumer_sync<kWideComputeThreads>();
+    }
   }
 }
 
@@ -156,8 +162,12 @@ __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const _
     give_registers<kWideLoadRegisters>();
     if (threadIdx.x < kWideComputeThreads + 32) load_wide_linear_items(a, ring);
     __syncwarp();
-    cluster_sync(a.linear.split);
-    cluster_sync(a.linear.split);
+    // The CTAs of a cluster have one item.
+    const LinearItem item = get_wide_linear_item(a, static_cast<int>(blockIdx.x) / a.linear.split);
+    for (int row = 0; row < item.count; row += kWideRound) {
+      cluster_sync(a.linear.split);
+      cluster_sync(a.linear.split);
+    }
   } else {
     take_registers<kWideComputeRegisters>();
     compute_wide_linear_items<kAllMul1>(a, ring, shared.sums);
