@@ -18,14 +18,13 @@ struct GroupOutputs {
   // For the wide path: experts begin at multiples of eight of `order`, and their segments are equally long but for the
   // last, and multiples of eight.
   bool even = false;
-  int* places = nullptr;          // [slots]: where in `order` a slot is, or -1
-  unsigned* counters = nullptr;   // [2], set to zero
+  int* places = nullptr;         // [slots]: where in `order` a slot is, or -1
+  unsigned* counters = nullptr;  // [2], set to zero
 };
 
 __device__ __forceinline__ int round_up_to_8(int n) {
   return (n + 7) / 8 * 8;
 }
-
 
 // Two running sums over the threads of the CTA, exclusive. `carry` is [kPrepareThreads] of shared memory.
 __device__ inline int2 exclusive_sum(int2 own, int2* carry) {

@@ -23,10 +23,10 @@ struct PathFacts {
   bool integer;
   int tokens;
 };
-constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4},  {"int_direct1", true, 4}, {"int_stream", true, 4},
-                                         {"int_stream3", true, 4}, {"int_4", true, 4},       {"int_8", true, 8},
-                                         {"half_8", false, 8},     {"half_16", false, 16},   {"half_32", false, 32},
-                                         {"half_64", false, 64},   {"wg_128", false, kWideTokens}};
+constexpr PathFacts kPaths[kMoePaths] = {
+    {"int_direct", true, 4}, {"int_direct1", true, 4}, {"int_stream", true, 4},       {"int_stream3", true, 4},
+    {"int_4", true, 4},      {"int_8", true, 8},       {"half_8", false, 8},          {"half_16", false, 16},
+    {"half_32", false, 32},  {"half_64", false, 64},   {"wg_128", false, kWideTokens}};
 
 const PathFacts& facts(MoePath path) {
   return kPaths[static_cast<int>(path)];
@@ -52,9 +52,9 @@ struct Scratch {
   __half* rows;
   __half* hidden;
   float* slot_out;
-  int* places;          // the wide path alone, as are
-  unsigned* counters;   // [2]
-  int order_places;     // places of `order` and rows of the panels of that path
+  int* places;         // the wide path alone, as are
+  unsigned* counters;  // [2]
+  int order_places;    // places of `order` and rows of the panels of that path
   std::size_t bytes;
 };
 
@@ -156,9 +156,9 @@ cudaError_t run_wide(const BandArgs& args, const Scratch& scratch, cudaStream_t 
   const MoeLayer& layer = args.layer;
   const GroupOutputs outputs{scratch.segment_count, scratch.segments, scratch.order, kWideTokens, true,
                              scratch.places,        scratch.counters};
-  cudaError_t status = launch(prepare_kernel,
-                              {dim3(1), kPrepareThreads, kPrepareWarps * layer.routed * static_cast<int>(sizeof(int))},
-                              stream, args, outputs, scratch.rows);
+  cudaError_t status =
+      launch(prepare_kernel, {dim3(1), kPrepareThreads, kPrepareWarps * layer.routed * static_cast<int>(sizeof(int))},
+             stream, args, outputs, scratch.rows);
   WideArgs wide{};
   wide.layer = layer;
   wide.call = args.call;
@@ -199,8 +199,8 @@ MoePath moe_default_path(const MoeLayer& layer, int tokens) {
 
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens) {
   const std::size_t stream = layer.all_mul1 ? stream_scratch_bytes(layer, max_tokens) : 0;
-  return std::max({lay_out(layer, max_tokens, false, nullptr).bytes, lay_out(layer, max_tokens, true, nullptr).bytes,
-                   stream});
+  return std::max(
+      {lay_out(layer, max_tokens, false, nullptr).bytes, lay_out(layer, max_tokens, true, nullptr).bytes, stream});
 }
 
 void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream) {

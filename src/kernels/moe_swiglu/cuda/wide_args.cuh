@@ -11,7 +11,7 @@ struct WideArgs {
   MoeLayer layer;
   MoeCall call;
   int slots_per_token;
-  bool down;  // the phase
+  bool down;            // the phase
   GroupTable groups;    // of segments that begin at multiples of eight
   int places;           // of GroupTable::order
   unsigned* next_item;  // counts the items that have been taken

@@ -1,5 +1,5 @@
-// The wide kernel of the expert layer: many tokens of an expert share a decode. CTAs take items one after the other, the
-// long segments first; which CTA computes an item changes nothing about its result.
+// The wide kernel of the expert layer: many tokens of an expert share a decode. CTAs take items one after the other,
+// the long segments first; which CTA computes an item changes nothing about its result.
 #pragma once
 
 #include "kernels/moe_swiglu/cuda/wide_args.cuh"
@@ -53,7 +53,8 @@ __device__ __forceinline__ void load_wide_items(const WideArgs& a, RingCursor ri
 }
 
 // Four rows a warp: lane l the part l % 8 of row l / 8.
-__device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const WideItem& item, int first, const WideSums& sums) {
+__device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const WideItem& item, int first,
+                                                    const WideSums& sums) {
   const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
   const int row = first + 4 * warp + lane / 8, column = item.band * kBand;
   if (first + 4 * warp >= item.count) return;
@@ -76,7 +77,8 @@ __device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const Wid
   }
 }
 
-__device__ __forceinline__ void finish_wide_down(const WideArgs& a, const WideItem& item, int first, const WideSums& sums) {
+__device__ __forceinline__ void finish_wide_down(const WideArgs& a, const WideItem& item, int first,
+                                                 const WideSums& sums) {
   const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
   const int row = first + 4 * warp + lane / 8;
   if (first + 4 * warp >= item.count) return;
@@ -95,8 +97,8 @@ __device__ __forceinline__ void finish_wide_down(const WideArgs& a, const WideIt
     float* const out = a.slot_out + static_cast<std::size_t>(slot) * a.layer.hidden + h.band * kBand;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      *reinterpret_cast<float4*>(out + octet_element(lane, i)) = make_float4(
-          v[4 * i] * weight, v[4 * i + 1] * weight, v[4 * i + 2] * weight, v[4 * i + 3] * weight);
+      *reinterpret_cast<float4*>(out + octet_element(lane, i)) =
+          make_float4(v[4 * i] * weight, v[4 * i + 1] * weight, v[4 * i + 2] * weight, v[4 * i + 3] * weight);
     }
   }
 }
@@ -113,14 +115,14 @@ __device__ __forceinline__ bool multiply_wide_item(const WideArgs& a, int index,
   if (half.matrix == nullptr) {
     skip_stages(ring, stages);
   } else {
-    multiply_wide<kAllMul1>(ring, *half.matrix, stages, item.count, wide_operands(a.stage, half.matrix->bits),
-                             acc);
+    multiply_wide<kAllMul1>(ring, *half.matrix, stages, item.count, wide_operands(a.stage, half.matrix->bits), acc);
   }
   return true;
 }
 
 template <bool kAllMul1>
-__device__ __forceinline__ void compute_wide_items(const WideArgs& a, RingCursor ring, QueueCursor queue, WideSums& sums) {
+__device__ __forceinline__ void compute_wide_items(const WideArgs& a, RingCursor ring, QueueCursor queue,
+                                                   WideSums& sums) {
   wait_for_previous_kernel();
   let_next_kernel_start();
   const int items = *a.groups.segment_count * wide_items_of_segment(a);
@@ -153,10 +155,10 @@ __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_moe_kernel(const __gr
   __syncthreads();
   const RingCursor ring{memory, &shared.barriers, a.ring_stages, a.stage.bytes()};
   if (threadIdx.x >= kWideComputeThreads) {
-    give_registers<kWideLoadRegisters>();
+    give_registers<32>();
     if (threadIdx.x < kWideComputeThreads + 32) load_wide_items(a, ring, {&shared.queue});
   } else {
-    take_registers<kWideComputeRegisters>();
+    take_registers<112>();
     compute_wide_items<kAllMul1>(a, ring, {&shared.queue}, shared.sums);
   }
 }

@@ -1,10 +1,9 @@
 // The launches of the wide path: shapes, shared memory, and the kernel that prepares its inputs.
-#include "kernels/moe_swiglu/cuda/wide_launch.cuh"
-
 #include <algorithm>
 
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/wide_kernel.cuh"
+#include "kernels/moe_swiglu/cuda/wide_launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 
 namespace fairway::kernels::cuda {
@@ -74,9 +73,9 @@ cudaError_t launch_wide(WideArgs args, long long segments, cudaStream_t stream) 
   if (args.ring_stages < 2) return cudaErrorInvalidValue;
   const long long bands = args.down ? (args.layer.hidden / kBand + 1) / 2 : args.layer.max_intermediate / kBand;
   const long long grid = std::max(1LL, std::min<long long>(segments * bands, sm_count()));
-  return launch(
-      args.layer.all_mul1 ? wide_moe_kernel<true> : wide_moe_kernel<false>,
-      {dim3(static_cast<unsigned>(grid)), kWideCtaThreads, args.ring_stages * args.stage.bytes() + fixed}, stream, args);
+  return launch(args.layer.all_mul1 ? wide_moe_kernel<true> : wide_moe_kernel<false>,
+                {dim3(static_cast<unsigned>(grid)), kWideCtaThreads, args.ring_stages * args.stage.bytes() + fixed},
+                stream, args);
 }
 
 }  // namespace fairway::kernels::cuda

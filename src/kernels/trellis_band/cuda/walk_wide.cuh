@@ -1,12 +1,13 @@
 // The loop of the wide paths: many tokens, decoded weights as the register operand of the tensor instructions of four
 // warps, tokens as the operand in shared memory. A weight is decoded once for up to 128 tokens.
 //
-// Four warps ("team") compute 64 outputs of a band: warp w of the team the tile column 4 * (team % 2) + w. A fragment of
-// 64 x 16 weights is, by warps, one tile each, in the registers that decode_half() fills for the 16-wide instruction.
+// Four warps ("team") compute 64 outputs of a band: warp w of the team the tile column 4 * (team % 2) + w. A fragment
+// of 64 x 16 weights is, by warps, one tile each, in the registers that decode_half() fills for the 16-wide
+// instruction.
 //
 // Instructions to decode a tile at 3 bits, mul1: 21 for the arithmetic pipe, 20 for the multiplying one; either takes
-// one every other cycle. So four teams on an SM decode 16 inputs in about 170 cycles; its tensor cores need 2 cycles for
-// each token for what they do with them.
+// one every other cycle. So four teams on an SM decode 16 inputs in about 170 cycles; its tensor cores need 2 cycles
+// for each token for what they do with them.
 #pragma once
 
 #include "codec/bits.inc"
@@ -18,8 +19,8 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kWideTokens = 128;           // of a segment, at most
-constexpr int kWidePanel = 64;             // inputs of a stage: a row of 128 bytes for each token
+constexpr int kWideTokens = 128;  // of a segment, at most
+constexpr int kWidePanel = 64;    // inputs of a stage: a row of 128 bytes for each token
 constexpr int kWideRowBytes = 2 * kWidePanel;
 constexpr int kWideTokenBytes = kWideTokens * kWideRowBytes;  // of a stage, for one set of inputs
 constexpr int kWideTileRows = kWidePanel / 16;
@@ -48,10 +49,14 @@ __device__ __forceinline__ void decode_wide(const LaneStream<kBits>& stream, con
   }
 }
 
-// threadIdx.x, of which the compiler does not know that it is the same every time: else what is made of it here and
-// there is computed once and kept in registers that the loops need. All lanes of a warp come here.
+// The value, of which the compiler no longer knows where it comes from: it is kept in a register and neither computed
+// again in every turn of a loop, nor computed once for all the places that need it and kept too long. All lanes of a
+// warp come here.
+__device__ __forceinline__ int hidden(int value) {
+  return __shfl_sync(0xFFFFFFFFu, value, static_cast<int>(threadIdx.x & 31));
+}
 __device__ __forceinline__ int hidden_thread() {
-  return __shfl_sync(0xFFFFFFFFu, static_cast<int>(threadIdx.x), static_cast<int>(threadIdx.x & 31));
+  return hidden(static_cast<int>(threadIdx.x));
 }
 
 // Where a team finds its operands in a stage, in bytes.
@@ -108,8 +113,8 @@ __device__ __forceinline__ void decode_two(const WideMatrix& m, const LanePlace&
 
 // The common widths are found with few branches.
 template <bool kMul1>
-__device__ __forceinline__ void decode_any_width(const WideMatrix& m, const LanePlace& place,
-                                                 const unsigned char* tile, WideFragments& w) {
+__device__ __forceinline__ void decode_any_width(const WideMatrix& m, const LanePlace& place, const unsigned char* tile,
+                                                 WideFragments& w) {
   if (m.bits == 3) {
     decode_two<3, kMul1>(m, place, tile, w);
   } else if (m.bits == 4) {
@@ -141,12 +146,13 @@ __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix
   const int row_bytes = kBandTiles * 32 * m.bits;
   WideFragments w[2];
   static_assert(kWideTileRows == 4);
-  std::uint64_t* before = nullptr;  // where the stage is released that was left
+  const int tiles_at = hidden(at.tiles), tokens_at = hidden(at.tokens);
+  int before = 0;  // the stage that was left
 #pragma unroll 1
   for (int s = 0; s < stages; ++s) {
     ring.wait_full();
-    const unsigned char* tiles = ring.data() + at.tiles;
-    unsigned rows = swizzled_rows(ring.data() + at.tokens);
+    const unsigned char* tiles = ring.data() + tiles_at;
+    unsigned rows = swizzled_rows(ring.data() + tokens_at);
 #pragma unroll
     for (int turn = 0; turn < kWideTileRows / 2; ++turn) {
       if (kAllMul1 || m.mul1) {
@@ -156,16 +162,16 @@ __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix
       }
       start_wgmma(acc, w[turn], rows, columns);
       wgmma_wait<1>();
-      if (turn == 0 && s > 0) release_stage(before);
+      if (turn == 0 && s > 0) release_stage(&ring.barriers->empty[before]);
       tiles += 2 * row_bytes;
       rows += 2 * kWgmmaNextColumns;
     }
-    before = ring.empty();
+    before = ring.stage;
     ring.advance();
   }
   wgmma_wait<0>();
   wgmma_settle(acc);
-  release_stage(before);
+  release_stage(&ring.barriers->empty[before]);
 }
 
 }  // namespace fairway::kernels::cuda

@@ -1,5 +1,6 @@
 // What the wide kernels share: a CTA of four teams and a loading warp, its stages, and the way from the teams' sums to
-// outputs. A CTA computes two bands at a time ("halves") for the same rows, teams 0 and 1 the first, 2 and 3 the second.
+// outputs. A CTA computes two bands at a time ("halves") for the same rows, teams 0 and 1 the first, 2 and 3 the
+// second.
 #pragma once
 
 #include "kernels/trellis_band/cuda/panels.cuh"
@@ -10,10 +11,10 @@ namespace fairway::kernels::cuda {
 constexpr int kWideHalves = 2;
 constexpr int kWideWarps = 16;
 constexpr int kWideComputeThreads = 32 * kWideWarps;
-// A loading warp, and three idle ones: registers move between groups of four warps. A fifth warp on each quarter of an SM
-// leaves 96 of them for each thread; the loading group keeps few and the teams have the others.
+// A loading warp, and three idle ones: registers move between groups of four warps. A fifth warp on each quarter of an
+// SM leaves 96 of them for each thread; the loading group keeps fewer and the teams have more. 32 and 112 or 64 and 104
+// of them are the same sum as the launch has.
 constexpr int kWideCtaThreads = kWideComputeThreads + 128;
-constexpr int kWideLoadRegisters = 32, kWideComputeRegisters = 112;
 constexpr int kWideRound = 64;  // rows whose sums are in shared memory at a time
 constexpr int kWideAlignment = 1024;
 
@@ -64,9 +65,9 @@ struct WideLoader {
   // panels: with `rows` rows each, of which `count` from begin on, a multiple of eight, are read.
   __device__ void set_inputs(int set, const __half* panels, int rows, int begin, int count, int first) {
     if (static_cast<int>(threadIdx.x & 31) != kInputLane + set) return;
-    from = reinterpret_cast<const unsigned char*>(panels) +
-           (static_cast<std::size_t>(first) * static_cast<unsigned>(rows) + static_cast<unsigned>(begin)) *
-               kWideRowBytes;
+    from =
+        reinterpret_cast<const unsigned char*>(panels) +
+        (static_cast<std::size_t>(first) * static_cast<unsigned>(rows) + static_cast<unsigned>(begin)) * kWideRowBytes;
     step = static_cast<std::size_t>(rows) * kWideRowBytes;
     to = set * kWideTokenBytes;
     bytes = count * kWideRowBytes;

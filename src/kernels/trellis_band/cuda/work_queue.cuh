@@ -28,6 +28,7 @@ struct QueueCursor {
     const int place = count % WorkQueue::kPlaces, round = count / WorkQueue::kPlaces;
     ++count;
     barrier_wait(&queue->empty[place], (round & 1) ^ 1);
+    __syncwarp();  // a lane that comes late would find the place taken, read and empty again, and wait for ever
     if ((threadIdx.x & 31) == 0) {
       queue->numbers[place] = number;
       barrier_arrive(&queue->full[place]);

@@ -25,9 +25,8 @@ struct LinearFacts {
   int rows;
 };
 constexpr LinearFacts kLinearFacts[kLinearPaths] = {
-    {"int_4", true, 4},     {"int_8", true, 8},     {"half_8", false, 8},    {"half_16", false, 16},
-    {"half_32", false, 32}, {"half_64", false, 64}, {"half_128", false, 128},
-    {"wg_128", false, kWideTokens}};
+    {"int_4", true, 4},     {"int_8", true, 8},     {"half_8", false, 8},     {"half_16", false, 16},
+    {"half_32", false, 32}, {"half_64", false, 64}, {"half_128", false, 128}, {"wg_128", false, kWideTokens}};
 
 const LinearFacts& facts_of(LinearPath path) {
   return kLinearFacts[static_cast<int>(path)];

@@ -1,10 +1,9 @@
 // The launches of the wide path: segments, clusters, and the kernel that prepares its inputs.
-#include "kernels/trellis_linear/cuda/wide_linear.cuh"
-
 #include <algorithm>
 
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
+#include "kernels/trellis_linear/cuda/wide_linear.cuh"
 #include "kernels/trellis_linear/cuda/wide_linear_kernel.cuh"
 
 namespace fairway::kernels::cuda {
@@ -25,8 +24,8 @@ __global__ void __launch_bounds__(kInputThreads) wide_linear_inputs(const __grid
       while (a.input_of[output] != input) ++output;
       float v[4];
       transform_input(a.call.x + row * a.call.ldx + k, a.call.outputs[output].matrix.suh + k, v);
-      __half* const panels =
-          a.rows + static_cast<std::size_t>(input) * static_cast<unsigned>(a.call.rows) * static_cast<unsigned>(a.call.in);
+      __half* const panels = a.rows + static_cast<std::size_t>(input) * static_cast<unsigned>(a.call.rows) *
+                                          static_cast<unsigned>(a.call.in);
       *panel_place(panels, a.call.rows, row, k) = to_half4(v[0], v[1], v[2], v[3]);
     }
   }
@@ -56,7 +55,9 @@ WidePlan best_segments(const LinearCall& call, int pairs, int sms) {
   WidePlan best{};
   const int fewest = (call.rows + kWideTokens - 1) / kWideTokens;
   for (int segments = fewest; segments <= 4 * fewest && (segments == fewest || call.rows > 32 * segments); ++segments) {
-    for (int split = 1; split <= std::min(kMaxCluster, call.in / kWidePanel); ++split) {
+    const int panels = call.in / kWidePanel;
+    for (int split = 1; split <= std::min(kMaxCluster, panels); ++split) {
+      if ((panels + split - 1) / split * (split - 1) >= panels) continue;  // the last CTA would have none
       const WidePlan plan = plan_segments(call, pairs, segments, split, sms);
       if (best.split == 0 || plan.cost < best.cost) best = plan;
     }
@@ -80,14 +81,14 @@ cudaError_t run_wide_linear(const LinearArgs& args, cudaStream_t stream) {
   const WidePlan plan = best_segments(call, wide.pairs, sms);
   wide.linear.segment_rows = plan.segment_rows;
   wide.linear.split = plan.split;
-  wide.segments = plan.segments;
+  wide.share_panels = (call.in / kWidePanel + plan.split - 1) / plan.split;
+  wide.items = plan.segments * wide.pairs;
   wide.stage = {1, call.max_bits};
   const int fixed = static_cast<int>(sizeof(WideLinearShared)) + kWideAlignment;
   wide.linear.ring_stages = std::min(kMaxStages, (kSharedPerSm - fixed) / wide.stage.bytes());
-  const int items = plan.segments * wide.pairs;
-  const int grid = plan.split > 1 ? items * plan.split : std::min(items, sms);
+  wide.groups = plan.split > 1 ? wide.items : std::min(wide.items, sms);
   return launch(call.all_mul1 ? wide_linear_kernel<true> : wide_linear_kernel<false>,
-                {dim3(static_cast<unsigned>(grid)), kWideCtaThreads,
+                {dim3(static_cast<unsigned>(wide.groups * plan.split)), kWideCtaThreads,
                  wide.linear.ring_stages * wide.stage.bytes() + fixed, plan.split},
                 stream, wide);
 }

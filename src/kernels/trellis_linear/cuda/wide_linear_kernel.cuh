@@ -12,7 +12,9 @@ namespace fairway::kernels::cuda {
 struct WideLinearArgs {
   LinearArgs linear;  // segment_rows is a multiple of eight; rows: [inputs] of panels of call.rows rows
   int pairs;          // of bands, of all matrices
-  int segments;
+  int items;          // pairs times segments
+  int groups;         // of CTAs that handle an item together
+  int share_panels;   // that one of them multiplies; the last one may have fewer
   WideStage stage;
 };
 
@@ -30,7 +32,7 @@ __device__ __forceinline__ LinearItem get_wide_linear_item(const WideLinearArgs&
   LinearItem item{};
   item.first_row = index / a.pairs * a.linear.segment_rows;
   item.count = min(a.linear.segment_rows, a.linear.call.rows - item.first_row);
-  int pair = index % a.pairs;
+  int pair = index - index / a.pairs * a.pairs;
   for (; pair >= band_pairs(a.linear.call.outputs[item.output]); ++item.output) {
     pair -= band_pairs(a.linear.call.outputs[item.output]);
   }
@@ -43,24 +45,23 @@ __device__ __forceinline__ int bands_of(const WideLinearArgs& a, const LinearIte
 
 // The panels that one CTA of a cluster multiplies.
 __device__ __forceinline__ LinearShare wide_share(const WideLinearArgs& a, int rank) {
-  const int panels = a.linear.call.in / kWidePanel, begin = rank * panels / a.linear.split;
-  return {begin, (rank + 1) * panels / a.linear.split - begin};
+  const int begin = rank * a.share_panels;
+  return {begin, min(a.share_panels, a.linear.call.in / kWidePanel - begin)};
 }
 
 // Weights are fetched while the previous kernel still runs, rows when it has ended.
 __device__ __forceinline__ void load_wide_linear_items(const WideLinearArgs& a, RingCursor ring) {
-  const int split = a.linear.split, items = a.pairs * a.segments, step = static_cast<int>(gridDim.x) / split;
-  const LinearShare share = wide_share(a, cluster_rank(split));
+  const LinearShare share = wide_share(a, cluster_rank(a.linear.split));
   bool first = true;
-  for (int index = static_cast<int>(blockIdx.x) / split; index < items; index += step) {
-    const LinearItem item = get_wide_linear_item(a, index);
+#pragma unroll 1
+  for (int index = static_cast<int>(blockIdx.x) / a.linear.split; index < a.items; index += a.groups) {
+    const LinearItem item = get_wide_linear_item(a, hidden(index));
     const LinearOutput& output = a.linear.call.outputs[item.output];
     WideLoader loader;
     for (int half = 0; half < bands_of(a, item); ++half) {
       loader.set_words(a.stage, half, output.matrix, output.out, item.band + half, share.begin);
     }
-    const std::size_t set_size =
-        static_cast<std::size_t>(a.linear.call.rows) * static_cast<unsigned>(a.linear.call.in);
+    const std::size_t set_size = static_cast<std::size_t>(a.linear.call.rows) * static_cast<unsigned>(a.linear.call.in);
     loader.set_inputs(0, a.linear.rows + static_cast<unsigned>(a.linear.input_of[item.output]) * set_size,
                       a.linear.call.rows, item.first_row, item.count, share.begin);
     loader.add_up();
@@ -92,43 +93,52 @@ __device__ __forceinline__ void add_octets(float* row, int split, int lane, floa
   }
 }
 
-// The rows from `first` on whose sums are there. Four rows a warp at a time, of one band; the CTAs of a cluster have every `split`-th of these fours.
-__device__ __forceinline__ void finish_wide_linear(const WideLinearArgs& a, const LinearItem& item, int first, int rank,
-                                                   WideSums& sums) {
-  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31, split = a.linear.split;
+// Four rows of one band, whose sums are the rows `four` of `sums`.
+__device__ __forceinline__ void finish_four_rows(const WideLinearArgs& a, int index, int first, int half, int four,
+                                                 WideSums& sums) {
+  const LinearItem item = get_wide_linear_item(a, index);
   const LinearOutput& output = a.linear.call.outputs[item.output];
+  const int lane = hidden_thread() & 31, row = 4 * four + lane / 8;
+  float v[kOctetElements];
+  if (a.linear.split == 1) {
+    load_octet(sums.values[half][row], lane, v);
+  } else {
+    add_octets(&sums.values[half][row][0], a.linear.split, lane, v);
+  }
+  hadamard128_by_octet(v);
+  if (first + row >= item.count) return;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const LinearColumns columns(output, (item.band + half) * kBand + octet_element(lane, i));
+    float old[4], out[4];
+    columns.load_old(item.first_row + first + row, old);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) out[j] = v[4 * i + j] * columns.scale[j] + columns.bias[j] + old[j];
+    columns.store(item.first_row + first + row, out);
+  }
+}
+
+// The rows from `first` on whose sums are there: four a warp at a time, of one band. The CTAs of a cluster have every
+// `split`-th of these fours. What is known of the item is found again for each, and not kept.
+__device__ __forceinline__ void finish_wide_linear(const WideLinearArgs& a, int index, int first, int rank,
+                                                   WideSums& sums) {
+  const LinearItem item = get_wide_linear_item(a, index);
   const int bands = bands_of(a, item), fours = (min(item.count - first, kWideRound) + 3) / 4;
 #pragma unroll 1
-  for (int unit = warp;; unit += kWideWarps) {
-    const int half = unit % bands, four = rank + split * (unit / bands);
+  for (int unit = hidden_thread() >> 5;; unit += kWideWarps) {
+    const int four = rank + a.linear.split * (unit / bands);
     if (four >= fours) break;
-    const int row = 4 * four + lane / 8;
-    float v[kOctetElements];
-    if (split == 1) {
-      load_octet(sums.values[half][row], lane, v);
-    } else {
-      add_octets(&sums.values[half][row][0], split, lane, v);
-    }
-    hadamard128_by_octet(v);
-    if (first + row >= item.count) continue;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const LinearColumns columns(output, (item.band + half) * kBand + octet_element(lane, i));
-      float old[4], out[4];
-      columns.load_old(item.first_row + first + row, old);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) out[j] = v[4 * i + j] * columns.scale[j] + columns.bias[j] + old[j];
-      columns.store(item.first_row + first + row, out);
-    }
+    finish_four_rows(a, hidden(index), first, unit % bands, four, sums);
+    __syncwarp();
   }
 }
 
 template <bool kAllMul1>
 __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& a, RingCursor ring, WideSums& sums) {
-  const int split = a.linear.split, rank = cluster_rank(split), step = static_cast<int>(gridDim.x) / split;
+  const int split = a.linear.split, rank = cluster_rank(split);
   wait_for_previous_kernel();
   let_next_kernel_start();
-  for (int index = static_cast<int>(blockIdx.x) / split; index < a.pairs * a.segments; index += step) {
+  for (int index = static_cast<int>(blockIdx.x) / split; index < a.items; index += a.groups) {
     float acc[kWgmmaSums];
     const LinearItem item = get_wide_linear_item(a, index);
     const int stages = wide_share(a, rank).count;
@@ -144,7 +154,7 @@ __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& 
       store_wide_sums(acc, sums);
       consumer_sync<kWideComputeThreads>();
       cluster_sync(split);
-      finish_wide_linear(a, get_wide_linear_item(a, index), row, rank, sums);
+      finish_wide_linear(a, index, row, rank, sums);
       cluster_sync(split);
       consumer_sync<kWideComputeThreads>();
     }
@@ -159,7 +169,7 @@ __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const _
   __syncthreads();
   const RingCursor ring{memory, &shared.barriers, a.linear.ring_stages, a.stage.bytes()};
   if (threadIdx.x >= kWideComputeThreads) {
-    give_registers<kWideLoadRegisters>();
+    give_registers<64>();
     if (threadIdx.x < kWideComputeThreads + 32) load_wide_linear_items(a, ring);
     __syncwarp();
     // The CTAs of a cluster have one item.
@@ -169,7 +179,7 @@ __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const _
       cluster_sync(a.linear.split);
     }
   } else {
-    take_registers<kWideComputeRegisters>();
+    take_registers<104>();
     compute_wide_linear_items<kAllMul1>(a, ring, shared.sums);
   }
 }

@@ -15,9 +15,9 @@ constexpr int kMaxTokens = 257;  // of token_counts below
 
 std::vector<MoePath> every_moe_path();
 
-// Every legal one of `paths` with every number of tokens and the first `routings` kinds of routing. Outputs and scratch are
-// poisoned before each run, and a second run after another poison must give the same bits. Prints the worst error of
-// a row by path.
+// Every legal one of `paths` with every number of tokens and the first `routings` kinds of routing. Outputs and scratch
+// are poisoned before each run, and a second run after another poison must give the same bits. Prints the worst error
+// of a row by path.
 //
 // Bound: |row - reference| <= 0.003 |reference| for every row of y. Inputs of all matrices are rounded to halves after
 // their transform (2^-12 relative at most, two layers), the integer paths add 15-bit fixed point and the affine form

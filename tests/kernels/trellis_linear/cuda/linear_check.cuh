@@ -24,8 +24,8 @@ struct LinearShape {
   std::uint64_t seed;
 };
 
-const std::vector<LinearPath> kEveryPath{LinearPath::kInt4,   LinearPath::kInt8,   LinearPath::kHalf8,
-                                         LinearPath::kHalf16, LinearPath::kHalf32, LinearPath::kHalf64,
+const std::vector<LinearPath> kEveryPath{LinearPath::kInt4,    LinearPath::kInt8,   LinearPath::kHalf8,
+                                         LinearPath::kHalf16,  LinearPath::kHalf32, LinearPath::kHalf64,
                                          LinearPath::kHalf128, LinearPath::kWide128};
 
 // Every legal path of those given with every number of rows. Rows of x and y are longer than they need to be. Outputs

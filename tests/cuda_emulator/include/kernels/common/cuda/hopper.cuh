@@ -267,17 +267,17 @@ inline long long device_nanoseconds() {
   return cycle_counter();
 }
 
-// Tensor instructions of four warps happen when a thread waits for them, as late as a device may do them: rows that were
-// overwritten too early give wrong sums, and weights that were overwritten too early are noticed.
+// Tensor instructions of four warps happen when a thread waits for them, as late as a device may do them: rows that
+// were overwritten too early give wrong sums, and weights that were overwritten too early are noticed.
 constexpr int kWgmmaSums = 64;
 constexpr unsigned kSwizzledRowsUpper = 1u << 30 | 1024 >> 4;
 constexpr unsigned kWgmmaNextColumns = 32 >> 4;
 
 struct EmulatedWgmma {
   float* d;
-  const unsigned* a;      // this thread's registers, and
-  unsigned given[4];      // what they held
-  unsigned rows[4][4];    // [quad][register]: the two rows of a that this thread multiplies
+  const unsigned* a;    // this thread's registers, and
+  unsigned given[4];    // what they held
+  unsigned rows[4][4];  // [quad][register]: the two rows of a that this thread multiplies
   std::uint64_t matrix;
   int columns;
 };
