@@ -57,10 +57,10 @@ __device__ __forceinline__ void let_next_kernel_start() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// The launch's dynamic shared memory.
+// The launch's dynamic shared memory, aligned as the tensor instructions of four warps need it.
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[];
   return reinterpret_cast<T*>(memory);
 }
 

@@ -48,6 +48,16 @@ __device__ __forceinline__ int wide_stages(const WideArgs& a, const WideItem& it
   return (a.down ? item.expert->intermediate : a.layer.hidden) / kWidePanel;
 }
 
+// What the loading warp tells the computing warps of an item, so that these wait for no global memory.
+struct alignas(16) WideTask {
+  int count;  // rows; 0: there are no more items
+  int begin, band, stages;
+  int bits[kWideHalves], codebook[kWideHalves];  // 0 bits: the matrix has no such band
+  __half scales[3][kBand];  // of the outputs of each half and, in the first phase, of the inputs of down
+  int slots[kWideTokens];   // second phase, as are
+  float weights[kWideTokens];
+};
+
 // One half of an item. null: the matrix has no such band.
 struct WideHalf {
   const TrellisRef* matrix;

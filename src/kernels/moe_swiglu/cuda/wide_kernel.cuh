@@ -9,7 +9,7 @@ namespace fairway::kernels::cuda {
 
 struct alignas(16) WideMoeShared {
   RingBarriers barriers;
-  WorkQueue queue;
+  WorkQueue<WideTask> queue;
   WideSums sums;
 };
 
@@ -28,18 +28,51 @@ __device__ __forceinline__ WideLoader wide_loader(const WideArgs& a, const WideI
   return loader;
 }
 
+// Four halves a lane.
+__device__ __forceinline__ void copy_scales(__half* to, const __half* from) {
+  const int k = 4 * static_cast<int>(threadIdx.x & 31);
+  *reinterpret_cast<uint2*>(to + k) = *reinterpret_cast<const uint2*>(from + k);
+}
+
+__device__ __forceinline__ void fill_in_task(const WideArgs& a, const WideItem& item, WideTask& task) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+#pragma unroll 1
+  for (int half = 0; half < kWideHalves; ++half) {
+    const WideHalf h = get_wide_half(a, item, half);
+    if (h.matrix != nullptr) copy_scales(task.scales[half], h.matrix->svh + h.band * kBand);
+    if (lane > 0) continue;
+    task.bits[half] = h.matrix != nullptr ? h.matrix->bits : 0;
+    task.codebook[half] = h.matrix != nullptr ? h.matrix->codebook : 0;
+  }
+  if (!a.down) copy_scales(task.scales[2], item.expert->down.suh + item.band * kBand);
+#pragma unroll 1
+  for (int i = lane; a.down && i < item.count; i += 32) {
+    const int slot = a.groups.order[item.begin + i];
+    task.slots[i] = slot;
+    task.weights[i] = slot_weight(a, slot);
+  }
+  if (lane > 0) return;
+  task.count = item.count;
+  task.begin = item.begin;
+  task.band = item.band;
+  task.stages = wide_stages(a, item);
+}
+
 // Words may be fetched while the previous kernel still runs. The segments were written before that.
-__device__ __forceinline__ void load_wide_items(const WideArgs& a, RingCursor ring, QueueCursor queue) {
+__device__ __forceinline__ void load_wide_items(const WideArgs& a, RingCursor ring, QueueCursor<WideTask> queue) {
   const int items = *a.groups.segment_count * wide_items_of_segment(a);
   bool first = true;
+#pragma unroll 1
   for (;;) {
     int index = 0;
     if ((threadIdx.x & 31) == 0) index = static_cast<int>(atomicAdd(a.next_item, 1u));
-    index = min(__shfl_sync(0xFFFFFFFFu, index, 0), items);
-    queue.put(index);
-    if (index == items) break;
+    index = __shfl_sync(0xFFFFFFFFu, index, 0);
+    if (index >= items) break;
     const WideItem item = get_wide_item(a, index);
     if (item.count == 0) continue;
+    queue.begin_put();
+    fill_in_task(a, item, queue.task());
+    queue.end_put();
     WideLoader loader = wide_loader(a, item);
     const int stages = wide_stages(a, item);
     int done = 0;
@@ -50,94 +83,88 @@ __device__ __forceinline__ void load_wide_items(const WideArgs& a, RingCursor ri
     }
     loader.load(ring, done, stages);
   }
+  queue.begin_put();
+  if ((threadIdx.x & 31) == 0) queue.task().count = 0;
+  queue.end_put();
 }
 
-// Four rows a warp: lane l the part l % 8 of row l / 8.
-__device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const WideItem& item, int first,
+// Four rows a warp: lane l the part l % 8 of row l / 8. first: the row of the item whose sums come first.
+__device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const WideTask& task, int first,
                                                     const WideSums& sums) {
-  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
-  const int row = first + 4 * warp + lane / 8, column = item.band * kBand;
-  if (first + 4 * warp >= item.count) return;
+  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31, row = 4 * warp + lane / 8;
+  if (first + 4 * warp >= task.count) return;
   float gate[kOctetElements], up[kOctetElements];
-  load_octet(sums.values[0][row - first], lane, gate);
-  load_octet(sums.values[1][row - first], lane, up);
+  load_octet(sums.values[0][row], lane, gate);
+  load_octet(sums.values[1][row], lane, up);
   hadamard128_by_octet(gate);
   hadamard128_by_octet(up);
-  scale_octet(gate, item.expert->gate.svh + column, lane);
-  scale_octet(up, item.expert->up.svh + column, lane);
+  scale_octet(gate, task.scales[0], lane);
+  scale_octet(up, task.scales[1], lane);
 #pragma unroll
   for (int i = 0; i < kOctetElements; ++i) up[i] *= gate[i] / (1.0f + __expf(-gate[i]));
-  scale_octet(up, item.expert->down.suh + column, lane);
+  scale_octet(up, task.scales[2], lane);
   hadamard128_by_octet(up);
-  if (row >= item.count) return;
+  if (first + row >= task.count) return;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    *panel_place(a.hidden, a.places, item.begin + row, column + octet_element(lane, i)) =
+    *panel_place(a.hidden, a.places, task.begin + first + row, task.band * kBand + octet_element(lane, i)) =
         to_half4(up[4 * i], up[4 * i + 1], up[4 * i + 2], up[4 * i + 3]);
   }
 }
 
-__device__ __forceinline__ void finish_wide_down(const WideArgs& a, const WideItem& item, int first,
+__device__ __forceinline__ void finish_wide_down(const WideArgs& a, const WideTask& task, int first,
                                                  const WideSums& sums) {
-  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
-  const int row = first + 4 * warp + lane / 8;
-  if (first + 4 * warp >= item.count) return;
-  const bool exists = row < item.count;
-  const int slot = exists ? a.groups.order[item.begin + row] : 0;
-  const float weight = exists ? slot_weight(a, slot) : 0.0f;
+  const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31, row = 4 * warp + lane / 8;
+  if (first + 4 * warp >= task.count) return;
+  const bool exists = first + row < task.count;
+  const int slot = exists ? task.slots[first + row] : 0;
+  const float weight = exists ? task.weights[first + row] : 0.0f;
+  float* const out = a.slot_out + static_cast<std::size_t>(slot) * a.layer.hidden + task.band * kBand;
 #pragma unroll 1
   for (int half = 0; half < kWideHalves; ++half) {
-    const WideHalf h = get_wide_half(a, item, half);
-    if (h.matrix == nullptr) break;
+    if (task.bits[half] == 0) break;
     float v[kOctetElements];
-    load_octet(sums.values[half][row - first], lane, v);
+    load_octet(sums.values[half][row], lane, v);
     hadamard128_by_octet(v);
-    scale_octet(v, h.matrix->svh + h.band * kBand, lane);
+    scale_octet(v, task.scales[half], lane);
     if (!exists) continue;
-    float* const out = a.slot_out + static_cast<std::size_t>(slot) * a.layer.hidden + h.band * kBand;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      *reinterpret_cast<float4*>(out + octet_element(lane, i)) =
+      *reinterpret_cast<float4*>(out + half * kBand + octet_element(lane, i)) =
           make_float4(v[4 * i] * weight, v[4 * i + 1] * weight, v[4 * i + 2] * weight, v[4 * i + 3] * weight);
     }
   }
 }
 
-// The sums of this team's share of an item; false if there is nothing to do. What it knows of the item it forgets: the
-// loop needs the registers.
 template <bool kAllMul1>
-__device__ __forceinline__ bool multiply_wide_item(const WideArgs& a, int index, RingCursor& ring,
-                                                   float (&acc)[kWgmmaSums]) {
-  const WideItem item = get_wide_item(a, index);
-  if (item.count == 0) return false;
-  const WideHalf half = get_wide_half(a, item, wide_half());
-  const int stages = wide_stages(a, item);
-  if (half.matrix == nullptr) {
-    skip_stages(ring, stages);
-  } else {
-    multiply_wide<kAllMul1>(ring, *half.matrix, stages, item.count, wide_operands(a.stage, half.matrix->bits), acc);
-  }
-  return true;
-}
-
-template <bool kAllMul1>
-__device__ __forceinline__ void compute_wide_items(const WideArgs& a, RingCursor ring, QueueCursor queue,
+__device__ __forceinline__ void compute_wide_items(const WideArgs& a, RingCursor ring, QueueCursor<WideTask> queue,
                                                    WideSums& sums) {
   wait_for_previous_kernel();
   let_next_kernel_start();
-  const int items = *a.groups.segment_count * wide_items_of_segment(a);
-  for (int index = queue.get(); index != items; index = queue.get()) {
-    float acc[kWgmmaSums];
-    if (!multiply_wide_item<kAllMul1>(a, index, ring, acc)) continue;
-    const WideItem item = get_wide_item(a, index);
 #pragma unroll 1
-    for (int first = 0; first < item.count; first += kWideRound) {
+  for (;; queue.end_get()) {
+    queue.begin_get();
+    if (queue.task().count == 0) break;
+    float acc[kWgmmaSums];
+    {
+      const WideTask& task = queue.task();
+      const int bits = task.bits[wide_half()];
+      if (bits == 0) {
+        skip_stages(ring, task.stages);
+      } else {
+        multiply_wide<kAllMul1>(ring, {bits, task.codebook[wide_half()]}, task.stages, task.count,
+                                wide_operands(a.stage, bits), acc);
+      }
+    }
+    const WideTask& task = queue.task();
+#pragma unroll 1
+    for (int first = 0; first < task.count; first += kWideRound) {
       store_wide_sums(acc, sums);
       consumer_sync<kWideComputeThreads>();
       if (a.down) {
-        finish_wide_down(a, item, first, sums);
+        finish_wide_down(a, task, first, sums);
       } else {
-        finish_wide_gate_up(a, item, first, sums);
+        finish_wide_gate_up(a, task, first, sums);
       }
       consumer_sync<kWideComputeThreads>();
     }
@@ -146,7 +173,7 @@ __device__ __forceinline__ void compute_wide_items(const WideArgs& a, RingCursor
 
 template <bool kAllMul1>
 __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_moe_kernel(const __grid_constant__ WideArgs a) {
-  unsigned char* const memory = aligned_shared();
+  unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<WideMoeShared*>(memory + a.ring_stages * a.stage.bytes());
   if (threadIdx.x == 0) {
     ring_init(&shared.barriers, a.ring_stages, kWideWarps);

@@ -65,26 +65,27 @@ struct WideOperands {
   int tokens;  // rows as in swizzled_rows()
 };
 
-using WideFragments = u32[2][4];  // two tiles of a tile column, one below the other
+using WideFragments = u32[kWideTileRows][4];  // the tiles of a stage, one below the other
 
 template <int kColumns>
 __device__ __forceinline__ void start_wgmma(float (&acc)[kWgmmaSums], const WideFragments& w, unsigned rows) {
   wgmma_fence();
-  wgmma_half<kColumns>(acc, w[0], rows);
-  wgmma_half<kColumns>(acc, w[1], rows + kWgmmaNextColumns);
+#pragma unroll
+  for (int i = 0; i < kWideTileRows; ++i) {
+    wgmma_half<kColumns>(acc, w[i], rows + static_cast<unsigned>(i) * kWgmmaNextColumns);
+  }
   wgmma_commit();
 }
-// A group of instructions for as many columns as there are.
+// A group of instructions for as many columns as there are. With 32 of them nothing would be faster: the decode takes
+// longer than the product with 64.
 __device__ __forceinline__ void start_wgmma(float (&acc)[kWgmmaSums], const WideFragments& w, unsigned rows,
                                             int columns) {
-  if (columns > 96) {
-    start_wgmma<128>(acc, w, rows);
-  } else if (columns > 64) {
-    start_wgmma<96>(acc, w, rows);
-  } else if (columns > 32) {
+  if (columns <= 64) {
     start_wgmma<64>(acc, w, rows);
+  } else if (columns <= 96) {
+    start_wgmma<96>(acc, w, rows);
   } else {
-    start_wgmma<32>(acc, w, rows);
+    start_wgmma<128>(acc, w, rows);
   }
 }
 
@@ -94,19 +95,19 @@ struct WideMatrix {
   bool mul1;
   SumCodebook codebook;  // if not
 
-  __device__ WideMatrix(const TrellisRef& m)
-      : bits(m.bits), mul1(m.codebook == static_cast<int>(codec::Codebook::kMul1)), codebook{} {
-    const bool adds = m.codebook == static_cast<int>(codec::Codebook::k3inst);
+  __device__ WideMatrix(int width, int codebook_number)
+      : bits(width), mul1(codebook_number == static_cast<int>(codec::Codebook::kMul1)), codebook{} {
+    const bool adds = codebook_number == static_cast<int>(codec::Codebook::k3inst);
     codebook = {adds ? codec::k3instMultiplier : codec::kMcgMultiplier, adds ? codec::k3instAddend : 0};
   }
 };
 
 template <int kBits, bool kMul1>
-__device__ __forceinline__ void decode_two(const WideMatrix& m, const LanePlace& place, const unsigned char* tile,
-                                           WideFragments& w) {
+__device__ __forceinline__ void decode_tiles(const WideMatrix& m, const LanePlace& place, const unsigned char* tile,
+                                             WideFragments& w) {
   const LaneStream<kBits> stream(place);
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kWideTileRows; ++i) {
     decode_wide<kBits, kMul1>(stream, tile + i * kBandTiles * stream.kTileBytes, m.codebook, w[i]);
   }
 }
@@ -116,57 +117,54 @@ template <bool kMul1>
 __device__ __forceinline__ void decode_any_width(const WideMatrix& m, const LanePlace& place, const unsigned char* tile,
                                                  WideFragments& w) {
   if (m.bits == 3) {
-    decode_two<3, kMul1>(m, place, tile, w);
+    decode_tiles<3, kMul1>(m, place, tile, w);
   } else if (m.bits == 4) {
-    decode_two<4, kMul1>(m, place, tile, w);
+    decode_tiles<4, kMul1>(m, place, tile, w);
   } else if (m.bits == 2) {
-    decode_two<2, kMul1>(m, place, tile, w);
+    decode_tiles<2, kMul1>(m, place, tile, w);
   } else if (m.bits == 6) {
-    decode_two<6, kMul1>(m, place, tile, w);
+    decode_tiles<6, kMul1>(m, place, tile, w);
   } else if (m.bits == 5) {
-    decode_two<5, kMul1>(m, place, tile, w);
+    decode_tiles<5, kMul1>(m, place, tile, w);
   } else if (m.bits == 8) {
-    decode_two<8, kMul1>(m, place, tile, w);
+    decode_tiles<8, kMul1>(m, place, tile, w);
   } else if (m.bits == 7) {
-    decode_two<7, kMul1>(m, place, tile, w);
+    decode_tiles<7, kMul1>(m, place, tile, w);
   } else {
-    decode_two<1, kMul1>(m, place, tile, w);
+    decode_tiles<1, kMul1>(m, place, tile, w);
   }
 }
 
-// acc = the sums over the next `stages` >= 1 stages of the ring, of `columns` rows at least. The tensor cores work on a
-// tile while the next one is decoded. One loop for all widths and codebooks, with the choice inside it: the sums of
-// several loops do not fit into the registers in the way that the compiler assigns them.
+// acc = the sums over the next `stages` >= 1 stages of the ring, of `columns` rows at least. While the tensor cores
+// work on a team's stage, the other teams decode theirs. One loop for all widths and codebooks, with the choice inside
+// it: the sums of several loops do not fit into the registers in the way that the compiler assigns them, and a loop for
+// one width alone was not measurably faster.
 template <bool kAllMul1>
 __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix& m, int stages, int columns,
                                               WideOperands at, float (&acc)[kWgmmaSums]) {
 #pragma unroll
   for (int i = 0; i < kWgmmaSums; ++i) acc[i] = 0;
   const LanePlace place(m.bits, hidden_thread() & 31);
-  const int row_bytes = kBandTiles * 32 * m.bits;
-  WideFragments w[2];
-  static_assert(kWideTileRows == 4);
-  const int tiles_at = hidden(at.tiles), tokens_at = hidden(at.tokens);
+  const int tiles_at = hidden(at.tiles);
+  const unsigned rows = static_cast<unsigned>(hidden(static_cast<int>(swizzled_rows(ring.stages + at.tokens))));
+  const unsigned stage_step = static_cast<unsigned>(ring.stage_bytes) >> 4;  // in units of a descriptor
+  WideFragments w;
   int before = 0;  // the stage that was left
 #pragma unroll 1
   for (int s = 0; s < stages; ++s) {
     ring.wait_full();
-    const unsigned char* tiles = ring.data() + tiles_at;
-    unsigned rows = swizzled_rows(ring.data() + tokens_at);
-#pragma unroll
-    for (int turn = 0; turn < kWideTileRows / 2; ++turn) {
-      if (kAllMul1 || m.mul1) {
-        decode_any_width<true>(m, place, tiles, w[turn]);
-      } else {
-        decode_any_width<false>(m, place, tiles, w[turn]);
-      }
-      start_wgmma(acc, w[turn], rows, columns);
-      wgmma_wait<1>();
-      if (turn == 0 && s > 0) release_stage(&ring.barriers->empty[before]);
-      tiles += 2 * row_bytes;
-      rows += 2 * kWgmmaNextColumns;
+    if (s > 0) {
+      wgmma_wait<0>();
+      release_stage(&ring.barriers->empty[before]);
+    }
+    const unsigned char* const tiles = ring.data() + tiles_at;
+    if (kAllMul1 || m.mul1) {
+      decode_any_width<true>(m, place, tiles, w);
+    } else {
+      decode_any_width<false>(m, place, tiles, w);
     }
     before = ring.stage;
+    start_wgmma(acc, w, rows + static_cast<unsigned>(before) * stage_step, columns);
     ring.advance();
   }
   wgmma_wait<0>();

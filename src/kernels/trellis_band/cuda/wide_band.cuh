@@ -16,13 +16,6 @@ constexpr int kWideComputeThreads = 32 * kWideWarps;
 // of them are the same sum as the launch has.
 constexpr int kWideCtaThreads = kWideComputeThreads + 128;
 constexpr int kWideRound = 64;  // rows whose sums are in shared memory at a time
-constexpr int kWideAlignment = 1024;
-
-// The launch's dynamic shared memory from the first multiple of kWideAlignment on.
-__device__ __forceinline__ unsigned char* aligned_shared() {
-  unsigned char* const memory = dynamic_shared<unsigned char>();
-  return memory + (-reinterpret_cast<std::uintptr_t>(memory) & (kWideAlignment - 1));
-}
 
 // Shared memory of a CTA: the stages of the ring, then this.
 struct alignas(16) WideSums {
@@ -45,7 +38,7 @@ struct WideStage {
 // One lane's part of every stage of an item: lanes 0..7 copy tile rows, 8 and 9 rows of inputs, others nothing.
 struct WideLoader {
   const unsigned char* from = nullptr;
-  std::size_t step = 0;  // bytes to the next stage
+  unsigned step = 0;  // bytes to the next stage
   int to = 0, bytes = 0;
   int stage_bytes = 0;  // of all lanes
 
@@ -55,7 +48,7 @@ struct WideLoader {
   __device__ void set_words(const WideStage& stage, int half, const TrellisRef& m, int out, int band, int first) {
     const int lane = static_cast<int>(threadIdx.x & 31), row = lane % kWideTileRows;
     if (lane / kWideTileRows != half) return;
-    const std::size_t row_bytes = std::size_t{2} * static_cast<unsigned>(out * m.bits);
+    const unsigned row_bytes = 2u * static_cast<unsigned>(out * m.bits);
     bytes = 2 * kBand * m.bits;
     from = m.words + (static_cast<std::size_t>(first) * kWideTileRows + static_cast<unsigned>(row)) * row_bytes +
            static_cast<std::size_t>(band) * static_cast<unsigned>(bytes);
@@ -68,7 +61,7 @@ struct WideLoader {
     from =
         reinterpret_cast<const unsigned char*>(panels) +
         (static_cast<std::size_t>(first) * static_cast<unsigned>(rows) + static_cast<unsigned>(begin)) * kWideRowBytes;
-    step = static_cast<std::size_t>(rows) * kWideRowBytes;
+    step = static_cast<unsigned>(rows) * kWideRowBytes;
     to = set * kWideTokenBytes;
     bytes = count * kWideRowBytes;
   }
@@ -91,7 +84,9 @@ struct WideLoader {
   }
   // `done`: stages whose words have been loaded.
   __device__ __forceinline__ void load(RingCursor& ring, int done, int stages) {
+#pragma unroll 1
     for (int s = 0; s < done; ++s, ring.advance()) load_inputs(ring);
+#pragma unroll 1
     for (int s = done; s < stages; ++s, ring.advance()) {
       ring.wait_empty();
       load_words(ring);
@@ -101,6 +96,7 @@ struct WideLoader {
   // The words of as many stages as an unused ring has; their number.
   __device__ __forceinline__ int load_ahead(RingCursor ring, int stages) {
     const int done = min(ring.stage_count, stages);
+#pragma unroll 1
     for (int s = 0; s < done; ++s, ring.advance()) load_words(ring);
     return done;
   }
@@ -116,6 +112,7 @@ __device__ __forceinline__ WideOperands wide_operands(const WideStage& stage, in
 
 // For warps without a band.
 __device__ __forceinline__ void skip_stages(RingCursor& ring, int stages) {
+#pragma unroll 1
   for (int s = 0; s < stages; ++s, ring.advance()) {
     ring.wait_full();
     ring.release();

@@ -84,7 +84,7 @@ cudaError_t run_wide_linear(const LinearArgs& args, cudaStream_t stream) {
   wide.share_panels = (call.in / kWidePanel + plan.split - 1) / plan.split;
   wide.items = plan.segments * wide.pairs;
   wide.stage = {1, call.max_bits};
-  const int fixed = static_cast<int>(sizeof(WideLinearShared)) + kWideAlignment;
+  const int fixed = static_cast<int>(sizeof(WideLinearShared));
   wide.linear.ring_stages = std::min(kMaxStages, (kSharedPerSm - fixed) / wide.stage.bytes());
   wide.groups = plan.split > 1 ? wide.items : std::min(wide.items, sms);
   return launch(call.all_mul1 ? wide_linear_kernel<true> : wide_linear_kernel<false>,

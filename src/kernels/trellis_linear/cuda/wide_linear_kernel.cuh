@@ -144,7 +144,7 @@ __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& 
     const int stages = wide_share(a, rank).count;
     if (wide_half() < bands_of(a, item)) {
       const TrellisRef& m = a.linear.call.outputs[item.output].matrix;
-      multiply_wide<kAllMul1>(ring, m, stages, item.count, wide_operands(a.stage, m.bits), acc);
+      multiply_wide<kAllMul1>(ring, {m.bits, m.codebook}, stages, item.count, wide_operands(a.stage, m.bits), acc);
     } else {
       skip_stages(ring, stages);
     }
@@ -163,13 +163,13 @@ __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& 
 
 template <bool kAllMul1>
 __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const __grid_constant__ WideLinearArgs a) {
-  unsigned char* const memory = aligned_shared();
+  unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<WideLinearShared*>(memory + a.linear.ring_stages * a.stage.bytes());
   if (threadIdx.x == 0) ring_init(&shared.barriers, a.linear.ring_stages, kWideWarps);
   __syncthreads();
   const RingCursor ring{memory, &shared.barriers, a.linear.ring_stages, a.stage.bytes()};
   if (threadIdx.x >= kWideComputeThreads) {
-    give_registers<64>();
+    give_registers<32>();
     if (threadIdx.x < kWideComputeThreads + 32) load_wide_linear_items(a, ring);
     __syncwarp();
     // The CTAs of a cluster have one item.
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const _
       cluster_sync(a.linear.split);
     }
   } else {
-    take_registers<104>();
+    take_registers<112>();
     compute_wide_linear_items<kAllMul1>(a, ring, shared.sums);
   }
 }
