@@ -53,7 +53,8 @@ struct alignas(16) WideTask {
   int count;  // rows; 0: there are no more items
   int begin, band, stages;
   int bits[kWideHalves], codebook[kWideHalves];  // 0 bits: the matrix has no such band
-  __half scales[3][kBand];  // of the outputs of each half and, in the first phase, of the inputs of down
+  // Of the outputs of each half and, in the first phase, of the inputs of down, times kHadamardScale.
+  alignas(16) float scales[3][kBand];
   int slots[kWideTokens];   // second phase, as are
   float weights[kWideTokens];
 };

@@ -28,10 +28,12 @@ __device__ __forceinline__ WideLoader wide_loader(const WideArgs& a, const WideI
   return loader;
 }
 
-// Four halves a lane.
-__device__ __forceinline__ void copy_scales(__half* to, const __half* from) {
+__device__ __forceinline__ void copy_scales(float* to, const __half* from) {
   const int k = 4 * static_cast<int>(threadIdx.x & 31);
-  *reinterpret_cast<uint2*>(to + k) = *reinterpret_cast<const uint2*>(from + k);
+  float v[4];
+  load_half4(from + k, v);
+  *reinterpret_cast<float4*>(to + k) = make_float4(v[0] * kHadamardScale, v[1] * kHadamardScale,
+                                                   v[2] * kHadamardScale, v[3] * kHadamardScale);
 }
 
 __device__ __forceinline__ void fill_in_task(const WideArgs& a, const WideItem& item, WideTask& task) {
@@ -95,13 +97,15 @@ __device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const Wid
   if (first + 4 * warp >= task.count) return;
   float gate[kOctetElements], up[kOctetElements];
   load_octet(sums.values[0][row], lane, gate);
-  load_octet(sums.values[1][row], lane, up);
   hadamard128_by_octet(gate);
-  hadamard128_by_octet(up);
   scale_octet(gate, task.scales[0], lane);
+#pragma unroll
+  for (int i = 0; i < kOctetElements; ++i) gate[i] = __fdividef(gate[i], 1.0f + __expf(-gate[i]));
+  load_octet(sums.values[1][row], lane, up);
+  hadamard128_by_octet(up);
   scale_octet(up, task.scales[1], lane);
 #pragma unroll
-  for (int i = 0; i < kOctetElements; ++i) up[i] *= gate[i] / (1.0f + __expf(-gate[i]));
+  for (int i = 0; i < kOctetElements; ++i) up[i] *= gate[i];
   scale_octet(up, task.scales[2], lane);
   hadamard128_by_octet(up);
   if (first + row >= task.count) return;

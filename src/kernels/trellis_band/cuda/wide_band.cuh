@@ -130,14 +130,15 @@ __device__ __forceinline__ void store_wide_sums(float (&acc)[kWgmmaSums], WideSu
   for (int i = 0; i + kStored < kWgmmaSums; ++i) acc[i] = acc[i + kStored];
 }
 
-// The transform of a block by eight lanes: v[4 i + j] is element 32 i + 4 l + j for lane l of the eight. A warp
+constexpr float kHadamardScale = 0.08838834764831845f;  // 1 / sqrt(128)
+
+// The transform of a block by eight lanes, but for kHadamardScale: v[4 i + j] is element 32 i + 4 l + j for lane l of the eight. A warp
 // transforms four rows at a time, with three fifths of the shuffles that hadamard128() takes.
 constexpr int kOctetElements = kBand / 8;
 __device__ __forceinline__ int octet_element(int lane, int i) {  // of v[4 i]
   return 32 * i + 4 * (lane & 7);
 }
 __device__ __forceinline__ void hadamard128_by_octet(float (&v)[kOctetElements]) {
-  constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
 #pragma unroll
   for (int distance = 1; distance < kOctetElements; distance *= 2) {
 #pragma unroll
@@ -156,8 +157,6 @@ __device__ __forceinline__ void hadamard128_by_octet(float (&v)[kOctetElements])
       v[i] = fmaf(v[i], sign, __shfl_xor_sync(0xFFFFFFFFu, v[i], distance));
     }
   }
-#pragma unroll
-  for (int i = 0; i < kOctetElements; ++i) v[i] *= kScale;
 }
 // row: 128 floats, 16-byte aligned.
 __device__ __forceinline__ void load_octet(const float* row, int lane, float (&v)[kOctetElements]) {
@@ -166,14 +165,15 @@ __device__ __forceinline__ void load_octet(const float* row, int lane, float (&v
     *reinterpret_cast<float4*>(v + 4 * i) = *reinterpret_cast<const float4*>(row + octet_element(lane, i));
   }
 }
-// factors: of the block.
-__device__ __forceinline__ void scale_octet(float (&v)[kOctetElements], const __half* factors, int lane) {
+// factors: of the block, 16-byte aligned.
+__device__ __forceinline__ void scale_octet(float (&v)[kOctetElements], const float* factors, int lane) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    float s[4];
-    load_half4(factors + octet_element(lane, i), s);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) v[4 * i + j] *= s[j];
+    const float4 s = *reinterpret_cast<const float4*>(factors + octet_element(lane, i));
+    v[4 * i] *= s.x;
+    v[4 * i + 1] *= s.y;
+    v[4 * i + 2] *= s.z;
+    v[4 * i + 3] *= s.w;
   }
 }
 

@@ -113,7 +113,7 @@ __device__ __forceinline__ void finish_four_rows(const WideLinearArgs& a, int in
     float old[4], out[4];
     columns.load_old(item.first_row + first + row, old);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) out[j] = v[4 * i + j] * columns.scale[j] + columns.bias[j] + old[j];
+    for (int j = 0; j < 4; ++j) out[j] = v[4 * i + j] * (columns.scale[j] * kHadamardScale) + columns.bias[j] + old[j];
     columns.store(item.first_row + first + row, out);
   }
 }
