@@ -23,10 +23,11 @@ struct PathFacts {
   bool integer;
   int tokens;
 };
-constexpr PathFacts kPaths[kMoePaths] = {
-    {"int_direct", true, 4}, {"int_direct1", true, 4}, {"int_stream", true, 4},       {"int_stream3", true, 4},
-    {"int_4", true, 4},      {"int_8", true, 8},       {"half_8", false, 8},          {"half_16", false, 16},
-    {"half_32", false, 32},  {"half_64", false, 64},   {"wg_128", false, kWideTokens}};
+constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4}, {"int_direct1", true, 4},
+                                         {"int_stream", true, 4}, {"int_stream3", true, 4},
+                                         {"int_4", true, 4},      {"int_8", true, 8},
+                                         {"half_8", false, 8},    {"half_16", false, 16},
+                                         {"half_32", false, 32},  {"wg_128", false, kWideTokens}};
 
 const PathFacts& facts(MoePath path) {
   return kPaths[static_cast<int>(path)];
@@ -35,7 +36,7 @@ const PathFacts& facts(MoePath path) {
 BandKernel kernel_of(MoePath path) {
   const PathFacts& f = facts(path);
   if (f.integer) return int_band_kernel(f.tokens);
-  return f.tokens <= 16 ? half_band_kernel(f.tokens) : half_band_kernel_many(f.tokens);
+  return f.tokens <= 16 ? half_band_kernel(f.tokens) : half_band_kernel_many();
 }
 
 long long max_segments(const MoeLayer& layer, int tokens, int chunk) {
@@ -188,13 +189,14 @@ bool moe_path_legal(const MoeLayer& layer, MoePath path) {
   return layer.all_mul1 || !facts(path).integer;
 }
 
-// The fastest of the paths that results/cuda_moe_nvidia-h200.json has at 1, 2, 4, ... 1024 tokens of both geometries;
-// int_8 and half_64 were fastest nowhere. Without mul1 the half paths alone were compared, at one token and more.
+// Up to 11 tokens of an expert the fastest of the paths that results/cuda_moe_nvidia-h200.json has at 1, 2, 4, ... 1024
+// tokens of both geometries; wg_128, measured after it, is the fastest from there on. Without mul1 the half paths alone
+// were compared, at one token and more.
 MoePath moe_default_path(const MoeLayer& layer, int tokens) {
   if (layer.all_mul1 && tokens == 1) return MoePath::kIntDirect;
   const double per_expert = layer.routed == 0 ? tokens : static_cast<double>(tokens) * layer.top_k / layer.routed;
   if (per_expert <= 2) return layer.all_mul1 ? MoePath::kInt4 : MoePath::kHalf8;
-  return per_expert <= 11 ? MoePath::kHalf16 : MoePath::kHalf32;
+  return per_expert <= 11 ? MoePath::kHalf16 : MoePath::kWide128;
 }
 
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens) {

@@ -85,10 +85,9 @@ enum class MoePath {
   kHalf8,       // grouped, half-precision activations;   8
   kHalf16,      //                                       16
   kHalf32,      //                                       32
-  kHalf64,      //                                       64
   kWide128,     // the same for up to 128 tokens, on the tensor instructions of four warps
 };
-constexpr int kMoePaths = 11;
+constexpr int kMoePaths = 10;
 
 const char* moe_path_name(MoePath path);
 bool moe_path_legal(const MoeLayer& layer, MoePath path);

@@ -55,7 +55,7 @@ struct alignas(16) WideTask {
   int bits[kWideHalves], codebook[kWideHalves];  // 0 bits: the matrix has no such band
   // Of the outputs of each half and, in the first phase, of the inputs of down, times kHadamardScale.
   alignas(16) float scales[3][kBand];
-  int slots[kWideTokens];   // second phase, as are
+  int slots[kWideTokens];  // second phase, as are
   float weights[kWideTokens];
 };
 

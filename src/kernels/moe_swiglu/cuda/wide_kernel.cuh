@@ -32,8 +32,8 @@ __device__ __forceinline__ void copy_scales(float* to, const __half* from) {
   const int k = 4 * static_cast<int>(threadIdx.x & 31);
   float v[4];
   load_half4(from + k, v);
-  *reinterpret_cast<float4*>(to + k) = make_float4(v[0] * kHadamardScale, v[1] * kHadamardScale,
-                                                   v[2] * kHadamardScale, v[3] * kHadamardScale);
+  *reinterpret_cast<float4*>(to + k) =
+      make_float4(v[0] * kHadamardScale, v[1] * kHadamardScale, v[2] * kHadamardScale, v[3] * kHadamardScale);
 }
 
 __device__ __forceinline__ void fill_in_task(const WideArgs& a, const WideItem& item, WideTask& task) {

@@ -32,14 +32,14 @@ __device__ __forceinline__ u32 mul1_pair_permuted(u32 s0, u32 s1) {
   return as_bits(__hfma2(as_half2(__byte_perm(n0, n1, 0x5410)), as_half2(0x1EEE1EEEu), as_half2(0xC931C931u)));
 }
 
-// decode_half() with its shifts on the arithmetic pipe, which here has the lighter load.
+// decode_half() with fewer of its shifts on the multiplier, which here has more to do.
 template <int kBits, bool kMul1>
 __device__ __forceinline__ void decode_wide(const LaneStream<kBits>& stream, const unsigned char* tile,
                                             SumCodebook codebook, u32 (&fragment)[4]) {
   u32 a[3];
   stream.load(tile, a);
-  const u32 s[8] = {window<7 * kBits, false>(a), window<6 * kBits, false>(a), window<5 * kBits, false>(a),
-                    window<4 * kBits, false>(a), window<3 * kBits, false>(a), window<2 * kBits, false>(a),
+  const u32 s[8] = {window<7 * kBits, false>(a), window<6 * kBits, false>(a), window<5 * kBits, true>(a),
+                    window<4 * kBits, false>(a), window<3 * kBits, true>(a),  window<2 * kBits, false>(a),
                     window<1 * kBits, false>(a), window<0, false>(a)};
   constexpr int kPair[4] = {0, 4, 2, 6};  // registers of A: column g rows 2q, g + 8 rows 2q, g rows 2q + 8, ...
 #pragma unroll

@@ -132,8 +132,8 @@ __device__ __forceinline__ void store_wide_sums(float (&acc)[kWgmmaSums], WideSu
 
 constexpr float kHadamardScale = 0.08838834764831845f;  // 1 / sqrt(128)
 
-// The transform of a block by eight lanes, but for kHadamardScale: v[4 i + j] is element 32 i + 4 l + j for lane l of the eight. A warp
-// transforms four rows at a time, with three fifths of the shuffles that hadamard128() takes.
+// The transform of a block by eight lanes, but for kHadamardScale: v[4 i + j] is element 32 i + 4 l + j for lane l of
+// the eight. A warp transforms four rows at a time, with three fifths of the shuffles that hadamard128() takes.
 constexpr int kOctetElements = kBand / 8;
 __device__ __forceinline__ int octet_element(int lane, int i) {  // of v[4 i]
   return 32 * i + 4 * (lane & 7);

@@ -6,24 +6,12 @@
 
 namespace fairway::kernels::cuda {
 
-// A lane's four columns of one output.
-struct LinearColumns {
+// Four columns of one output, from `column` on.
+struct LinearPlaces {
   const LinearOutput& output;
   int column;
-  float scale[4], bias[4] = {};
 
-  __device__ LinearColumns(const LinearOutput& o, int first) : output(o), column(first) {
-    load_half4(output.matrix.svh + column, scale);
-    if (output.bias == nullptr) return;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (column + i < output.out_exact) bias[i] = output.bias[column + i];
-    }
-  }
-
-  __device__ float* y(int row) const {
-    return output.y + row * output.ldy + column;
-  }
+  __device__ float* y(int row) const { return output.y + row * output.ldy + column; }
   __device__ bool vectors(const float* p) const {
     return column + 4 <= output.out_exact && (reinterpret_cast<std::size_t>(p) & 15) == 0;
   }
@@ -52,6 +40,20 @@ struct LinearColumns {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (column + i < output.out_exact) p[i] = v[i];
+    }
+  }
+};
+
+// A lane's four columns, and what their products are scaled by and added to.
+struct LinearColumns : LinearPlaces {
+  float scale[4], bias[4] = {};
+
+  __device__ LinearColumns(const LinearOutput& o, int first) : LinearPlaces{o, first} {
+    load_half4(output.matrix.svh + column, scale);
+    if (output.bias == nullptr) return;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (column + i < output.out_exact) bias[i] = output.bias[column + i];
     }
   }
 };

@@ -155,18 +155,8 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
   }
 }
 
-// Sums of so many rows need more registers than an equal share: the loading warp gets three idle ones, and these four
-// give theirs to the others.
 template <class Path>
-constexpr bool kMovesRegisters = Path::kRows > 64;
-template <class Path>
-constexpr int linear_threads() {
-  return kMovesRegisters<Path> ? kComputeThreads + 128 : kBandThreads;
-}
-
-template <class Path>
-__global__ void __launch_bounds__(linear_threads<Path>(), Path::kMinCtas)
-    linear_kernel(const __grid_constant__ LinearArgs a) {
+__global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) linear_kernel(const __grid_constant__ LinearArgs a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<LinearShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
@@ -177,14 +167,8 @@ __global__ void __launch_bounds__(linear_threads<Path>(), Path::kMinCtas)
   __syncthreads();
   const RingCursor ring{memory, &shared.barriers, a.ring_stages, a.stage_bytes};
   if (threadIdx.x >= kComputeThreads) {
-    if constexpr (kMovesRegisters<Path>) give_registers<56>();
-    if (threadIdx.x < kBandThreads) {
-      load_linear_items<Path>(a, ring);
-    } else {
-      begin_cluster(a);
-    }
+    load_linear_items<Path>(a, ring);
   } else {
-    if constexpr (kMovesRegisters<Path>) take_registers<224>();
     compute_linear_items<Path>(a, ring, input, shared,
                                reinterpret_cast<float4*>(input + Path::kInput.rows * a.input_stride));
   }

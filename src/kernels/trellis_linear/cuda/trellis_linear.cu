@@ -24,9 +24,9 @@ struct LinearFacts {
   bool integer;
   int rows;
 };
-constexpr LinearFacts kLinearFacts[kLinearPaths] = {
-    {"int_4", true, 4},     {"int_8", true, 8},     {"half_8", false, 8},     {"half_16", false, 16},
-    {"half_32", false, 32}, {"half_64", false, 64}, {"half_128", false, 128}, {"wg_128", false, kWideTokens}};
+constexpr LinearFacts kLinearFacts[kLinearPaths] = {{"int_4", true, 4},     {"int_8", true, 8},
+                                                    {"half_8", false, 8},   {"half_16", false, 16},
+                                                    {"half_32", false, 32}, {"wg_128", false, kWideTokens}};
 
 const LinearFacts& facts_of(LinearPath path) {
   return kLinearFacts[static_cast<int>(path)];
@@ -35,8 +35,7 @@ const LinearFacts& facts_of(LinearPath path) {
 LinearKernel kernel_of(LinearPath path) {
   const LinearFacts& f = facts_of(path);
   if (f.integer) return linear_int_kernel(f.rows);
-  if (f.rows <= 16) return linear_half_kernel(f.rows);
-  return f.rows <= 64 ? linear_streamed_kernel(f.rows) : linear_streamed_kernel_many(f.rows);
+  return f.rows <= 16 ? linear_half_kernel(f.rows) : linear_streamed_kernel();
 }
 
 int count_bands(const LinearCall& call) {
@@ -183,17 +182,15 @@ bool linear_path_legal(const LinearCall& call, LinearPath path) {
 
 // Not measured: by the number of rows that share a decode, and by what the expert layer's paths of the same size do.
 LinearPath linear_default_path(const LinearCall& call) {
-  LinearPath path = LinearPath::kHalf128;
+  LinearPath path = LinearPath::kWide128;
   if (call.rows <= 4) {
     path = call.all_mul1 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 8) {
     path = call.all_mul1 ? LinearPath::kInt8 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
     path = LinearPath::kHalf16;
-  } else if (call.rows <= 32) {
-    path = LinearPath::kHalf32;
   } else if (call.rows <= 64) {
-    path = LinearPath::kHalf64;
+    path = LinearPath::kHalf32;
   }
   return linear_path_legal(call, path) ? path : LinearPath::kHalf32;
 }
@@ -236,7 +233,7 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   if (status == cudaSuccess) {
     const int bytes = plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed;
     status =
-        launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kernel.threads, bytes, plan.split}, stream, args);
+        launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kBandThreads, bytes, plan.split}, stream, args);
   }
   backend::check_cuda(status, name);
 }

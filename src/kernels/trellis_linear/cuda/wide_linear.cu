@@ -33,21 +33,25 @@ __global__ void __launch_bounds__(kInputThreads) wide_linear_inputs(const __grid
 
 struct WidePlan {
   int segment_rows, segments, split;
-  double cost;  // cycles, about
+  double cost;  // microseconds, about
 };
 
-// From what a CTA needs for 16 inputs of both bands: the decode takes the issue slots of a quarter of an SM for about
-// 200 cycles, the tensor cores take two cycles a row.
+// Clusters that run at the same time. Those of more than two CTAs leave SMs of a graphics processing cluster over,
+// which has 16 or 18 of them, and not all have as many.
+int clusters_at_once(int split, int sms) {
+  return split <= 2 ? sms / split : std::max(1, sms / 18 * (16 / split));
+}
+
+// The coefficients are measured on an H200: a panel of both bands, and from sums to outputs.
 WidePlan plan_segments(const LinearCall& call, int pairs, int segments, int split, int sms) {
   WidePlan plan{};
   plan.split = split;
   plan.segment_rows = ((call.rows + segments - 1) / segments + 7) / 8 * 8;
   plan.segments = (call.rows + plan.segment_rows - 1) / plan.segment_rows;
-  const double columns = (plan.segment_rows + 31) / 32 * 32;
   const int panels = (call.in / kWidePanel + split - 1) / split;
-  const int rounds = (plan.segments * pairs * split + sms - 1) / sms;
-  const double finish = 2000.0 + 30.0 * columns / split + (split > 1 ? 1500.0 + 12.0 * columns : 0.0);
-  plan.cost = rounds * (panels * (kWidePanel / 16) * std::max(210.0, 2.2 * columns) + finish);
+  const int at_once = clusters_at_once(split, sms), rounds = (plan.segments * pairs + at_once - 1) / at_once;
+  const double panel = plan.segment_rows <= 64 ? 0.76 : plan.segment_rows <= 96 ? 0.85 : 0.95;
+  plan.cost = rounds * (panels * panel + 1.5 + 0.03 * plan.segment_rows + (split > 1 ? 0.5 : 0.0));
   return plan;
 }
 

@@ -20,6 +20,8 @@ struct WideLinearArgs {
 
 struct alignas(16) WideLinearShared {
   RingBarriers barriers;
+  alignas(16) float scales[kWideHalves][kBand];  // of the item's outputs, times kHadamardScale
+  alignas(16) float biases[kWideHalves][kBand];
   WideSums sums;
 };
 
@@ -93,48 +95,65 @@ __device__ __forceinline__ void add_octets(float* row, int split, int lane, floa
   }
 }
 
+// Scales and biases of the item, so that nobody waits for them when the sums are there.
+__device__ __forceinline__ void stage_scales(const WideLinearArgs& a, const LinearItem& item,
+                                             WideLinearShared& shared) {
+  const int half = static_cast<int>(threadIdx.x) / kBand, k = static_cast<int>(threadIdx.x) % kBand;
+  if (half >= bands_of(a, item)) return;
+  const LinearOutput& output = a.linear.call.outputs[item.output];
+  const int column = (item.band + half) * kBand + k;
+  shared.scales[half][k] = __half2float(output.matrix.svh[column]) * kHadamardScale;
+  shared.biases[half][k] = output.bias != nullptr && column < output.out_exact ? output.bias[column] : 0.0f;
+}
+
 // Four rows of one band, whose sums are the rows `four` of `sums`.
 __device__ __forceinline__ void finish_four_rows(const WideLinearArgs& a, int index, int first, int half, int four,
-                                                 WideSums& sums) {
+                                                 WideLinearShared& shared) {
   const LinearItem item = get_wide_linear_item(a, index);
   const LinearOutput& output = a.linear.call.outputs[item.output];
   const int lane = hidden_thread() & 31, row = 4 * four + lane / 8;
   float v[kOctetElements];
   if (a.linear.split == 1) {
-    load_octet(sums.values[half][row], lane, v);
+    load_octet(shared.sums.values[half][row], lane, v);
   } else {
-    add_octets(&sums.values[half][row][0], a.linear.split, lane, v);
+    add_octets(&shared.sums.values[half][row][0], a.linear.split, lane, v);
   }
   hadamard128_by_octet(v);
+  scale_octet(v, shared.scales[half], lane);
   if (first + row >= item.count) return;
+  const int column = (item.band + half) * kBand;
+  float old[4][4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const LinearColumns columns(output, (item.band + half) * kBand + octet_element(lane, i));
-    float old[4], out[4];
-    columns.load_old(item.first_row + first + row, old);
+    LinearPlaces{output, column + octet_element(lane, i)}.load_old(item.first_row + first + row, old[i]);
+  }
 #pragma unroll
-    for (int j = 0; j < 4; ++j) out[j] = v[4 * i + j] * (columns.scale[j] * kHadamardScale) + columns.bias[j] + old[j];
-    columns.store(item.first_row + first + row, out);
+  for (int i = 0; i < 4; ++i) {
+    const float* const bias = &shared.biases[half][octet_element(lane, i)];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) old[i][j] += v[4 * i + j] + bias[j];
+    LinearPlaces{output, column + octet_element(lane, i)}.store(item.first_row + first + row, old[i]);
   }
 }
 
 // The rows from `first` on whose sums are there: four a warp at a time, of one band. The CTAs of a cluster have every
 // `split`-th of these fours. What is known of the item is found again for each, and not kept.
 __device__ __forceinline__ void finish_wide_linear(const WideLinearArgs& a, int index, int first, int rank,
-                                                   WideSums& sums) {
+                                                   WideLinearShared& shared) {
   const LinearItem item = get_wide_linear_item(a, index);
   const int bands = bands_of(a, item), fours = (min(item.count - first, kWideRound) + 3) / 4;
 #pragma unroll 1
   for (int unit = hidden_thread() >> 5;; unit += kWideWarps) {
     const int four = rank + a.linear.split * (unit / bands);
     if (four >= fours) break;
-    finish_four_rows(a, hidden(index), first, unit % bands, four, sums);
+    finish_four_rows(a, hidden(index), first, unit % bands, four, shared);
     __syncwarp();
   }
 }
 
 template <bool kAllMul1>
-__device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& a, RingCursor ring, WideSums& sums) {
+__device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& a, RingCursor ring,
+                                                          WideLinearShared& shared) {
   const int split = a.linear.split, rank = cluster_rank(split);
   wait_for_previous_kernel();
   let_next_kernel_start();
@@ -142,6 +161,7 @@ __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& 
     float acc[kWgmmaSums];
     const LinearItem item = get_wide_linear_item(a, index);
     const int stages = wide_share(a, rank).count;
+    stage_scales(a, item, shared);
     if (wide_half() < bands_of(a, item)) {
       const TrellisRef& m = a.linear.call.outputs[item.output].matrix;
       multiply_wide<kAllMul1>(ring, {m.bits, m.codebook}, stages, item.count, wide_operands(a.stage, m.bits), acc);
@@ -151,10 +171,10 @@ __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& 
     const int count = item.count;
 #pragma unroll 1
     for (int row = 0; row < count; row += kWideRound) {
-      store_wide_sums(acc, sums);
+      store_wide_sums(acc, shared.sums);
       consumer_sync<kWideComputeThreads>();
       cluster_sync(split);
-      finish_wide_linear(a, index, row, rank, sums);
+      finish_wide_linear(a, index, row, rank, shared);
       cluster_sync(split);
       consumer_sync<kWideComputeThreads>();
     }
@@ -180,7 +200,7 @@ __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const _
     }
   } else {
     take_registers<112>();
-    compute_wide_linear_items<kAllMul1>(a, ring, shared.sums);
+    compute_wide_linear_items<kAllMul1>(a, ring, shared);
   }
 }
 
