@@ -43,7 +43,7 @@ TEST(Kernels, CudaRowsHaveAListOfTheirOwn) {
   }
   for (const nlohmann::json& row : listing["rows"]) EXPECT_FALSE(contains(row["id"], "cuda")) << row;
   const ProcessResult text = run_fairway({"kernels"});
-  EXPECT_TRUE(contains(text.out, "cuda_sm90/moe_trellis_swiglu_large_batch/half_64")) << text.out;
+  EXPECT_TRUE(contains(text.out, "cuda_sm90/moe_trellis_swiglu_large_batch/wg_128")) << text.out;
 }
 
 TEST(Verify, OneFamilyAsText) {

@@ -23,7 +23,7 @@ TEST(CudaRows, IdsAreUniqueAndMadeOfBackendFamilyAndPath) {
     EXPECT_EQ(row.integer(), row.codebooks == codebook_bit(codec::Codebook::kMul1)) << row.id;
   }
   EXPECT_TRUE(ids.contains("cuda_sm90/moe_trellis_swiglu_decode/int_direct"));
-  EXPECT_TRUE(ids.contains("cuda_sm90/trellis_linear/half_128"));
+  EXPECT_TRUE(ids.contains("cuda_sm90/trellis_linear/wg_128"));
 }
 
 TEST(CudaRows, RowsOfAnOpStandTogether) {

@@ -90,10 +90,10 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
 
   // What nothing would choose by itself for one row.
   const auto moe = kernels::cuda_rows_of("moe_swiglu"), linear = kernels::cuda_rows_of("trellis_linear");
-  const kernels::CudaRow *half_32 = nullptr, *half_64 = nullptr;
+  const kernels::CudaRow *half_32 = nullptr, *wide = nullptr;
   for (const auto& row : moe) half_32 = std::string(row.path) == "half_32" ? &row : half_32;
-  for (const auto& row : linear) half_64 = std::string(row.path) == "half_64" ? &row : half_64;
-  for (PathEntry& entry : table.entries) entry.row = std::string(entry.row->op) == "moe_swiglu" ? half_32 : half_64;
+  for (const auto& row : linear) wide = std::string(row.path) == "wg_128" ? &row : wide;
+  for (PathEntry& entry : table.entries) entry.row = std::string(entry.row->op) == "moe_swiglu" ? half_32 : wide;
 
   const PathTable read = PathTable::parse(table.json_text(), "paths.json");
   EXPECT_EQ(read.json_text(), table.json_text());
@@ -107,7 +107,7 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
   tuned.logits(0, 2, logits.data());
   ASSERT_EQ(tuned.path_calls().size(), 2u);
   EXPECT_EQ(tuned.path_calls().at(half_32->id), 2);
-  EXPECT_GE(tuned.path_calls().at(half_64->id), 7);
+  EXPECT_GE(tuned.path_calls().at(wide->id), 7);
   EXPECT_FALSE(device.path_calls().contains(half_32->id));
   for (std::size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], expected[i], 0.05) << i;
 }

@@ -57,10 +57,10 @@ __device__ __forceinline__ void let_next_kernel_start() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// The launch's dynamic shared memory.
+// The launch's dynamic shared memory, aligned as the tensor instructions of four warps need it.
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[];
   return reinterpret_cast<T*>(memory);
 }
 
@@ -243,6 +243,93 @@ __device__ __forceinline__ long long device_nanoseconds() {
   long long now;
   asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
   return now;
+}
+
+// Tensor instructions of a group of four warps, threads 128 i .. 128 i + 127, which all come here. They run on while
+// the threads go on: between wgmma_half() and a wgmma_wait() that covers it, its sums and weights may be neither read
+// nor written, nor may its rows in shared memory be overwritten. wgmma_fence() comes after the registers were written
+// and before the instructions of a group, wgmma_commit() after them. Rows that bulk copies have written need no fence.
+
+constexpr int kWgmmaSums = 64;  // of a thread, for the most columns
+
+// Lower half of the descriptor of 16 columns of a matrix in shared memory, by rows of 64 halves: row r is the 128 bytes
+// from rows + 128 r on, rows is aligned to 1024 bytes, and 16-byte chunk c of row r stands in place c ^ (r & 7). This
+// is the PTX manual's K-major layout with 128-byte swizzle, so the bits are: 0..13 address / 16, 16..29 not used by
+// that layout, 32..45 bytes from eight rows to the next eight / 16, 62..63 the swizzle. The next 16 columns: +
+// kWgmmaNextColumns.
+__device__ __forceinline__ unsigned swizzled_rows(const void* rows) {
+  return (shared_address(rows) >> 4 & 0x3FFF) | 1u << 16;
+}
+constexpr unsigned kSwizzledRowsUpper = 1u << 30 | 1024 >> 4;
+constexpr unsigned kWgmmaNextColumns = 32 >> 4;
+
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Waits until at most kGroups of the groups are still at work.
+template <int kGroups>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
+}
+// Keeps the compiler from moving uses of the sums before the wait that precedes this.
+__device__ __forceinline__ void wgmma_settle(float (&d)[kWgmmaSums]) {
+#pragma unroll
+  for (int i = 0; i < kWgmmaSums; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// d[64 x kColumns] += a[64 x 16] b[16 x kColumns], halves into floats. Warp w of the group has rows 16 w .. 16 w + 15
+// of a and d, as in mma_half(): d[4 j ..] are its sums of columns 8 j .. 8 j + 7. Column n of b is row n of the matrix.
+template <int kColumns>
+__device__ __forceinline__ void wgmma_half(float (&d)[kWgmmaSums], const unsigned (&a)[4], unsigned rows) {
+  static_assert(kColumns == 32 || kColumns == 64 || kColumns == 96 || kColumns == 128);
+#define FAIRWAY_SUMS_8(i)                                                                                     \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
+      "+f"(d[i + 7])
+#define FAIRWAY_SUMS_16(i) FAIRWAY_SUMS_8(i), FAIRWAY_SUMS_8(i + 8)
+#define FAIRWAY_OPERANDS "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(rows), "n"(kSwizzledRowsUpper)
+#define FAIRWAY_NAMES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define FAIRWAY_NAMES_32 FAIRWAY_NAMES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define FAIRWAY_NAMES_48 FAIRWAY_NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define FAIRWAY_NAMES_64 FAIRWAY_NAMES_48 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+  if constexpr (kColumns == 32) {
+    asm volatile(
+        "{.reg .b64 rows; mov.b64 rows, {%20, %21};\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {" FAIRWAY_NAMES_16
+        "}, {%16,%17,%18,%19}, rows, 1, 1, 1, 0;}"
+        : FAIRWAY_SUMS_16(0)
+        : FAIRWAY_OPERANDS);
+  } else if constexpr (kColumns == 64) {
+    asm volatile(
+        "{.reg .b64 rows; mov.b64 rows, {%36, %37};\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" FAIRWAY_NAMES_32
+        "}, {%32,%33,%34,%35}, rows, 1, 1, 1, 0;}"
+        : FAIRWAY_SUMS_16(0), FAIRWAY_SUMS_16(16)
+        : FAIRWAY_OPERANDS);
+  } else if constexpr (kColumns == 96) {
+    asm volatile(
+        "{.reg .b64 rows; mov.b64 rows, {%52, %53};\n"
+        "wgmma.mma_async.sync.aligned.m64n96k16.f32.f16.f16 {" FAIRWAY_NAMES_48
+        "}, {%48,%49,%50,%51}, rows, 1, 1, 1, 0;}"
+        : FAIRWAY_SUMS_16(0), FAIRWAY_SUMS_16(16), FAIRWAY_SUMS_16(32)
+        : FAIRWAY_OPERANDS);
+  } else {
+    asm volatile(
+        "{.reg .b64 rows; mov.b64 rows, {%68, %69};\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" FAIRWAY_NAMES_64
+        "}, {%64,%65,%66,%67}, rows, 1, 1, 1, 0;}"
+        : FAIRWAY_SUMS_16(0), FAIRWAY_SUMS_16(16), FAIRWAY_SUMS_16(32), FAIRWAY_SUMS_16(48)
+        : FAIRWAY_OPERANDS);
+  }
+#undef FAIRWAY_SUMS_8
+#undef FAIRWAY_SUMS_16
+#undef FAIRWAY_OPERANDS
+#undef FAIRWAY_NAMES_16
+#undef FAIRWAY_NAMES_32
+#undef FAIRWAY_NAMES_48
+#undef FAIRWAY_NAMES_64
 }
 
 }  // namespace fairway::kernels::cuda

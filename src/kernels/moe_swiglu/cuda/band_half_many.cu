@@ -1,10 +1,10 @@
-// The half-precision instances of the band kernel for many tokens of an expert.
+// The half-precision instance of the band kernel for more tokens of an expert.
 #include "kernels/moe_swiglu/cuda/band_instance.cuh"
 
 namespace fairway::kernels::cuda {
 
-BandKernel half_band_kernel_many(int tokens) {
-  return tokens == 32 ? band_instance<HalfPath<4>>() : band_instance<HalfPath<8>>();
+BandKernel half_band_kernel_many() {
+  return band_instance<HalfPath<4>>();
 }
 
 }  // namespace fairway::kernels::cuda

@@ -15,8 +15,8 @@ struct BandKernel {
   bool integer;
 };
 
-BandKernel int_band_kernel(int tokens);        // 4, 8
-BandKernel half_band_kernel(int tokens);       // 8, 16
-BandKernel half_band_kernel_many(int tokens);  // 32, 64
+BandKernel int_band_kernel(int tokens);   // 4, 8
+BandKernel half_band_kernel(int tokens);  // 8, 16
+BandKernel half_band_kernel_many();       // 32
 
 }  // namespace fairway::kernels::cuda

@@ -15,20 +15,32 @@ struct GroupOutputs {
   Segment* segments;
   int* order;
   int chunk;  // tokens of a segment, at most
+  // For the wide path: experts begin at multiples of eight of `order`, and their segments are equally long but for the
+  // last, and multiples of eight.
+  bool even = false;
+  int* places = nullptr;         // [slots]: where in `order` a slot is, or -1
+  unsigned* counters = nullptr;  // [2], set to zero
 };
 
-// Two running sums over the threads of the CTA, exclusive. `carry` is [kPrepareThreads] of shared memory.
+__device__ __forceinline__ int round_up_to_8(int n) {
+  return (n + 7) / 8 * 8;
+}
+
+// Two running sums over the threads of the CTA, exclusive. `carry` is [kPrepareWarps] of shared memory.
 __device__ inline int2 exclusive_sum(int2 own, int2* carry) {
-  carry[threadIdx.x] = own;
-  __syncthreads();
-  for (int d = 1; d < kPrepareThreads; d *= 2) {
-    const bool has = static_cast<int>(threadIdx.x) >= d;
-    const int2 before = has ? carry[threadIdx.x - d] : make_int2(0, 0);
-    __syncthreads();
-    if (has) carry[threadIdx.x] = make_int2(carry[threadIdx.x].x + before.x, carry[threadIdx.x].y + before.y);
-    __syncthreads();
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  int2 sum = own;
+#pragma unroll
+  for (int d = 1; d < 32; d *= 2) {
+    const int x = __shfl_up_sync(0xFFFFFFFFu, sum.x, d), y = __shfl_up_sync(0xFFFFFFFFu, sum.y, d);
+    if (lane >= d) sum = make_int2(sum.x + x, sum.y + y);
   }
-  return make_int2(carry[threadIdx.x].x - own.x, carry[threadIdx.x].y - own.y);
+  if (lane == 31) carry[warp] = sum;
+  __syncthreads();
+  static_assert(kPrepareWarps == 32);
+  const int2 other = lane < warp ? carry[lane] : make_int2(0, 0);
+  return make_int2(__reduce_add_sync(0xFFFFFFFFu, other.x) + sum.x - own.x,
+                   __reduce_add_sync(0xFFFFFFFFu, other.y) + sum.y - own.y);
 }
 
 // A stable counting sort of the routed slots by expert. Each warp owns a run of slots and a row of counts, so positions
@@ -44,12 +56,25 @@ __device__ inline void group_slots(const BandArgs& a, const GroupOutputs& out, i
     const int id = i < slots ? a.call.ids[i] : -1;
     return id >= 0 && id < experts ? id : -1;
   };
-  for (int i = warp * run + lane; i < (warp + 1) * run; i += 32) {
-    const int expert = expert_of(i);
+  // visit(slot, expert) for the warp's slots, 32 at a time; some are read ahead.
+  const auto for_each_slot = [&](const auto& visit) {
+    constexpr int kAhead = 4;
+    const int end = (warp + 1) * run;
+    for (int first = warp * run; first < end; first += 32 * kAhead) {
+      int found[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) found[i] = first + 32 * i < end ? expert_of(first + 32 * i + lane) : -1;
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (first + 32 * i < end) visit(first + 32 * i + lane, found[i]);
+      }
+    }
+  };
+  for_each_slot([&](int, int expert) {
     const unsigned same = __match_any_sync(0xFFFFFFFFu, expert);
     if (expert >= 0 && __ffs(same) - 1 == lane) own[expert] += __popc(same);
     __syncwarp();
-  }
+  });
   __syncthreads();
 
   const int e = threadIdx.x;
@@ -62,37 +87,45 @@ __device__ inline void group_slots(const BandArgs& a, const GroupOutputs& out, i
     }
   }
   const int chunks = (total + out.chunk - 1) / out.chunk;
-  const int2 before = exclusive_sum(make_int2(total, chunks), carry);
+  const int size = out.even ? round_up_to_8((total + chunks - 1) / max(chunks, 1)) : out.chunk;
+  const int2 before = exclusive_sum(make_int2(out.even ? round_up_to_8(total) : total, chunks), carry);
   const int shared_chunks = (a.call.tokens + out.chunk - 1) / out.chunk;
-  const int shared_slots = a.layer.shared * a.call.tokens;
+  const int shared_pitch = out.even ? round_up_to_8(a.call.tokens) : a.call.tokens;
+  const int shared_size =
+      out.even ? round_up_to_8((a.call.tokens + shared_chunks - 1) / max(shared_chunks, 1)) : out.chunk;
+  const int shared_slots = a.layer.shared * shared_pitch;
   if (e < experts) {
     for (int w = 0; w < kPrepareWarps; ++w) counts[w * experts + e] += shared_slots + before.x;
     for (int c = 0; c < chunks; ++c) {
-      out.segments[a.layer.shared * shared_chunks + before.y + c] = {e, shared_slots + before.x + c * out.chunk,
-                                                                     min(out.chunk, total - c * out.chunk)};
+      out.segments[a.layer.shared * shared_chunks + before.y + c] = {e, shared_slots + before.x + c * size,
+                                                                     min(size, total - c * size)};
     }
   }
   if (e == kPrepareThreads - 1) *out.segment_count = a.layer.shared * shared_chunks + before.y + chunks;
   __syncthreads();
 
-  for (int i = warp * run + lane; i < (warp + 1) * run; i += 32) {
-    const int expert = expert_of(i);
+  for_each_slot([&](int i, int expert) {
     const unsigned same = __match_any_sync(0xFFFFFFFFu, expert);
-    if (expert >= 0) {
-      out.order[own[expert] + __popc(same & ((1u << lane) - 1))] = i / top_k * a.slots_per_token + i % top_k;
-    }
+    const int slot = i / max(top_k, 1) * a.slots_per_token + i % max(top_k, 1);
+    const int place = expert >= 0 ? own[expert] + __popc(same & ((1u << lane) - 1)) : -1;
+    if (expert >= 0) out.order[place] = slot;
+    if (out.places != nullptr && i < slots) out.places[slot] = place;
     __syncwarp();
     if (expert >= 0 && __ffs(same) - 1 == lane) own[expert] += __popc(same);
     __syncwarp();
-  }
+  });
   // Shared experts have every token; their segments come first, being the longest.
-  for (int i = threadIdx.x; i < shared_slots; i += kPrepareThreads) {
-    out.order[i] = i % a.call.tokens * a.slots_per_token + top_k + i / a.call.tokens;
+  for (int i = threadIdx.x; i < a.layer.shared * a.call.tokens; i += kPrepareThreads) {
+    const int place = i / a.call.tokens * shared_pitch + i % a.call.tokens;
+    const int slot = i % a.call.tokens * a.slots_per_token + top_k + i / a.call.tokens;
+    out.order[place] = slot;
+    if (out.places != nullptr) out.places[slot] = place;
   }
   for (int i = threadIdx.x; i < a.layer.shared * shared_chunks; i += kPrepareThreads) {
-    const int begin = i % shared_chunks * out.chunk, s = i / shared_chunks;
-    out.segments[i] = {experts + s, s * a.call.tokens + begin, min(out.chunk, a.call.tokens - begin)};
+    const int begin = i % shared_chunks * shared_size, s = i / shared_chunks;
+    out.segments[i] = {experts + s, s * shared_pitch + begin, min(shared_size, a.call.tokens - begin)};
   }
+  if (out.counters != nullptr && threadIdx.x < 2) out.counters[threadIdx.x] = 0;
 }
 
 // rows[input_row] = transformed inputs of the half paths, one warp a block.
@@ -116,10 +149,10 @@ __device__ inline void transform_rows(const BandArgs& a, __half* rows, int first
 }
 
 // Block 0 groups; the others transform. rows = null: nothing to transform.
-__global__ void __launch_bounds__(kPrepareThreads)
+__global__ void __launch_bounds__(kPrepareThreads, 1)
     prepare_kernel(const __grid_constant__ BandArgs a, GroupOutputs out, __half* rows) {
   int* const counts = dynamic_shared<int>();
-  __shared__ int2 carry[kPrepareThreads];
+  __shared__ int2 carry[kPrepareWarps];
   wait_for_previous_kernel();
   let_next_kernel_start();
   if (blockIdx.x == 0) {

@@ -12,7 +12,7 @@ struct HalfPath {
   struct Shared {};
   static constexpr int kTokens = Band::kTokens;
   static constexpr int kReleases = kComputeWarps;
-  static constexpr int kMinCtas = Band::kGroups <= 4 ? 2 : 1;
+  static constexpr int kMinCtas = 2;
   static constexpr bool kStreamsTokens = true;
 
   static __device__ void compute(const BandArgs&, const Item&, const Part& part, bool, RingCursor& ring, unsigned char*,

@@ -9,6 +9,7 @@
 #include "kernels/moe_swiglu/cuda/group.cuh"
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
 #include "kernels/moe_swiglu/cuda/stream_launch.cuh"
+#include "kernels/moe_swiglu/cuda/wide_launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 #include "kernels/trellis_band/cuda/supported_gpu.h"
 
@@ -22,10 +23,11 @@ struct PathFacts {
   bool integer;
   int tokens;
 };
-constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4},  {"int_direct1", true, 4}, {"int_stream", true, 4},
-                                         {"int_stream3", true, 4}, {"int_4", true, 4},       {"int_8", true, 8},
-                                         {"half_8", false, 8},     {"half_16", false, 16},   {"half_32", false, 32},
-                                         {"half_64", false, 64}};
+constexpr PathFacts kPaths[kMoePaths] = {{"int_direct", true, 4}, {"int_direct1", true, 4},
+                                         {"int_stream", true, 4}, {"int_stream3", true, 4},
+                                         {"int_4", true, 4},      {"int_8", true, 8},
+                                         {"half_8", false, 8},    {"half_16", false, 16},
+                                         {"half_32", false, 32},  {"wg_128", false, kWideTokens}};
 
 const PathFacts& facts(MoePath path) {
   return kPaths[static_cast<int>(path)];
@@ -34,7 +36,7 @@ const PathFacts& facts(MoePath path) {
 BandKernel kernel_of(MoePath path) {
   const PathFacts& f = facts(path);
   if (f.integer) return int_band_kernel(f.tokens);
-  return f.tokens <= 16 ? half_band_kernel(f.tokens) : half_band_kernel_many(f.tokens);
+  return f.tokens <= 16 ? half_band_kernel(f.tokens) : half_band_kernel_many();
 }
 
 long long max_segments(const MoeLayer& layer, int tokens, int chunk) {
@@ -51,10 +53,14 @@ struct Scratch {
   __half* rows;
   __half* hidden;
   float* slot_out;
+  int* places;         // the wide path alone, as are
+  unsigned* counters;  // [2]
+  int order_places;    // places of `order` and rows of the panels of that path
   std::size_t bytes;
 };
 
-Scratch lay_out(const MoeLayer& layer, int tokens, void* base) {
+// wide: for the wide path, else for the others.
+Scratch lay_out(const MoeLayer& layer, int tokens, bool wide, void* base) {
   std::size_t at = 0;
   const auto take = [&](std::size_t bytes) {
     const std::size_t begin = at;
@@ -62,15 +68,22 @@ Scratch lay_out(const MoeLayer& layer, int tokens, void* base) {
     return static_cast<char*>(base) + begin;
   };
   const std::size_t slots = static_cast<std::size_t>(tokens) * static_cast<std::size_t>(layer.top_k + layer.shared);
-  const std::size_t rows = layer.common_suh != nullptr ? static_cast<std::size_t>(tokens) : 2 * slots;
   Scratch s{};
+  const std::size_t places = wide ? wide_places(layer, tokens) : slots;
+  s.order_places = static_cast<int>(places);
+  std::size_t rows = layer.common_suh != nullptr ? static_cast<std::size_t>(tokens) : 2 * slots;
+  if (wide) rows = layer.common_suh != nullptr ? places : 2 * places;
   s.segment_count = reinterpret_cast<int*>(take(sizeof(int)));
   s.segments = reinterpret_cast<Segment*>(take(sizeof(Segment) * max_segments(layer, tokens, 4)));
-  s.order = reinterpret_cast<int*>(take(sizeof(int) * slots));
+  s.order = reinterpret_cast<int*>(take(sizeof(int) * places));
   s.rows = reinterpret_cast<__half*>(take(sizeof(__half) * rows * layer.hidden));
-  s.hidden = reinterpret_cast<__half*>(take(sizeof(__half) * slots * layer.max_intermediate));
+  s.hidden = reinterpret_cast<__half*>(take(sizeof(__half) * places * layer.max_intermediate));
   s.slot_out = reinterpret_cast<float*>(take(sizeof(float) * slots * layer.hidden));
-  s.bytes = std::max(at, layer.all_mul1 ? stream_scratch_bytes(layer, tokens) : 0);
+  if (wide) {
+    s.places = reinterpret_cast<int*>(take(sizeof(int) * slots));
+    s.counters = reinterpret_cast<unsigned*>(take(sizeof(unsigned) * 2));
+  }
+  s.bytes = at;
   return s;
 }
 
@@ -116,6 +129,11 @@ cudaError_t run_direct(const BandKernel& kernel, BandArgs args, int ctas, cudaSt
   return launch_band(kernel, args, Phase::kDownDirect, args.call.tokens, stream);
 }
 
+cudaError_t launch_sum(const BandArgs& args, cudaStream_t stream) {
+  const long long quads = static_cast<long long>(args.call.tokens) * args.layer.hidden / 4;
+  return launch(sum_slots_kernel, {dim3(static_cast<unsigned>((quads + 255) / 256)), 256}, stream, args);
+}
+
 cudaError_t run_grouped(const BandKernel& kernel, BandArgs args, const Scratch& scratch, cudaStream_t stream) {
   const MoeLayer& layer = args.layer;
   const long long segments = max_segments(layer, args.call.tokens, kernel.tokens);
@@ -132,9 +150,33 @@ cudaError_t run_grouped(const BandKernel& kernel, BandArgs args, const Scratch& 
                               stream, args, outputs, scratch.rows);
   if (status == cudaSuccess) status = launch_band(kernel, args, Phase::kGateUp, segments, stream);
   if (status == cudaSuccess) status = launch_band(kernel, args, Phase::kDown, segments, stream);
-  if (status != cudaSuccess) return status;
-  const long long quads = static_cast<long long>(args.call.tokens) * layer.hidden / 4;
-  return launch(sum_slots_kernel, {dim3(static_cast<unsigned>((quads + 255) / 256)), 256}, stream, args);
+  return status == cudaSuccess ? launch_sum(args, stream) : status;
+}
+
+cudaError_t run_wide(const BandArgs& args, const Scratch& scratch, cudaStream_t stream) {
+  const MoeLayer& layer = args.layer;
+  const GroupOutputs outputs{scratch.segment_count, scratch.segments, scratch.order, kWideTokens, true,
+                             scratch.places,        scratch.counters};
+  cudaError_t status =
+      launch(prepare_kernel, {dim3(1), kPrepareThreads, kPrepareWarps * layer.routed * static_cast<int>(sizeof(int))},
+             stream, args, outputs, scratch.rows);
+  WideArgs wide{};
+  wide.layer = layer;
+  wide.call = args.call;
+  wide.slots_per_token = args.slots_per_token;
+  wide.groups = args.groups;
+  wide.places = scratch.order_places;
+  wide.rows = scratch.rows;
+  wide.hidden = scratch.hidden;
+  wide.slot_out = scratch.slot_out;
+  if (status == cudaSuccess) status = launch_wide_inputs(wide, scratch.places, stream);
+  const long long segments = max_segments(layer, args.call.tokens, kWideTokens);
+  for (int phase = 0; phase < 2 && status == cudaSuccess; ++phase) {
+    wide.down = phase == 1;
+    wide.next_item = scratch.counters + phase;
+    status = launch_wide(wide, segments, stream);
+  }
+  return status == cudaSuccess ? launch_sum(args, stream) : status;
 }
 
 }  // namespace
@@ -147,17 +189,20 @@ bool moe_path_legal(const MoeLayer& layer, MoePath path) {
   return layer.all_mul1 || !facts(path).integer;
 }
 
-// The fastest of the paths that results/cuda_moe_nvidia-h200.json has at 1, 2, 4, ... 1024 tokens of both geometries;
-// int_8 and half_64 were fastest nowhere. Without mul1 the half paths alone were compared, at one token and more.
+// Up to 11 tokens of an expert the fastest of the paths that results/cuda_moe_nvidia-h200.json has at 1, 2, 4, ... 1024
+// tokens of both geometries; wg_128, measured after it, is the fastest from there on. Without mul1 the half paths alone
+// were compared, at one token and more.
 MoePath moe_default_path(const MoeLayer& layer, int tokens) {
   if (layer.all_mul1 && tokens == 1) return MoePath::kIntDirect;
   const double per_expert = layer.routed == 0 ? tokens : static_cast<double>(tokens) * layer.top_k / layer.routed;
   if (per_expert <= 2) return layer.all_mul1 ? MoePath::kInt4 : MoePath::kHalf8;
-  return per_expert <= 11 ? MoePath::kHalf16 : MoePath::kHalf32;
+  return per_expert <= 11 ? MoePath::kHalf16 : MoePath::kWide128;
 }
 
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens) {
-  return lay_out(layer, max_tokens, nullptr).bytes;
+  const std::size_t stream = layer.all_mul1 ? stream_scratch_bytes(layer, max_tokens) : 0;
+  return std::max(
+      {lay_out(layer, max_tokens, false, nullptr).bytes, lay_out(layer, max_tokens, true, nullptr).bytes, stream});
 }
 
 void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream) {
@@ -175,8 +220,8 @@ void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* 
     backend::check_cuda(run_stream(layer, call, path == MoePath::kIntStream, workspace, stream), name);
     return;
   }
-  const BandKernel kernel = kernel_of(path);
-  const Scratch scratch = lay_out(layer, call.tokens, workspace);
+  const bool wide = path == MoePath::kWide128;
+  const Scratch scratch = lay_out(layer, call.tokens, wide, workspace);
   BandArgs args{};
   args.layer = layer;
   args.call = call;
@@ -185,6 +230,11 @@ void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* 
   args.rows = scratch.rows;
   args.hidden = scratch.hidden;
   args.slot_out = scratch.slot_out;
+  if (wide) {
+    backend::check_cuda(run_wide(args, scratch, stream), name);
+    return;
+  }
+  const BandKernel kernel = kernel_of(path);
   const bool direct = path == MoePath::kIntDirect || path == MoePath::kIntDirect1;
   backend::check_cuda(direct ? run_direct(kernel, args, path == MoePath::kIntDirect ? 2 : 1, stream)
                              : run_grouped(kernel, args, scratch, stream),

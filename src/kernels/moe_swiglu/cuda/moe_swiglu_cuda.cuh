@@ -85,7 +85,7 @@ enum class MoePath {
   kHalf8,       // grouped, half-precision activations;   8
   kHalf16,      //                                       16
   kHalf32,      //                                       32
-  kHalf64,      //                                       64
+  kWide128,     // the same for up to 128 tokens, on the tensor instructions of four warps
 };
 constexpr int kMoePaths = 10;
 

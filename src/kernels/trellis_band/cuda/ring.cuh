@@ -12,6 +12,12 @@ struct RingBarriers {
   std::uint64_t empty[kMaxStages];
 };
 
+// A computing warp leaves a stage.
+__device__ __forceinline__ void release_stage(std::uint64_t* empty) {
+  __syncwarp();
+  if ((threadIdx.x & 31) == 0) barrier_arrive(empty);
+}
+
 // Where a warp stands in the ring.
 struct RingCursor {
   unsigned char* stages;
@@ -27,15 +33,13 @@ struct RingCursor {
   }
   __device__ unsigned char* data() const { return stages + stage * stage_bytes; }
   __device__ std::uint64_t* full() const { return &barriers->full[stage]; }
+  __device__ std::uint64_t* empty() const { return &barriers->empty[stage]; }
 
   // Loader: blocks until the computing warps have left the stage. The first round finds every stage free.
   __device__ void wait_empty() const { barrier_wait(&barriers->empty[stage], parity ^ 1); }
   // Computing warps.
   __device__ void wait_full() const { barrier_wait(&barriers->full[stage], parity); }
-  __device__ void release() const {
-    __syncwarp();
-    if ((threadIdx.x & 31) == 0) barrier_arrive(&barriers->empty[stage]);
-  }
+  __device__ void release() const { release_stage(empty()); }
 };
 
 __device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, int releases) {

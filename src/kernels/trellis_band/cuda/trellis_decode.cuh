@@ -16,21 +16,26 @@ namespace fairway::kernels::cuda {
 using codec::u32;
 
 // The words a lane reads of every tile of one width, and how it aligns them.
-template <int kBits>
-struct LaneStream {
-  static constexpr int kWords = kBits <= 4 ? 2 : 3;
-  static constexpr int kTileBytes = 32 * kBits;
-
+struct LanePlace {
   int offset[3];  // bytes from the start of the tile; [0] holds the lane's last bit, the others precede it
   u32 select;     // byte permute that drops the bits after the lane's last one
   int drop;       // their number, 0, 8, 16 or 24
 
-  __device__ explicit LaneStream(int lane) {
-    const int last = (kBits * (lane + 1) * 8 - 1) / 32;
-    for (int i = 0; i < 3; ++i) offset[i] = (last - i + 8 * kBits) % (8 * kBits) * 4;
-    drop = 32 * (last + 1) - 8 * kBits * (lane + 1);
+  __device__ LanePlace(int bits, int lane) {
+    const int last = (bits * (lane + 1) * 8 - 1) / 32;
+    for (int i = 0; i < 3; ++i) offset[i] = (last - i + 8 * bits) % (8 * bits) * 4;
+    drop = 32 * (last + 1) - 8 * bits * (lane + 1);
     select = 0x3210u + 0x1111u * static_cast<u32>(drop / 8);
   }
+};
+
+template <int kBits>
+struct LaneStream : LanePlace {
+  static constexpr int kWords = kBits <= 4 ? 2 : 3;
+  static constexpr int kTileBytes = 32 * kBits;
+
+  __device__ explicit LaneStream(int lane) : LanePlace(kBits, lane) {}
+  __device__ explicit LaneStream(const LanePlace& place) : LanePlace(place) {}
 
   // a[0] = the 32 stream bits that end with the lane's last, a[1] the 32 before them, ..., as far as windows reach.
   __device__ void load(const unsigned char* tile, u32 (&a)[3]) const {

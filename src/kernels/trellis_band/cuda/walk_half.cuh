@@ -9,7 +9,6 @@
 namespace fairway::kernels::cuda {
 
 constexpr int kHalfTiles = 2;                   // tiles side by side that a warp computes
-constexpr int kMostHeldGroups = 8;              // of eight tokens, whose inputs a warp holds in registers
 constexpr int kTokenRowBytes = 2 * kBand + 64;  // a token's 128 inputs in a stage; the pad separates the banks
 
 // Where the loop finds the tokens' halves, in fragment order: beside the weights, in the first bytes of a stage;
@@ -68,35 +67,6 @@ __device__ __forceinline__ void multiply_held_tokens(const LaneStream<kBits>& st
   }
 }
 
-// The same for more tokens than registers hold beside their sums: the weights wait for one group after the other.
-template <int kBits, bool kMul1, int kGroups>
-__device__ __forceinline__ void multiply_held_weights(const LaneStream<kBits>& stream, const unsigned char* tiles,
-                                                      const unsigned char* in, int stride, SumCodebook codebook,
-                                                      float (&acc)[kHalfTiles][kGroups][4]) {
-  u32 w[2][kHalfTiles][4];
-#pragma unroll
-  for (int row = 0; row < 2; ++row) {
-#pragma unroll
-    for (int tile = 0; tile < kHalfTiles; ++tile) {
-      decode_half<kBits, kMul1>(stream, tiles + (row * kBandTiles + tile) * (32 * kBits), codebook, w[row][tile]);
-    }
-  }
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    const uint4 b = *reinterpret_cast<const uint4*>(in + 8 * g * stride);
-#pragma unroll
-    for (int tile = 0; tile < kHalfTiles; ++tile) {
-      const u32(&v)[4] = w[0][tile];
-      mma_half(acc[tile][g], v[0], v[1], v[2], v[3], b.x, b.y);
-    }
-#pragma unroll
-    for (int tile = 0; tile < kHalfTiles; ++tile) {
-      const u32(&v)[4] = w[1][tile];
-      mma_half(acc[tile][g], v[0], v[1], v[2], v[3], b.z, b.w);
-    }
-  }
-}
-
 template <int kBits, bool kMul1, int kGroups, class Tokens>
 __device__ __forceinline__ void walk_half(RingCursor& ring, int blocks, const Tokens& tokens, SumCodebook codebook,
                                           float (&acc)[kHalfTiles][kGroups][4]) {
@@ -109,14 +79,10 @@ __device__ __forceinline__ void walk_half(RingCursor& ring, int blocks, const To
         tokens.block(ring, block) + (lane >> 2) * tokens.stride() + row_half * 128 + (lane & 3) * 16;
     const unsigned char* tiles = ring.data() + (Tokens::kInStage ? 8 * kGroups * kTokenRowBytes : 0) +
                                  (row_half * 4 * kBandTiles + column_part * kHalfTiles) * (32 * kBits);
-#pragma unroll kGroups <= kMostHeldGroups ? 2 : 1
+#pragma unroll
     for (int pair = 0; pair < 2; ++pair) {  // of tile rows
       const unsigned char* pair_tiles = tiles + 2 * pair * kBandTiles * (32 * kBits);
-      if constexpr (kGroups <= kMostHeldGroups) {
-        multiply_held_tokens<kBits, kMul1>(stream, pair_tiles, in + 64 * pair, tokens.stride(), codebook, acc);
-      } else {
-        multiply_held_weights<kBits, kMul1>(stream, pair_tiles, in + 64 * pair, tokens.stride(), codebook, acc);
-      }
+      multiply_held_tokens<kBits, kMul1>(stream, pair_tiles, in + 64 * pair, tokens.stride(), codebook, acc);
     }
     ring.release();
     ring.advance();

@@ -4,6 +4,7 @@
 
 #include "kernels/trellis_band/cuda/block_loader.cuh"
 #include "kernels/trellis_band/cuda/cluster.cuh"
+#include "kernels/trellis_linear/cuda/linear_columns.cuh"
 #include "kernels/trellis_linear/cuda/linear_paths.cuh"
 
 namespace fairway::kernels::cuda {
@@ -75,56 +76,6 @@ __device__ __forceinline__ void prefetch_scales(const LinearOutput& output, cons
   prefetch_line(output.matrix.svh + column);
   if (output.bias != nullptr && column < output.out_exact) prefetch_line(output.bias + column);
 }
-
-// A lane's four columns of one output.
-struct LinearColumns {
-  const LinearOutput& output;
-  int column;
-  float scale[4], bias[4] = {};
-
-  __device__ LinearColumns(const LinearOutput& o, int first) : output(o), column(first) {
-    load_half4(output.matrix.svh + column, scale);
-    if (output.bias == nullptr) return;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (column + i < output.out_exact) bias[i] = output.bias[column + i];
-    }
-  }
-
-  __device__ float* y(int row) const {
-    return output.y + row * output.ldy + column;
-  }
-  __device__ bool vectors(const float* p) const {
-    return column + 4 <= output.out_exact && (reinterpret_cast<std::size_t>(p) & 15) == 0;
-  }
-
-  // What a row's product is added to.
-  __device__ void load_old(int row, float (&old)[4]) const {
-    const float* p = y(row);
-    old[0] = old[1] = old[2] = old[3] = 0;
-    if (!output.add) return;
-    if (vectors(p)) {
-      *reinterpret_cast<float4*>(old) = *reinterpret_cast<const float4*>(p);
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (column + i < output.out_exact) old[i] = p[i];
-    }
-  }
-
-  __device__ void store(int row, const float (&v)[4]) const {
-    float* p = y(row);
-    if (vectors(p)) {
-      *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]);
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (column + i < output.out_exact) p[i] = v[i];
-    }
-  }
-};
 
 // The CTAs of a cluster finish the rows in turn: each sends its sums of a row to the CTA whose row it is, into
 // gathered[rank of the sender][row / split].
@@ -204,18 +155,8 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
   }
 }
 
-// Sums of so many rows need more registers than an equal share: the loading warp gets three idle ones, and these four
-// give theirs to the others.
 template <class Path>
-constexpr bool kMovesRegisters = Path::kRows > 64;
-template <class Path>
-constexpr int linear_threads() {
-  return kMovesRegisters<Path> ? kComputeThreads + 128 : kBandThreads;
-}
-
-template <class Path>
-__global__ void __launch_bounds__(linear_threads<Path>(), Path::kMinCtas)
-    linear_kernel(const __grid_constant__ LinearArgs a) {
+__global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) linear_kernel(const __grid_constant__ LinearArgs a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<LinearShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
@@ -226,14 +167,8 @@ __global__ void __launch_bounds__(linear_threads<Path>(), Path::kMinCtas)
   __syncthreads();
   const RingCursor ring{memory, &shared.barriers, a.ring_stages, a.stage_bytes};
   if (threadIdx.x >= kComputeThreads) {
-    if constexpr (kMovesRegisters<Path>) give_registers<56>();
-    if (threadIdx.x < kBandThreads) {
-      load_linear_items<Path>(a, ring);
-    } else {
-      begin_cluster(a);
-    }
+    load_linear_items<Path>(a, ring);
   } else {
-    if constexpr (kMovesRegisters<Path>) take_registers<224>();
     compute_linear_items<Path>(a, ring, input, shared,
                                reinterpret_cast<float4*>(input + Path::kInput.rows * a.input_stride));
   }

@@ -14,7 +14,6 @@ struct InputMemory {
 
 struct LinearKernel {
   void (*run)(LinearArgs);
-  int threads;
   int rows;             // of a segment, at most
   int ctas;             // of an SM, for which the registers are limited
   int shared_bytes;     // beside the ring and the inputs
@@ -22,9 +21,8 @@ struct LinearKernel {
   InputMemory input;
 };
 
-LinearKernel linear_int_kernel(int rows);            // 4, 8
-LinearKernel linear_half_kernel(int rows);           // 8, 16
-LinearKernel linear_streamed_kernel(int rows);       // 32, 64
-LinearKernel linear_streamed_kernel_many(int rows);  // 128
+LinearKernel linear_int_kernel(int rows);   // 4, 8
+LinearKernel linear_half_kernel(int rows);  // 8, 16
+LinearKernel linear_streamed_kernel();      // 32
 
 }  // namespace fairway::kernels::cuda

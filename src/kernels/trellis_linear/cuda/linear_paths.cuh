@@ -81,7 +81,7 @@ struct LinearStreamedPath {
   using Band = HalfBand<kGroupCount>;
   struct Shared {};
   static constexpr int kRows = Band::kTokens;
-  static constexpr int kMinCtas = kGroupCount <= 4 ? 2 : 1;
+  static constexpr int kMinCtas = 2;
   static constexpr bool kStreamsRows = true;
   static constexpr InputMemory kInput{0, 0, 0};
 

@@ -1,10 +1,10 @@
-// The half-precision instances of the kernel for many rows.
+// The half-precision instance of the kernel for more rows.
 #include "kernels/trellis_linear/cuda/linear_instance.cuh"
 
 namespace fairway::kernels::cuda {
 
-LinearKernel linear_streamed_kernel(int rows) {
-  return rows == 32 ? linear_instance<LinearStreamedPath<4>>() : linear_instance<LinearStreamedPath<8>>();
+LinearKernel linear_streamed_kernel() {
+  return linear_instance<LinearStreamedPath<4>>();
 }
 
 }  // namespace fairway::kernels::cuda

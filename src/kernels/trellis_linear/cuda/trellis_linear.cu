@@ -9,8 +9,10 @@
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 #include "kernels/trellis_band/cuda/supported_gpu.h"
 #include "kernels/trellis_band/cuda/transform.cuh"
+#include "kernels/trellis_band/cuda/walk_wide.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernels.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
+#include "kernels/trellis_linear/cuda/wide_linear.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
@@ -22,9 +24,9 @@ struct LinearFacts {
   bool integer;
   int rows;
 };
-constexpr LinearFacts kLinearFacts[kLinearPaths] = {
-    {"int_4", true, 4},     {"int_8", true, 8},     {"half_8", false, 8},    {"half_16", false, 16},
-    {"half_32", false, 32}, {"half_64", false, 64}, {"half_128", false, 128}};
+constexpr LinearFacts kLinearFacts[kLinearPaths] = {{"int_4", true, 4},     {"int_8", true, 8},
+                                                    {"half_8", false, 8},   {"half_16", false, 16},
+                                                    {"half_32", false, 32}, {"wg_128", false, kWideTokens}};
 
 const LinearFacts& facts_of(LinearPath path) {
   return kLinearFacts[static_cast<int>(path)];
@@ -33,8 +35,7 @@ const LinearFacts& facts_of(LinearPath path) {
 LinearKernel kernel_of(LinearPath path) {
   const LinearFacts& f = facts_of(path);
   if (f.integer) return linear_int_kernel(f.rows);
-  if (f.rows <= 16) return linear_half_kernel(f.rows);
-  return f.rows <= 64 ? linear_streamed_kernel(f.rows) : linear_streamed_kernel_many(f.rows);
+  return f.rows <= 16 ? linear_half_kernel(f.rows) : linear_streamed_kernel();
 }
 
 int count_bands(const LinearCall& call) {
@@ -174,23 +175,22 @@ const char* linear_path_name(LinearPath path) {
 
 bool linear_path_legal(const LinearCall& call, LinearPath path) {
   if (facts_of(path).integer && !call.all_mul1) return false;
+  if (path == LinearPath::kWide128) return true;
   const SharedMemory m = shared_memory(call, kernel_of(path), std::min(kMaxCluster, call.in / kBand));
   return plan_ring(1, m.fixed, m.stage_bytes, 1).stages >= 1;
 }
 
 // Not measured: by the number of rows that share a decode, and by what the expert layer's paths of the same size do.
 LinearPath linear_default_path(const LinearCall& call) {
-  LinearPath path = LinearPath::kHalf128;
+  LinearPath path = LinearPath::kWide128;
   if (call.rows <= 4) {
     path = call.all_mul1 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 8) {
     path = call.all_mul1 ? LinearPath::kInt8 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
     path = LinearPath::kHalf16;
-  } else if (call.rows <= 32) {
-    path = LinearPath::kHalf32;
   } else if (call.rows <= 64) {
-    path = LinearPath::kHalf64;
+    path = LinearPath::kHalf32;
   }
   return linear_path_legal(call, path) ? path : LinearPath::kHalf32;
 }
@@ -206,19 +206,23 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   int device = 0;
   backend::check_cuda(cudaGetDevice(&device), "cudaGetDevice");
   require_hopper(device);
+  LinearArgs args{};
+  args.call = call;
+  args.rows = static_cast<__half*>(workspace);
+  number_inputs(args);
+  if (path == LinearPath::kWide128) {
+    backend::check_cuda(run_wide_linear(args, stream), name);
+    return;
+  }
   const LinearKernel kernel = kernel_of(path);
   const int sms = sm_count();
   const LinearPlan plan = best_plan(call, kernel, sms);
-  LinearArgs args{};
-  args.call = call;
   args.bands = count_bands(call);
   args.segment_rows = kernel.rows;
   args.split = plan.split;
   args.ring_stages = plan.ring_stages;
   args.stage_bytes = plan.memory.stage_bytes;
   args.input_stride = plan.memory.input_stride;
-  args.rows = static_cast<__half*>(workspace);
-  number_inputs(args);
   cudaError_t status = cudaSuccess;
   if (kernel.input.rows == 0) {
     constexpr int kWarps = kTransformThreads / 32;
@@ -229,7 +233,7 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   if (status == cudaSuccess) {
     const int bytes = plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed;
     status =
-        launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kernel.threads, bytes, plan.split}, stream, args);
+        launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kBandThreads, bytes, plan.split}, stream, args);
   }
   backend::check_cuda(status, name);
 }

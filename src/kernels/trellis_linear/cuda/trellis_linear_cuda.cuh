@@ -50,10 +50,9 @@ enum class LinearPath {
   kHalf8,    // one launch; half-precision activations, every codebook
   kHalf16,   //
   kHalf32,   // two launches, the first transforms the inputs; half precision, every codebook
-  kHalf64,   //
-  kHalf128,  //
+  kWide128,  // the same for up to 128 rows, on the tensor instructions of four warps
 };
-constexpr int kLinearPaths = 7;
+constexpr int kLinearPaths = 6;
 
 const char* linear_path_name(LinearPath path);
 // False for integer paths where a matrix uses another codebook than mul1, and for paths of one launch whose share of

@@ -101,7 +101,8 @@ std::vector<float> reference_rows(Problem& problem, const std::vector<int>& ids,
 // Worst error of a row by path.
 using Worst = std::vector<double>;
 
-void check_case(Problem& problem, const Buffers& b, int tokens, Routing routing, Worst& worst) {
+void check_case(Problem& problem, const Buffers& b, int tokens, Routing routing, const std::vector<MoePath>& paths,
+                Worst& worst) {
   const LayerShape& shape = problem.shape();
   Random random(shape.seed * 1000 + static_cast<std::uint64_t>(tokens * 10 + static_cast<int>(routing)));
   const std::vector<int> ids = make_ids(random, shape, tokens, routing);
@@ -111,8 +112,7 @@ void check_case(Problem& problem, const Buffers& b, int tokens, Routing routing,
   backend::check_cuda(cudaMemcpy(b.weights, weights.data(), weights.size() * sizeof(float), cudaMemcpyHostToDevice),
                       "weights");
   const std::vector<float> reference = reference_rows(problem, ids, weights, tokens);
-  for (int p = 0; p < kMoePaths; ++p) {
-    const auto path = static_cast<MoePath>(p);
+  for (const MoePath path : paths) {
     if (!moe_path_legal(problem.layer(), path)) continue;
     const std::vector<float> y = run_once(problem, b, tokens, path, 0xFF);
     const std::vector<float> again = run_once(problem, b, tokens, path, 0x7F);
@@ -120,24 +120,31 @@ void check_case(Problem& problem, const Buffers& b, int tokens, Routing routing,
                                          kRoutingNames[static_cast<int>(routing)], shape.seed);
     EXPECT_EQ(verify::compare(reference, y, shape.hidden, kBound), "") << what;
     EXPECT_EQ(verify::compare_exact(y, again), "") << what << ": two runs";
-    double& most = worst[static_cast<std::size_t>(p)];
+    double& most = worst[static_cast<std::size_t>(path)];
     most = std::max(most, verify::worst_row_error(reference, y, shape.hidden));
   }
 }
 
 }  // namespace
 
-void check_layer(const LayerShape& shape, const std::vector<int>& token_counts, int routings) {
+std::vector<MoePath> every_moe_path() {
+  std::vector<MoePath> paths;
+  for (int p = 0; p < kMoePaths; ++p) paths.push_back(static_cast<MoePath>(p));
+  return paths;
+}
+
+void check_layer(const LayerShape& shape, const std::vector<int>& token_counts, int routings,
+                 const std::vector<MoePath>& paths) {
   Problem problem(shape, kMaxTokens);
   const Buffers buffers(problem.layer());
   Worst worst(kMoePaths);
   for (const int tokens : token_counts) {
-    for (int r = 0; r < routings; ++r) check_case(problem, buffers, tokens, static_cast<Routing>(r), worst);
+    for (int r = 0; r < routings; ++r) check_case(problem, buffers, tokens, static_cast<Routing>(r), paths, worst);
   }
   std::string line = fmt::format("{:<28}", shape.name);
-  for (int p = 0; p < kMoePaths; ++p) {
-    if (!moe_path_legal(problem.layer(), static_cast<MoePath>(p))) continue;
-    line += fmt::format("  {} {:.1e}", moe_path_name(static_cast<MoePath>(p)), worst[static_cast<std::size_t>(p)]);
+  for (const MoePath path : paths) {
+    if (!moe_path_legal(problem.layer(), path)) continue;
+    line += fmt::format("  {} {:.1e}", moe_path_name(path), worst[static_cast<std::size_t>(path)]);
   }
   fmt::print("{}\n", line);
 }

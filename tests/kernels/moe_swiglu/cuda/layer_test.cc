@@ -18,10 +18,12 @@ constexpr bool kCommonScales = true, kOwnScales = false;
 constexpr int kEveryRouting = 2;
 const std::vector<int> kFew{2};
 const std::vector<int> kAll{1, 9};
+const std::vector<int> kManyTokens{40, 139};
 #else
 constexpr int kEveryRouting = 4;
 const std::vector<int> kFew{1, 2, 5, 17};
 const std::vector<int> kAll{1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 64, 100, 257};
+const std::vector<int> kManyTokens{31, 33, 65, 96, 97, 128, 129, 200, 257};
 #endif
 
 const LayerShape kMixedCodebooks{
@@ -60,6 +62,14 @@ TEST(GpuHopperMoe, MixedCodebooksWithCommonScales) {
 
 TEST(GpuHopperMoe, ManyInputs) {
   check_layer(kWide, kFew, 1);
+}
+
+// Segments of every number of columns of the wide path, and experts of several segments.
+TEST(GpuHopperMoe, ManyTokens) {
+  check_layer({"many tokens, common suh", 3, 1, 2, 128, 128, 3, kMul1, kCommonScales, 38}, kManyTokens, 1,
+              {MoePath::kWide128});
+  check_layer({"many tokens, separate suh", 3, 0, 2, 128, 256, kAnyBits, kAnyCodebook, kOwnScales, 39}, kManyTokens,
+              kEveryRouting, {MoePath::kWide128});
 }
 
 TEST(GpuHopperMoeFull, MixedCodebooksWithCommonScales) {

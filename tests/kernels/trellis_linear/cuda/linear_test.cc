@@ -18,11 +18,13 @@ const std::vector<int> kFew{2};
 const std::vector<int> kOdd{5};
 const std::vector<LinearPath> kSome{LinearPath::kInt4, LinearPath::kHalf8};
 const std::vector<int> kAll{3, 35};
+const std::vector<int> kManyRows{61, 105};
 #else
 const std::vector<int> kFew{1, 2, 5, 17};
 const std::vector<int> kOdd{1, 5, 100};
 const std::vector<LinearPath> kSome = kEveryPath;
 const std::vector<int> kAll{1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100, 129, 300};
+const std::vector<int> kManyRows{31, 33, 65, 96, 97, 128, 129, 200, 513};
 #endif
 
 TEST(GpuHopperLinear, EveryWidthOfMul1) {
@@ -80,6 +82,18 @@ TEST(GpuHopperLinear, ManyOutputs) {
   check_linear(
       {"many bands", 384, 384, {{2560, 2500, 8, kMul1, 0, false, false}, {640, 640, 2, kMul1, 1, false, false}}, 34},
       kOdd, kSome);
+}
+
+// Segments of every number of columns of the wide path, bands without a neighbour, clusters and CTAs of many items.
+TEST(GpuHopperLinear, ManyRows) {
+  check_linear({"many rows, two matrices",
+                256,
+                256,
+                {{384, 380, 3, kMul1, 0, true, true}, {128, 128, kAnyBits, kAnyCodebook, 1, false, false}},
+                35},
+               kManyRows, {LinearPath::kWide128});
+  check_linear({"many rows, many bands", 128, 128, {{2304, 2304, 4, kMul1, 0, false, false}}, 36}, kOdd,
+               {LinearPath::kWide128});
 }
 
 TEST(GpuHopperLinearFull, ManyInputsAndOutputs) {

@@ -267,4 +267,100 @@ inline long long device_nanoseconds() {
   return cycle_counter();
 }
 
+// Tensor instructions of four warps happen when a thread waits for them, as late as a device may do them: rows that
+// were overwritten too early give wrong sums, and weights that were overwritten too early are noticed.
+constexpr int kWgmmaSums = 64;
+constexpr unsigned kSwizzledRowsUpper = 1u << 30 | 1024 >> 4;
+constexpr unsigned kWgmmaNextColumns = 32 >> 4;
+
+struct EmulatedWgmma {
+  float* d;
+  const unsigned* a;    // this thread's registers, and
+  unsigned given[4];    // what they held
+  unsigned rows[4][4];  // [quad][register]: the two rows of a that this thread multiplies
+  std::uint64_t matrix;
+  int columns;
+};
+struct EmulatedWgmmas {
+  std::vector<EmulatedWgmma> open;
+  std::deque<std::vector<EmulatedWgmma>> groups;
+  bool fenced = false;
+};
+inline EmulatedWgmmas& wgmmas_of_this_thread() {
+  static std::unordered_map<std::uintptr_t, EmulatedWgmmas> all;
+  return all[reinterpret_cast<std::uintptr_t>(emulator::dynamic_shared()) + threadIdx.x];
+}
+
+inline unsigned swizzled_rows(const void* rows) {
+  const auto offset = static_cast<unsigned>(static_cast<const unsigned char*>(rows) - emulator::dynamic_shared());
+  return (offset >> 4 & 0x3FFF) | 1u << 16;
+}
+
+// Element (k, column) of a K-major matrix, by its descriptor.
+inline float wgmma_element(std::uint64_t matrix, unsigned k, unsigned column) {
+  const auto start = static_cast<unsigned>(matrix & 0x3FFF) << 4;
+  const auto eight_rows = static_cast<unsigned>(matrix >> 32 & 0x3FFF) << 4;
+  if (matrix >> 62 != 1 || (matrix >> 49 & 7) != 0) emulator::fail("a matrix descriptor without 128-byte swizzle");
+  if (start % 1024 > 96) emulator::fail("a matrix that does not begin at a multiple of 1024 bytes");
+  unsigned at = start + column / 8 * eight_rows + column % 8 * 128 + 2 * k;
+  at ^= (at >> 7 & 7) << 4;
+  std::uint16_t bits;
+  std::memcpy(&bits, emulator::dynamic_shared() + at, sizeof bits);
+  return __half2float(__ushort_as_half(bits));
+}
+
+inline void wgmma_fence() {
+  emulator::exchange({});
+  wgmmas_of_this_thread().fenced = true;
+}
+inline void wgmma_commit() {
+  EmulatedWgmmas& mine = wgmmas_of_this_thread();
+  mine.groups.push_back(std::move(mine.open));
+  mine.open.clear();
+  mine.fenced = false;
+}
+
+inline void run_wgmma(const EmulatedWgmma& m) {
+  if (std::memcmp(m.a, m.given, sizeof m.given) != 0) emulator::fail("weights overwritten before their wgmma was done");
+  const unsigned quad = threadIdx.x % 4;
+  for (unsigned j = 0; j < static_cast<unsigned>(m.columns) / 8; ++j) {
+    for (unsigned c = 0; c < 2; ++c) {
+      float b[16];
+      for (unsigned k = 0; k < 16; ++k) b[k] = wgmma_element(m.matrix, k, 8 * j + 2 * quad + c);
+      for (unsigned row_half = 0; row_half < 2; ++row_half) {
+        float sum = 0;
+        for (unsigned k = 0; k < 16; ++k) sum += half_of(m.rows[k % 8 / 2][row_half + 2 * (k / 8)], k % 2) * b[k];
+        m.d[4 * j + 2 * row_half + c] += sum;
+      }
+    }
+  }
+}
+template <int kGroups>
+void wgmma_wait() {
+  EmulatedWgmmas& mine = wgmmas_of_this_thread();
+  emulator::exchange({});
+  while (mine.groups.size() > kGroups) {
+    for (const EmulatedWgmma& m : mine.groups.front()) run_wgmma(m);
+    mine.groups.pop_front();
+  }
+}
+inline void wgmma_settle(float (&)[kWgmmaSums]) {
+  EmulatedWgmmas& mine = wgmmas_of_this_thread();
+  if (!mine.open.empty() || !mine.groups.empty()) emulator::fail("sums are used before their wgmma was done");
+}
+
+template <int kColumns>
+void wgmma_half(float (&d)[kWgmmaSums], const unsigned (&a)[4], unsigned rows) {
+  static_assert(kColumns % 8 == 0 && kColumns / 2 <= kWgmmaSums);
+  EmulatedWgmmas& mine = wgmmas_of_this_thread();
+  if (!mine.fenced) emulator::fail("a wgmma without a fence before its group");
+  const emulator::Lane* all = emulator::exchange({{a[0], a[1], a[2], a[3]}});
+  EmulatedWgmma m{d, a, {a[0], a[1], a[2], a[3]}, {}, std::uint64_t{kSwizzledRowsUpper} << 32 | rows, kColumns};
+  const unsigned group = (threadIdx.x & 31) / 4;
+  for (unsigned quad = 0; quad < 4; ++quad) {
+    for (unsigned i = 0; i < 4; ++i) m.rows[quad][i] = all[group * 4 + quad].values[i];
+  }
+  mine.open.push_back(m);
+}
+
 }  // namespace fairway::kernels::cuda

@@ -1,0 +1,100 @@
+// The launches of the wide path: segments, clusters, and the kernel that prepares its inputs.
+#include <algorithm>
+
+#include "kernels/common/cuda/launch.cuh"
+#include "kernels/trellis_band/cuda/ring_plan.cuh"
+#include "kernels/trellis_linear/cuda/wide_linear.cuh"
+#include "kernels/trellis_linear/cuda/wide_linear_kernel.cuh"
+
+namespace fairway::kernels::cuda {
+namespace {
+
+constexpr int kInputThreads = 256;
+constexpr int kInputWarps = kInputThreads / 32;
+
+// Panels of every different input, one warp a block of 128 inputs of a row.
+__global__ void __launch_bounds__(kInputThreads) wide_linear_inputs(const __grid_constant__ LinearArgs a) {
+  const int lane = static_cast<int>(threadIdx.x & 31), blocks = a.call.in / kBand, units = a.call.rows * blocks;
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  for (int unit = static_cast<int>(blockIdx.x) * kInputWarps + static_cast<int>(threadIdx.x >> 5); unit < units;
+       unit += static_cast<int>(gridDim.x) * kInputWarps) {
+    const int row = unit / blocks, k = unit % blocks * kBand + 4 * lane;
+    for (int input = 0, output = 0; input < a.inputs; ++input, ++output) {
+      while (a.input_of[output] != input) ++output;
+      float v[4];
+      transform_input(a.call.x + row * a.call.ldx + k, a.call.outputs[output].matrix.suh + k, v);
+      __half* const panels = a.rows + static_cast<std::size_t>(input) * static_cast<unsigned>(a.call.rows) *
+                                          static_cast<unsigned>(a.call.in);
+      *panel_place(panels, a.call.rows, row, k) = to_half4(v[0], v[1], v[2], v[3]);
+    }
+  }
+}
+
+struct WidePlan {
+  int segment_rows, segments, split;
+  double cost;  // microseconds, about
+};
+
+// Clusters that run at the same time. Those of more than two CTAs leave SMs of a graphics processing cluster over,
+// which has 16 or 18 of them, and not all have as many.
+int clusters_at_once(int split, int sms) {
+  return split <= 2 ? sms / split : std::max(1, sms / 18 * (16 / split));
+}
+
+// The coefficients are measured on an H200: a panel of both bands, and from sums to outputs.
+WidePlan plan_segments(const LinearCall& call, int pairs, int segments, int split, int sms) {
+  WidePlan plan{};
+  plan.split = split;
+  plan.segment_rows = ((call.rows + segments - 1) / segments + 7) / 8 * 8;
+  plan.segments = (call.rows + plan.segment_rows - 1) / plan.segment_rows;
+  const int panels = (call.in / kWidePanel + split - 1) / split;
+  const int at_once = clusters_at_once(split, sms), rounds = (plan.segments * pairs + at_once - 1) / at_once;
+  const double panel = plan.segment_rows <= 64 ? 0.76 : plan.segment_rows <= 96 ? 0.85 : 0.95;
+  plan.cost = rounds * (panels * panel + 1.5 + 0.03 * plan.segment_rows + (split > 1 ? 0.5 : 0.0));
+  return plan;
+}
+
+WidePlan best_segments(const LinearCall& call, int pairs, int sms) {
+  WidePlan best{};
+  const int fewest = (call.rows + kWideTokens - 1) / kWideTokens;
+  for (int segments = fewest; segments <= 4 * fewest && (segments == fewest || call.rows > 32 * segments); ++segments) {
+    const int panels = call.in / kWidePanel;
+    for (int split = 1; split <= std::min(kMaxCluster, panels); ++split) {
+      if ((panels + split - 1) / split * (split - 1) >= panels) continue;  // the last CTA would have none
+      const WidePlan plan = plan_segments(call, pairs, segments, split, sms);
+      if (best.split == 0 || plan.cost < best.cost) best = plan;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+cudaError_t run_wide_linear(const LinearArgs& args, cudaStream_t stream) {
+  const LinearCall& call = args.call;
+  const int sms = sm_count();
+  const long long units = static_cast<long long>(call.rows) * (call.in / kBand);
+  const long long input_grid = std::min<long long>((units + kInputWarps - 1) / kInputWarps, 8LL * sms);
+  const cudaError_t status =
+      launch(wide_linear_inputs, {dim3(static_cast<unsigned>(input_grid)), kInputThreads}, stream, args);
+  if (status != cudaSuccess) return status;
+  WideLinearArgs wide{};
+  wide.linear = args;
+  for (int i = 0; i < call.count; ++i) wide.pairs += band_pairs(call.outputs[i]);
+  const WidePlan plan = best_segments(call, wide.pairs, sms);
+  wide.linear.segment_rows = plan.segment_rows;
+  wide.linear.split = plan.split;
+  wide.share_panels = (call.in / kWidePanel + plan.split - 1) / plan.split;
+  wide.items = plan.segments * wide.pairs;
+  wide.stage = {1, call.max_bits};
+  const int fixed = static_cast<int>(sizeof(WideLinearShared));
+  wide.linear.ring_stages = std::min(kMaxStages, (kSharedPerSm - fixed) / wide.stage.bytes());
+  wide.groups = plan.split > 1 ? wide.items : std::min(wide.items, sms);
+  return launch(call.all_mul1 ? wide_linear_kernel<true> : wide_linear_kernel<false>,
+                {dim3(static_cast<unsigned>(wide.groups * plan.split)), kWideCtaThreads,
+                 wide.linear.ring_stages * wide.stage.bytes() + fixed, plan.split},
+                stream, wide);
+}
+
+}  // namespace fairway::kernels::cuda
