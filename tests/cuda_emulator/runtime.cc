@@ -1,8 +1,10 @@
 // Streams that run what they are given at once, and graphs that keep it for later.
 #include <array>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -28,6 +30,14 @@ struct CUevent_st {
 namespace {
 
 cudaError_t last_error = cudaSuccess;
+
+constexpr int kMostSharedBytes = 227 * 1024;
+std::map<const void*, int> shared_limits;  // of kernels whose limit was set
+
+int shared_limit(const void* kernel) {
+  const auto found = shared_limits.find(kernel);
+  return found == shared_limits.end() ? 48 * 1024 : found->second;
+}
 
 cudaError_t result(cudaError_t status) {
   if (status != cudaSuccess) last_error = status;
@@ -57,14 +67,21 @@ cudaError_t allocate(void** p, std::size_t bytes) {
 
 namespace fairway::cuda_emulator {
 
-cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>& body) {
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body) {
   Launch launch{.grid = config.gridDim, .block = config.blockDim, .shared_bytes = config.dynamicSmemBytes};
   for (unsigned i = 0; i < config.numAttrs; ++i) {
     const cudaLaunchAttribute& attribute = config.attrs[i];
     if (attribute.id == cudaLaunchAttributeClusterDimension) launch.cluster = attribute.val.clusterDim.x;
     if (attribute.id == cudaLaunchAttributeCooperative) launch.together = attribute.val.cooperative != 0;
   }
-  return submit(config.stream, [launch, body] { run(launch, body); });
+  return submit(config.stream, [launch, kernel, body] {
+    if (launch.shared_bytes > static_cast<std::size_t>(shared_limit(kernel))) {
+      std::fprintf(stderr, "emulator: a kernel runs with %zu bytes of dynamic shared memory, its limit is %d\n",
+                   launch.shared_bytes, shared_limit(kernel));
+      std::abort();
+    }
+    run(launch, body);
+  });
 }
 
 }  // namespace fairway::cuda_emulator
@@ -89,8 +106,15 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   *value = fairway::cuda_emulator::kMultiprocessors;
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
-  return result(value <= 227 * 1024 ? cudaSuccess : cudaErrorInvalidValue);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+  attributes->maxDynamicSharedSizeBytes = shared_limit(kernel);
+  return cudaSuccess;
+}
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (value > kMostSharedBytes) return result(cudaErrorInvalidValue);
+  shared_limits[kernel] = value;
+  return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
   return allocate(p, bytes);

@@ -112,14 +112,20 @@ struct cudaLaunchConfig_t {
   cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
+struct cudaFuncAttributes {
+  int maxDynamicSharedSizeBytes;
+};
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
 namespace fairway::cuda_emulator {
-// Runs or records a kernel whose arguments are bound.
-cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>& body);
+// Runs or records a kernel whose arguments are bound. Its dynamic shared memory must be within the limit of the kernel
+// when it runs, which for a recorded one is stricter than a GPU, but not than a profiler that launches it by itself.
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body);
 }  // namespace fairway::cuda_emulator
 
 template <class... Formal, class... Actual>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Formal...), Actual... args) {
-  return fairway::cuda_emulator::launch(*config, [=] { kernel(static_cast<Formal>(args)...); });
+  return fairway::cuda_emulator::launch(*config, reinterpret_cast<const void*>(kernel),
+                                        [=] { kernel(static_cast<Formal>(args)...); });
 }

@@ -18,10 +18,18 @@ struct LaunchShape {
   bool chained = true;  // may start while the kernel before it runs
 };
 
+// Lets a kernel have so many bytes of dynamic shared memory. The limit is the kernel's, of all its launches, and is
+// never lowered: what was recorded in a graph with more may run by itself later, under a profiler.
+inline cudaError_t allow_shared_bytes(const void* kernel, int bytes) {
+  cudaFuncAttributes now{};
+  const cudaError_t status = cudaFuncGetAttributes(&now, kernel);
+  if (status != cudaSuccess || bytes <= now.maxDynamicSharedSizeBytes) return status;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
 template <class... Formal, class... Actual>
 cudaError_t launch(void (*kernel)(Formal...), const LaunchShape& shape, cudaStream_t stream, Actual... args) {
-  const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                               cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+  const cudaError_t set = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shape.shared_bytes);
   if (set != cudaSuccess) return set;
   cudaLaunchAttribute attributes[3] = {};
   unsigned count = 0;
