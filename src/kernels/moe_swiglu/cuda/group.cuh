@@ -80,11 +80,8 @@ __device__ inline void group_slots(const BandArgs& a, const GroupOutputs& out, i
   const int e = threadIdx.x;
   int total = 0;
   if (e < experts) {
-    for (int w = 0; w < kPrepareWarps; ++w) {
-      const int n = counts[w * experts + e];
-      counts[w * experts + e] = total;
-      total += n;
-    }
+#pragma unroll 8
+    for (int w = 0; w < kPrepareWarps; ++w) total += counts[w * experts + e];
   }
   const int chunks = (total + out.chunk - 1) / out.chunk;
   const int size = out.even ? round_up_to_8((total + chunks - 1) / max(chunks, 1)) : out.chunk;
@@ -95,7 +92,13 @@ __device__ inline void group_slots(const BandArgs& a, const GroupOutputs& out, i
       out.even ? round_up_to_8((a.call.tokens + shared_chunks - 1) / max(shared_chunks, 1)) : out.chunk;
   const int shared_slots = a.layer.shared * shared_pitch;
   if (e < experts) {
-    for (int w = 0; w < kPrepareWarps; ++w) counts[w * experts + e] += shared_slots + before.x;
+    int place = shared_slots + before.x;
+#pragma unroll 8
+    for (int w = 0; w < kPrepareWarps; ++w) {
+      const int n = counts[w * experts + e];
+      counts[w * experts + e] = place;
+      place += n;
+    }
     for (int c = 0; c < chunks; ++c) {
       out.segments[a.layer.shared * shared_chunks + before.y + c] = {e, shared_slots + before.x + c * size,
                                                                      min(size, total - c * size)};

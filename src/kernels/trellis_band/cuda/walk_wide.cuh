@@ -149,10 +149,11 @@ __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix
   const unsigned rows = static_cast<unsigned>(hidden(static_cast<int>(swizzled_rows(ring.stages + at.tokens))));
   const unsigned stage_step = static_cast<unsigned>(ring.stage_bytes) >> 4;  // in units of a descriptor
   WideFragments w;
-  int before = 0;  // the stage that was left
+  int before = 0;        // the stage that was left
+  bool is_full = false;  // the stage of this turn, as far as was known before the wait for the tensor instruction
 #pragma unroll 1
   for (int s = 0; s < stages; ++s) {
-    ring.wait_full();
+    if (!is_full) ring.wait_full();
     if (s > 0) {
       wgmma_wait<0>();
       release_stage(&ring.barriers->empty[before]);
@@ -164,8 +165,9 @@ __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix
       decode_any_width<false>(m, place, tiles, w);
     }
     before = ring.stage;
-    start_wgmma(acc, w, rows + static_cast<unsigned>(before) * stage_step, columns);
     ring.advance();
+    is_full = ring.is_full();
+    start_wgmma(acc, w, rows + static_cast<unsigned>(before) * stage_step, columns);
   }
   wgmma_wait<0>();
   wgmma_settle(acc);
