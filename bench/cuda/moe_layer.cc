@@ -4,6 +4,7 @@
 //   cuda_moe_bench RESULT.json REVISION [--brief | --few]
 //     --brief: one geometry; --few: up to 32 tokens, and beside the file the stage times of the stream paths
 //   cuda_moe_bench --profile TOKENS PATH     plain launches at GLM-4.7-Flash geometry, for a profiler
+//   cuda_moe_bench --time TOKENS PATH        one figure, the same geometry
 //   cuda_moe_bench --stages TOKENS PATH      stage times of a stream path, the same geometry
 //
 // One graph of all layers, its replays timed with events. Figures are microseconds per layer, medians; the file has
@@ -134,7 +135,8 @@ int run(const std::vector<std::string>& command, Selection selection) {
   return failures == 0 ? 0 : 1;
 }
 
-int one_path(bool stages, int tokens, std::string_view name) {
+int one_path(std::string_view what, int tokens, std::string_view name) {
+  const bool stages = what == "--stages";
   const std::vector<Case> list = cases(Selection::kBrief);
   const Layers layers(list[0]);
   for (int p = 0; p < kMoePaths; ++p) {
@@ -147,6 +149,13 @@ int one_path(bool stages, int tokens, std::string_view name) {
       return 0;
     }
     if (stages) break;
+    if (what == "--time") {
+      cudaStream_t stream;
+      check_cuda(cudaStreamCreate(&stream), "stream");
+      std::printf("%s, %d tokens: %.1f us\n", moe_path_name(path), tokens,
+                  measure(list[0], layers, tokens, path, stream).median());
+      return 0;
+    }
     layers.enqueue(tokens, static_cast<MoePath>(p), nullptr);
     check_cuda(cudaDeviceSynchronize(), moe_path_name(static_cast<MoePath>(p)));
     return 0;
@@ -164,14 +173,15 @@ int main(int argc, char** argv) {
   using std::string_view;
   namespace bench = fairway::kernels::cuda::bench;
   try {
-    const bool profile = argc == 4 && string_view(argv[1]) == "--profile";
-    const bool stages = argc == 4 && string_view(argv[1]) == "--stages";
-    if (profile || stages) return bench::one_path(stages, std::atoi(argv[2]), argv[3]);
+    const string_view what = argc == 4 ? argv[1] : "";
+    if (what == "--profile" || what == "--time" || what == "--stages") {
+      return bench::one_path(what, std::atoi(argv[2]), argv[3]);
+    }
     const string_view option = argc == 4 ? argv[3] : "";
     if (argc < 3 || argc > 4 || (argc == 4 && option != "--brief" && option != "--few")) {
       std::printf(
-          "usage: cuda_moe_bench RESULT.json REVISION [--brief | --few] | --profile TOKENS PATH | --stages TOKENS "
-          "PATH\n");
+          "usage: cuda_moe_bench RESULT.json REVISION [--brief | --few] | --profile TOKENS PATH | --time TOKENS PATH | "
+          "--stages TOKENS PATH\n");
       return 2;
     }
     fairway::kernels::cuda::require_hopper(0);

@@ -10,21 +10,23 @@
 namespace fairway::kernels::cuda {
 
 constexpr int kTeamWarps = 8;
-constexpr int kSegmentTokens = 4;  // of a segment, at most
+constexpr int kSegmentTokens = 8;  // of a segment, at most, in any shape
 constexpr int kStreamSlots = 256;  // of a call, at most
 
 // A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; each has half of a
-// piece of down. And one warp that loads.
-template <int kTeamCount, int kCtaCount>
+// piece of down. And one warp that loads. An expert is decoded once for kTokens tokens.
+template <int kTokenCount, int kTeamCount, int kCtaCount>
 struct StreamShape {
+  static constexpr int kTokens = kTokenCount;  // of a segment, at most
   static constexpr int kTeams = kTeamCount;
   static constexpr int kCtas = kCtaCount;  // of an SM
   static constexpr int kWarps = kTeams * kTeamWarps;
   static constexpr int kComputeThreads = 32 * kWarps;
   static constexpr int kThreads = kComputeThreads + 32;
 };
-using StreamWide = StreamShape<2, 1>;
-using StreamNarrow = StreamShape<1, 3>;
+using StreamWide = StreamShape<4, 2, 1>;
+using StreamWide8 = StreamShape<8, 2, 1>;
+using StreamNarrow = StreamShape<4, 1, 3>;
 
 struct StreamArgs {
   MoeLayer layer;
@@ -50,13 +52,13 @@ __device__ __forceinline__ void stamp_time(const StreamArgs& a, MoeStamp point) 
   }
 }
 
-// Up to four tokens of one expert.
+// Some tokens of one expert.
 struct StreamSegment {
   int expert;
   int bits;               // of gate, up and down, 8 binary places each: here, because reads of global memory are slow
   int first_band, bands;  // of the intermediate size, counted through all segments
   int count;
-  int slots[kSegmentTokens];
+  short slots[kSegmentTokens];
 };
 
 // The units of both phases: `bands` times the blocks of the hidden size. Gate and up run through segment, band of the
@@ -172,14 +174,14 @@ struct SlotExpert {
 };
 
 // The table of at most 32 slots, by one warp: the time from the launch to the first request for weights counts.
-template <int kCtas>
+template <class Shape>
 __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, int slots) {
   constexpr unsigned kAll = 0xFFFFFFFFu;
   const int lane = threadIdx.x & 31;
   const SlotExpert own(a, lane, slots);
   const unsigned before = (1u << lane) - 1, same = __match_any_sync(kAll, own.expert);
   const int rank = __popc(same & before);
-  const bool leads = own.expert >= 0 && rank % kSegmentTokens == 0;
+  const bool leads = own.expert >= 0 && rank % Shape::kTokens == 0;
   const unsigned leaders = __ballot_sync(kAll, leads);
   int sum = leads ? own.bands : 0;
 #pragma unroll
@@ -189,7 +191,7 @@ __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, int
   }
   if (lane == 31) {
     t.segment_count = __popc(leaders);
-    t.run.start(static_cast<unsigned>(sum * (a.layer.hidden / kBand)), kCtas);
+    t.run.start(static_cast<unsigned>(sum * (a.layer.hidden / kBand)), Shape::kCtas);
   }
   if (lane >= slots) return;
   t.place[lane] = -1;
@@ -197,22 +199,22 @@ __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, int
   // The leader of a slot's segment is the last one of its expert that does not come after it.
   const int leader = 31 - __clz(static_cast<int>(same & leaders & (before << 1 | 1)));
   const int s = __popc(leaders & ((1u << leader) - 1));
-  t.place[lane] = kSegmentTokens * s + rank % kSegmentTokens;
-  t.segments[s].slots[rank % kSegmentTokens] = lane;
+  t.place[lane] = kSegmentTokens * s + rank % Shape::kTokens;
+  t.segments[s].slots[rank % Shape::kTokens] = static_cast<short>(lane);
   if (!leads) return;
   t.segments[s].expert = own.expert;
   t.segments[s].bits = own.bits;
   t.segments[s].first_band = sum - own.bands;
   t.segments[s].bands = own.bands;
-  t.segments[s].count = min(__popc(same) - rank, kSegmentTokens);
+  t.segments[s].count = min(__popc(same) - rank, Shape::kTokens);
 }
 
-// All threads of the CTA. A slot leads a segment if a multiple of kSegmentTokens of its expert's slots precede it.
-template <int kCtas>
+// All threads of the CTA. A slot leads a segment if a multiple of Shape::kTokens of its expert's slots precede it.
+template <class Shape>
 __device__ inline void make_table(const StreamArgs& a, StreamTable& t) {
   const int slots = a.call.tokens * a.slots_per_token, i = threadIdx.x;
   if (slots <= 32) {
-    if (i < 32) make_small_table<kCtas>(a, t, slots);
+    if (i < 32) make_small_table<Shape>(a, t, slots);
     __syncthreads();
     return;
   }
@@ -224,10 +226,10 @@ __device__ inline void make_table(const StreamArgs& a, StreamTable& t) {
   if (expert >= 0) {
     for (int j = 0; j < i; ++j) {
       if (t.expert[j] != expert) continue;
-      if (rank % kSegmentTokens == 0) leader = j;
+      if (rank % Shape::kTokens == 0) leader = j;
       ++rank;
     }
-    if (rank % kSegmentTokens == 0) leader = i;
+    if (rank % Shape::kTokens == 0) leader = i;
   }
   if (i < slots) {
     t.leader[i] = expert < 0 ? -1 : leader;
@@ -235,13 +237,13 @@ __device__ inline void make_table(const StreamArgs& a, StreamTable& t) {
     t.bits_of[i] = own.bits;
   }
   __syncthreads();
-  if (i < 32) number_segments<kCtas>(t, slots, a.layer.hidden / kBand);
+  if (i < 32) number_segments<Shape::kCtas>(t, slots, a.layer.hidden / kBand);
   __syncthreads();
   if (i < slots) {
     int place = -1;
     if (expert >= 0) {
-      const int s = t.segment_of[leader], token = rank % kSegmentTokens;
-      t.segments[s].slots[token] = i;
+      const int s = t.segment_of[leader], token = rank % Shape::kTokens;
+      t.segments[s].slots[token] = static_cast<short>(i);
       atomicMax(&t.segments[s].count, token + 1);
       place = kSegmentTokens * s + token;
     }

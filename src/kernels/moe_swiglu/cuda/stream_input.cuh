@@ -19,8 +19,9 @@ struct StreamInput {
   int set = 0;
 };
 
+template <class Shape>
 __device__ __forceinline__ int input_column(int matrix, int token) {
-  return 2 * (matrix * kSegmentTokens + token);
+  return 2 * (matrix * Shape::kTokens + token);
 }
 
 __device__ __forceinline__ float4 add4(float4 a, float4 b) {
@@ -224,7 +225,7 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
     const float own = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
     const int largest = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(own));  // no sign: ordered as the floats are
     if (lane == 0) atomicMax(&facts.largest[matrix][token], largest);
-    *kept_halves(a, in.digits + input_column(matrix, token) * a.input_stride + block * kBand) =
+    *kept_halves(a, in.digits + input_column<Shape>(matrix, token) * a.input_stride + block * kBand) =
         make_uint2(as_bits(to_half2(v[0], v[1])), as_bits(to_half2(v[2], v[3])));
   }
   consumer_sync<Shape::kComputeThreads>();
@@ -233,7 +234,7 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
     const int block = unit.block, token = unit.token, matrix = unit.matrix;
     const float largest = __int_as_float(facts.largest[matrix][token]);
     const float inverse = largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
-    unsigned char* high = in.digits + input_column(matrix, token) * a.input_stride + block * kBand;
+    unsigned char* high = in.digits + input_column<Shape>(matrix, token) * a.input_stride + block * kBand;
     unsigned char* low = high + a.input_stride;
     const uint2 halves = *kept_halves(a, high);
     __syncwarp();

@@ -9,32 +9,49 @@
 namespace fairway::kernels::cuda {
 
 // Shared memory of a CTA: the stages of the rings, this, the input digits.
+template <class Shape>
 struct alignas(16) StreamShared {
   RingBarriers barriers[2];  // of a team
   InputFacts facts[2];
   alignas(16) StreamTable table;
-  alignas(16) float sums[2 * kIntRowParts][kSegmentTokens][kInnerStride];
+  alignas(16) float sums[2 * kIntRowParts][Shape::kTokens][kInnerStride];
 };
 
-// One warp's share of `blocks` units of its team; the sums go to sums[row part].
+// One warp's share of `blocks` units of its team, for up to 4 * kGroups tokens; the sums go to sums[row part].
+template <int kGroups, int kTokens>
 __device__ inline void compute_units(const StreamArgs& a, int bits, int blocks, const unsigned char* input,
-                                     RingCursor& ring, float (*sums)[kSegmentTokens][kInnerStride]) {
-  int acc[kIntTiles][4] = {};
+                                     RingCursor& ring, float (*sums)[kTokens][kInnerStride]) {
+  int acc[kIntTiles][kGroups][4] = {};
   switch (bits) {
-#define FAIRWAY_CASE(bits)                                       \
-  case bits:                                                     \
-    walk_stream<bits>(ring, blocks, input, a.input_stride, acc); \
+#define FAIRWAY_CASE(bits)                                                \
+  case bits:                                                              \
+    walk_stream<bits, kGroups>(ring, blocks, input, a.input_stride, acc); \
     break;
     FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
   }
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  float* own = sums[warp % kTeamWarps >> 1][lane & 3] + (warp & 1) * kIntTiles * 16 + (lane >> 2);
 #pragma unroll
-  for (int tile = 0; tile < kIntTiles; ++tile) {
-    const int* c = acc[tile];
-    own[16 * tile] = fmaf(128.0f, static_cast<float>(c[0]), static_cast<float>(c[1]));
-    own[16 * tile + 8] = fmaf(128.0f, static_cast<float>(c[2]), static_cast<float>(c[3]));
+  for (int g = 0; g < kGroups; ++g) {
+    float* own = sums[warp % kTeamWarps >> 1][4 * g + (lane & 3)] + (warp & 1) * kIntTiles * 16 + (lane >> 2);
+#pragma unroll
+    for (int tile = 0; tile < kIntTiles; ++tile) {
+      const int* c = acc[tile][g];
+      own[16 * tile] = fmaf(128.0f, static_cast<float>(c[0]), static_cast<float>(c[1]));
+      own[16 * tile + 8] = fmaf(128.0f, static_cast<float>(c[2]), static_cast<float>(c[3]));
+    }
+  }
+}
+
+// The same for the tokens of a segment.
+template <class Shape>
+__device__ __forceinline__ void compute_units(const StreamArgs& a, int tokens, int bits, int blocks,
+                                              const unsigned char* input, RingCursor& ring,
+                                              float (*sums)[Shape::kTokens][kInnerStride]) {
+  if (Shape::kTokens > 4 && tokens > 4) {
+    compute_units<Shape::kTokens / 4>(a, bits, blocks, input, ring, sums);
+  } else {
+    compute_units<1>(a, bits, blocks, input, ring, sums);
   }
 }
 
@@ -51,7 +68,7 @@ __device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matri
 
 template <class Shape>
 __device__ inline void finish_gate_up_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
-                                            const InputFacts& facts, const StreamShared& shared) {
+                                            const InputFacts& facts, const StreamShared<Shape>& shared) {
   float* out = a.gate_up + static_cast<std::size_t>(p.item + blockIdx.x) * (2 * kSegmentTokens * kBand);
   for (int i = threadIdx.x; i < 2 * s.count * kBand; i += Shape::kComputeThreads) {
     const int column = i % kBand, matrix = i / kBand & 1, token = i / (2 * kBand);
@@ -79,7 +96,7 @@ __device__ __forceinline__ OutputScales output_scales(const StreamArgs& a, const
 template <class Shape>
 __device__ inline void finish_down_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
                                          const InputFacts& facts, const OutputScales& scales,
-                                         const StreamShared& shared) {
+                                         const StreamShared<Shape>& shared) {
   const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
   if (token >= s.count) return;
   float4 sum = make_float4(0, 0, 0, 0);
@@ -101,29 +118,29 @@ __device__ inline void finish_down_piece(const StreamArgs& a, const StreamSegmen
 // The weights of one piece.
 template <class Shape>
 __device__ __forceinline__ void walk_gate_up(const StreamArgs& a, const StreamSegment& s, const Piece& p,
-                                             const StreamInput& in, RingCursor& ring, StreamShared& shared) {
+                                             const StreamInput& in, RingCursor& ring, StreamShared<Shape>& shared) {
   const int team = threadIdx.x / (32 * kTeamWarps);
 #pragma unroll 1
   for (int matrix = team; matrix < 2; matrix += Shape::kTeams) {
     const int input = a.layer.common_suh != nullptr ? 0 : matrix;
-    compute_units(a, segment_bits(s, matrix), p.count,
-                  in.digits + input_column(input, 0) * a.input_stride + p.begin * kBand, ring,
-                  shared.sums + matrix * kIntRowParts);
+    compute_units<Shape>(a, s.count, segment_bits(s, matrix), p.count,
+                         in.digits + input_column<Shape>(input, 0) * a.input_stride + p.begin * kBand, ring,
+                         shared.sums + matrix * kIntRowParts);
   }
 }
 // before: units of the run that precede the piece.
 template <class Shape>
 __device__ __forceinline__ void walk_down(const StreamArgs& a, const StreamSegment& s, const Piece& p, int before,
-                                          const StreamInput& in, RingCursor& ring, StreamShared& shared) {
+                                          const StreamInput& in, RingCursor& ring, StreamShared<Shape>& shared) {
   const int team = threadIdx.x / (32 * kTeamWarps);
   const int half = Shape::kTeams == 2 ? first_half(before, p.count) : p.count;
-  compute_units(a, segment_bits(s, 2), team == 0 ? half : p.count - half,
-                in.digits + (p.begin + (team == 0 ? 0 : half)) * kBand, ring, shared.sums + team * kIntRowParts);
+  compute_units<Shape>(a, s.count, segment_bits(s, 2), team == 0 ? half : p.count - half,
+                       in.digits + (p.begin + (team == 0 ? 0 : half)) * kBand, ring, shared.sums + team * kIntRowParts);
 }
 
 // All pieces of one phase. Ends with a barrier of the computing warps.
 template <class Shape, bool kDown>
-__device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared& shared) {
+__device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
   Piece p;
   int prepared = -1, at = t.run.begin;
@@ -169,7 +186,7 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
 // y = the sums over the slots of a token. A warp takes one slot of one band of one token, so that all reads of a sum
 // are under way at the same time; the slots meet in shared memory and are added in their order.
 template <class Shape>
-__device__ inline void sum_slots(const StreamArgs& a, StreamShared& shared) {
+__device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& shared) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int bands = a.layer.hidden / kBand, units = a.call.tokens * bands;
   const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
@@ -198,7 +215,8 @@ __device__ inline void sum_slots(const StreamArgs& a, StreamShared& shared) {
 }
 
 template <class Shape>
-__device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigned char* digits, StreamShared& shared) {
+__device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigned char* digits,
+                                   StreamShared<Shape>& shared) {
   StreamInput in{digits, shared.facts};
   const StreamTable& t = shared.table;
   compute_phase<Shape, false>(a, in, ring, shared);
@@ -213,9 +231,9 @@ __device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigne
 
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(const __grid_constant__ StreamArgs a) {
-  static_assert(Shape::kWarps * kBand <= sizeof(StreamShared::sums) / sizeof(float));
+  static_assert(Shape::kWarps * kBand <= sizeof(StreamShared<Shape>::sums) / sizeof(float));
   unsigned char* const memory = dynamic_shared<unsigned char>();
-  auto& shared = *reinterpret_cast<StreamShared*>(memory + Shape::kTeams * a.ring_stages * a.stage_bytes);
+  auto& shared = *reinterpret_cast<StreamShared<Shape>*>(memory + Shape::kTeams * a.ring_stages * a.stage_bytes);
   unsigned char* digits = reinterpret_cast<unsigned char*>(&shared + 1);
   stamp_time(a, kStampEntered);
   if (threadIdx.x < Shape::kTeams) ring_init(&shared.barriers[threadIdx.x], a.ring_stages, kTeamWarps);
@@ -226,7 +244,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   stamp_time(a, kStampReleased);
   stamp(a, kStampStart);
   if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
-  make_table<Shape::kCtas>(a, shared.table);
+  make_table<Shape>(a, shared.table);
   stamp(a, kStampTable);
   if (shared.table.run.begin == shared.table.run.end && blockIdx.x > 0) {
     if (threadIdx.x == 0) leave_launch(shared.table.launch);

@@ -28,8 +28,9 @@ struct PieceCounts {
 // Upper bounds of item + CTA.
 PieceCounts most_pieces(const MoeLayer& layer, int tokens) {
   const int routed = tokens * layer.top_k;
-  const int segments = std::min(routed, layer.routed + routed / kSegmentTokens) +
-                       layer.shared * ((tokens + kSegmentTokens - 1) / kSegmentTokens);
+  constexpr int kFewest = StreamWide::kTokens;  // of all shapes
+  const int segments =
+      std::min(routed, layer.routed + routed / kFewest) + layer.shared * ((tokens + kFewest - 1) / kFewest);
   return {static_cast<std::size_t>(segments * (layer.max_intermediate / kBand) + kMostStreamCtas),
           static_cast<std::size_t>(segments * (layer.hidden / kBand) + kMostStreamCtas)};
 }
@@ -67,7 +68,7 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   args.input_stride = std::max(layer.hidden, layer.max_intermediate) + kInputPadBytes;
   args.stage_bytes = 2 * kBand * kBandTiles * layer.max_bits;
   const int matrices = layer.common_suh != nullptr ? 1 : 2;
-  const int fixed = static_cast<int>(sizeof(StreamShared)) + matrices * 2 * kSegmentTokens * args.input_stride;
+  const int fixed = static_cast<int>(sizeof(StreamShared<Shape>)) + matrices * 2 * Shape::kTokens * args.input_stride;
   int ctas = Shape::kCtas;
   const auto stages_for = [&](int n) {
     return std::min(kMaxStages, (kSharedPerSm / n - kSharedPerCta - fixed) / (Shape::kTeams * args.stage_bytes));
@@ -109,7 +110,10 @@ cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, vo
   args.slots_per_token = slots_per_token(layer);
   args.gate_up = static_cast<float*>(scratch);
   args.down = args.gate_up + gate_up_bytes(most_pieces(layer, std::min(call.tokens, chunk))) / sizeof(float);
-  return wide ? run_shape<StreamWide>(args, call, chunk, stream) : run_shape<StreamNarrow>(args, call, chunk, stream);
+  if (!wide) return run_shape<StreamNarrow>(args, call, chunk, stream);
+  // Few tokens cannot fill a segment of 8, and leave its memory to the weights.
+  return call.tokens > StreamWide::kTokens ? run_shape<StreamWide8>(args, call, chunk, stream)
+                                           : run_shape<StreamWide>(args, call, chunk, stream);
 }
 
 }  // namespace fairway::kernels::cuda
