@@ -14,7 +14,8 @@ constexpr int kSegmentTokens = 8;  // of a segment, at most, in any shape
 constexpr int kStreamSlots = 256;  // of a call, at most
 
 // A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; each has half of a
-// piece of down. And one warp that loads. An expert is decoded once for kTokens tokens.
+// piece of down. And warps that load: each the same tile rows of every unit of one team. An expert is decoded once for
+// kTokens tokens.
 template <int kTokenCount, int kTeamCount, int kCtaCount>
 struct StreamShape {
   static constexpr int kTokens = kTokenCount;  // of a segment, at most
@@ -22,7 +23,11 @@ struct StreamShape {
   static constexpr int kCtas = kCtaCount;  // of an SM
   static constexpr int kWarps = kTeams * kTeamWarps;
   static constexpr int kComputeThreads = 32 * kWarps;
-  static constexpr int kThreads = kComputeThreads + 32;
+  // One warp starts a copy of a tile row every 100 cycles or so, and eight warps decode a unit of eight in 1300.
+  static constexpr int kLoaders = kCtas == 1 ? 2 * kTeams : kTeams;
+  static constexpr int kThreads = kComputeThreads + 32 * kLoaders;
+  // Of sums: with two, no warp waits for the last one to be done with those of the piece before.
+  static constexpr int kBuffers = kCtas == 1 ? 2 : 1;
 };
 using StreamWide = StreamShape<4, 2, 1>;
 using StreamWide8 = StreamShape<8, 2, 1>;
@@ -57,43 +62,70 @@ struct StreamSegment {
   int expert;
   int bits;               // of gate, up and down, 8 binary places each: here, because reads of global memory are slow
   int first_band, bands;  // of the intermediate size, counted through all segments
+  int first_cost;         // sum of bands * unit cost of the segments before
   int count;
   short slots[kSegmentTokens];
 };
 
+// What a unit costs, relative to others. One of up to eight tokens takes 4/3 of the time of one of up to four, and its
+// inputs take twice the time to make.
+constexpr int kMostUnitCost = 3;
+template <class Shape>
+__device__ __forceinline__ int unit_cost(int tokens) {
+  return Shape::kTokens == 4 ? 1 : tokens > 4 ? kMostUnitCost : 2;
+}
+
 // The units of both phases: `bands` times the blocks of the hidden size. Gate and up run through segment, band of the
 // intermediate size, block of the hidden size; down through segment, band of the hidden size, block of the intermediate
-// one. In shared memory, to spare registers. Integer divisions take 100 cycles: there are as few as possible.
+// one. A unit's place is the sum of the costs of those before it. In shared memory, to spare registers.
 struct Run {
-  unsigned units;
+  unsigned places;                   // sum of the costs of all units
   unsigned factor, addend, divisor;  // see owner()
-  int begin, end;
+  float inverse;                     // of the divisor
+  int begin, end;                    // units
 
-  // ctas_of_sm: with one, every CTA but the last has the same number of units, the least that suffices: shares are more
-  // often a whole part of an item than proportional ones would be, and fewer CTAs depend on each other. With more, an
-  // SM's share is the sum over its CTAs, which is more even if shares are proportional. The products are below 2^32.
-  __device__ void start(unsigned all, int ctas_of_sm) {
-    units = all;
-    const unsigned ctas = max(min(gridDim.x, units), 1u);
-    if (ctas_of_sm == 1) {
-      divisor = max((units + gridDim.x - 1) / gridDim.x, 1u);
+  // With one CTA on an SM, every CTA but the last has the same cost, the least that suffices: shares are more often a
+  // whole part of an item than proportional ones would be, and fewer CTAs depend on each other. With more, an SM's
+  // share is the sum over its CTAs, which is more even if shares are proportional. The products are below 2^32.
+  // Units of different costs: begin and end are at the end of the last unit until locate() finds them.
+  template <class Shape>
+  __device__ void start(unsigned units, unsigned cost) {
+    places = cost;
+    const unsigned ctas = max(min(gridDim.x, places), 1u);
+    if (Shape::kCtas == 1) {
+      divisor = max((places + gridDim.x - 1) / gridDim.x, Shape::kTokens == 4 ? 1u : unsigned{kMostUnitCost});
       factor = 1;
       addend = 0;
-      begin = static_cast<int>(min(blockIdx.x * divisor, units));
-      end = static_cast<int>(min((blockIdx.x + 1) * divisor, units));
+      begin = static_cast<int>(Shape::kTokens == 4 ? min(blockIdx.x * divisor, units) : units);
+      end = static_cast<int>(Shape::kTokens == 4 ? min((blockIdx.x + 1) * divisor, units) : units);
     } else {
-      divisor = max(units, 1u);
+      divisor = max(places, 1u);
       factor = ctas;
       addend = ctas - 1;
-      begin = static_cast<int>(min(blockIdx.x, ctas) * units / ctas);
-      end = static_cast<int>(min(blockIdx.x + 1, ctas) * units / ctas);
+      begin = static_cast<int>(min(blockIdx.x, ctas) * places / ctas);
+      end = static_cast<int>(min(blockIdx.x + 1, ctas) * places / ctas);
     }
+    inverse = __fdividef(1.0f, static_cast<float>(divisor));
   }
-  // The CTAs that have any unit; at least 1.
-  __device__ int ctas() const { return units == 0 ? 1 : owner(static_cast<int>(units) - 1) + 1; }
-  // The CTA that has a unit.
-  __device__ int owner(int unit) const {
-    return static_cast<int>((static_cast<unsigned>(unit) * factor + addend) / divisor);
+  // Of one segment, whether the run begins or ends in it.
+  __device__ void locate(const StreamSegment& s, int cost, int hidden_blocks) {
+    const unsigned first = static_cast<unsigned>(s.first_cost * hidden_blocks);
+    const unsigned own = static_cast<unsigned>(s.bands * hidden_blocks * cost);
+    const unsigned from = blockIdx.x * divisor - first, to = from + divisor;  // below own: in the segment
+    const auto unit = [&](unsigned place) {
+      return s.first_band * hidden_blocks + (static_cast<int>(place) + cost - 1) / cost;
+    };
+    if (from < own) begin = unit(from);
+    if (to < own) end = unit(to);
+  }
+  // The CTA that has the unit at a place.
+  __device__ __forceinline__ int owner(int place) const {
+    const unsigned n = static_cast<unsigned>(place) * factor + addend;
+    int quotient = static_cast<int>(static_cast<float>(n) * inverse);  // at most one off: it is below 2^16
+    const int rest = static_cast<int>(n - static_cast<unsigned>(quotient) * divisor);
+    if (rest < 0) --quotient;
+    if (rest >= static_cast<int>(divisor)) ++quotient;
+    return quotient;
   }
 };
 
@@ -103,47 +135,43 @@ struct StreamTable {
   Run run;
   StreamSegment segments[kStreamSlots];
   int place[kStreamSlots];  // of a slot: kSegmentTokens * segment + token, or -1
-  // While the table is made:
-  int expert[kStreamSlots], leader[kStreamSlots], bands_of[kStreamSlots], bits_of[kStreamSlots],
-      segment_of[kStreamSlots];
+  // While the table is made: experts by slot, and by the first slot of an expert what its segments start with.
+  alignas(16) int expert[kStreamSlots];
+  int segment_of[kStreamSlots], band_of[kStreamSlots], cost_of[kStreamSlots];
 };
+
+// Place of a segment's unit.
+template <class Shape>
+__device__ __forceinline__ int unit_place(const StreamSegment& s, int hidden_blocks, int unit) {
+  return s.first_cost * hidden_blocks + unit * unit_cost<Shape>(s.count);
+}
+// The CTA that has a segment's unit.
+template <class Shape>
+__device__ __forceinline__ int unit_owner(const StreamTable& t, const StreamSegment& s, int hidden_blocks, int unit) {
+  return t.run.owner(unit_place<Shape>(s, hidden_blocks, unit));
+}
+// The CTAs that have any unit; at least 1.
+template <class Shape>
+__device__ __forceinline__ int working_ctas(const StreamTable& t, int hidden_blocks) {
+  if (t.segment_count == 0) return 1;
+  const StreamSegment& s = t.segments[t.segment_count - 1];
+  return unit_owner<Shape>(t, s, hidden_blocks, s.bands * hidden_blocks - 1) + 1;
+}
 
 __device__ __forceinline__ int segment_bits(const StreamSegment& s, int matrix) {
   return s.bits >> (8 * matrix) & 255;
 }
 
-// Numbers the segments in the order of their first slots. One warp.
-template <int kCtas>
-__device__ inline void number_segments(StreamTable& t, int slots, int hidden_blocks) {
-  const int lane = threadIdx.x & 31;
-  int segments = 0, bands = 0;
-  for (int begin = 0; begin < slots; begin += 32) {
-    const int i = begin + lane;
-    const bool leads = i < slots && t.leader[i] == i;
-    const unsigned leaders = __ballot_sync(0xFFFFFFFFu, leads);
-    const int own = leads ? t.bands_of[i] : 0;
-    int sum = own;
+// Sums over the lanes up to this one.
+__device__ __forceinline__ int sum_of_lanes(int own) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  int sum = own;
 #pragma unroll
-    for (int d = 1; d < 32; d *= 2) {
-      const int before = __shfl_sync(0xFFFFFFFFu, sum, lane - d);
-      if (lane >= d) sum += before;
-    }
-    if (leads) {
-      const int s = segments + __popc(leaders & ((1u << lane) - 1));
-      t.segment_of[i] = s;
-      t.segments[s].expert = t.expert[i];
-      t.segments[s].bits = t.bits_of[i];
-      t.segments[s].first_band = bands + sum - own;
-      t.segments[s].bands = own;
-      t.segments[s].count = 0;
-    }
-    segments += __popc(leaders);
-    bands += __shfl_sync(0xFFFFFFFFu, sum, 31);
+  for (int d = 1; d < 32; d *= 2) {
+    const int before = __shfl_sync(0xFFFFFFFFu, sum, lane - d);
+    if (lane >= d) sum += before;
   }
-  if (lane == 0) {
-    t.segment_count = segments;
-    t.run.start(static_cast<unsigned>(bands * hidden_blocks), kCtas);
-  }
+  return sum;
 }
 
 // What is needed whatever the routes are, so that it waits in the L2 cache: the descriptions of the experts and the
@@ -183,15 +211,11 @@ __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, int
   const int rank = __popc(same & before);
   const bool leads = own.expert >= 0 && rank % Shape::kTokens == 0;
   const unsigned leaders = __ballot_sync(kAll, leads);
-  int sum = leads ? own.bands : 0;
-#pragma unroll
-  for (int d = 1; d < 32; d *= 2) {
-    const int other = __shfl_sync(kAll, sum, lane - d);
-    if (lane >= d) sum += other;
-  }
+  const int sum = sum_of_lanes(leads ? own.bands : 0);
   if (lane == 31) {
     t.segment_count = __popc(leaders);
-    t.run.start(static_cast<unsigned>(sum * (a.layer.hidden / kBand)), Shape::kCtas);
+    const unsigned units = static_cast<unsigned>(sum * (a.layer.hidden / kBand));
+    t.run.start<Shape>(units, units);
   }
   if (lane >= slots) return;
   t.place[lane] = -1;
@@ -204,50 +228,101 @@ __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, int
   if (!leads) return;
   t.segments[s].expert = own.expert;
   t.segments[s].bits = own.bits;
-  t.segments[s].first_band = sum - own.bands;
+  t.segments[s].first_band = t.segments[s].first_cost = sum - own.bands;
   t.segments[s].bands = own.bands;
   t.segments[s].count = min(__popc(same) - rank, Shape::kTokens);
 }
 
-// All threads of the CTA. A slot leads a segment if a multiple of Shape::kTokens of its expert's slots precede it.
+// Of a slot: how many slots of its expert come before it, how many there are, and the first.
+struct SlotRank {
+  int rank = 0, all = 0, first = kStreamSlots;
+
+  // experts: of all slots, then -1 up to a multiple of four.
+  __device__ SlotRank(const int* experts, int slots, int slot, int expert) {
+#pragma unroll 2
+    for (int j = 0; j < slots; j += 4) {
+      const int4 four = *reinterpret_cast<const int4*>(experts + j);
+      const int e[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if (e[k] != expert) continue;
+        first = min(first, j + k);
+        rank += j + k < slot;
+        ++all;
+      }
+    }
+  }
+};
+
+// What the segments of an expert sum up to.
+template <class Shape>
+struct ExpertSums {
+  int segments, bands, cost;
+
+  __device__ ExpertSums(int tokens, int bands_of_one) {
+    segments = (tokens + Shape::kTokens - 1) / Shape::kTokens;
+    bands = segments * bands_of_one;
+    const int full = tokens / Shape::kTokens, rest = tokens % Shape::kTokens;
+    cost = bands_of_one * (full * unit_cost<Shape>(Shape::kTokens) + (rest > 0 ? unit_cost<Shape>(rest) : 0));
+  }
+};
+
+// All threads of the CTA. The segments of an expert follow each other, the experts in the order of their first slots.
 template <class Shape>
 __device__ inline void make_table(const StreamArgs& a, StreamTable& t) {
-  const int slots = a.call.tokens * a.slots_per_token, i = threadIdx.x;
-  if (slots <= 32) {
+  const int slots = a.call.tokens * a.slots_per_token, i = threadIdx.x, hidden_blocks = a.layer.hidden / kBand;
+  if (Shape::kTokens == 4 && slots <= 32) {
     if (i < 32) make_small_table<Shape>(a, t, slots);
     __syncthreads();
     return;
   }
   const SlotExpert own(a, i, slots);
-  const int expert = own.expert;
-  if (i < slots) t.expert[i] = expert;
+  if (i < (slots + 3) / 4 * 4) t.expert[i] = own.expert;
   __syncthreads();
-  int rank = 0, leader = i;
-  if (expert >= 0) {
-    for (int j = 0; j < i; ++j) {
-      if (t.expert[j] != expert) continue;
-      if (rank % Shape::kTokens == 0) leader = j;
-      ++rank;
+  const bool used = own.expert >= 0;
+  const SlotRank rank(t.expert, used ? slots : 0, i, own.expert);
+  if (i < slots) t.segment_of[i] = used && rank.first == i ? rank.all : 0;
+  if (i < slots) t.band_of[i] = own.bands;
+  __syncthreads();
+  if (i < 32) {
+    int segments = 0, bands = 0, cost = 0;
+    for (int begin = 0; begin < slots; begin += 32) {
+      const int slot = begin + i;
+      const bool leads = slot < slots && t.segment_of[slot] > 0;
+      const ExpertSums<Shape> sums(leads ? t.segment_of[slot] : 0, leads ? t.band_of[slot] : 0);
+      const int s = sum_of_lanes(sums.segments), b = sum_of_lanes(sums.bands), c = sum_of_lanes(sums.cost);
+      if (leads) {
+        t.segment_of[slot] = segments + s - sums.segments;
+        t.band_of[slot] = bands + b - sums.bands;
+        t.cost_of[slot] = cost + c - sums.cost;
+      }
+      segments += __shfl_sync(0xFFFFFFFFu, s, 31);
+      bands += __shfl_sync(0xFFFFFFFFu, b, 31);
+      cost += __shfl_sync(0xFFFFFFFFu, c, 31);
     }
-    if (rank % Shape::kTokens == 0) leader = i;
-  }
-  if (i < slots) {
-    t.leader[i] = expert < 0 ? -1 : leader;
-    t.bands_of[i] = own.bands;
-    t.bits_of[i] = own.bits;
-  }
-  __syncthreads();
-  if (i < 32) number_segments<Shape::kCtas>(t, slots, a.layer.hidden / kBand);
-  __syncthreads();
-  if (i < slots) {
-    int place = -1;
-    if (expert >= 0) {
-      const int s = t.segment_of[leader], token = rank % Shape::kTokens;
-      t.segments[s].slots[token] = static_cast<short>(i);
-      atomicMax(&t.segments[s].count, token + 1);
-      place = kSegmentTokens * s + token;
+    if (i == 0) {
+      t.segment_count = segments;
+      t.run.start<Shape>(static_cast<unsigned>(bands * hidden_blocks), static_cast<unsigned>(cost * hidden_blocks));
     }
-    t.place[i] = place;
+  }
+  __syncthreads();
+  if (i < slots) {
+    t.place[i] = -1;
+    if (used) {
+      const int before = rank.rank / Shape::kTokens, token = rank.rank % Shape::kTokens;
+      StreamSegment& s = t.segments[t.segment_of[rank.first] + before];
+      s.slots[token] = static_cast<short>(i);
+      t.place[i] = kSegmentTokens * (t.segment_of[rank.first] + before) + token;
+      if (token == 0) {
+        s.expert = own.expert;
+        s.bits = own.bits;
+        s.bands = own.bands;
+        s.first_band = t.band_of[rank.first] + before * own.bands;
+        s.first_cost = t.cost_of[rank.first] + before * own.bands * unit_cost<Shape>(Shape::kTokens);
+        s.count = min(rank.all - rank.rank, Shape::kTokens);
+        if (Shape::kTokens > 4) t.run.locate(s, unit_cost<Shape>(s.count), hidden_blocks);
+      }
+    }
   }
   __syncthreads();
 }
