@@ -62,61 +62,75 @@ struct StreamSegment {
   int expert;
   int bits;               // of gate, up and down, 8 binary places each: here, because reads of global memory are slow
   int first_band, bands;  // of the intermediate size, counted through all segments
-  int first_cost;         // sum of bands * unit cost of the segments before
+  int inputs, cost;       // what its inputs and each of its units cost, see Run
+  int first_place;        // of its first unit
   int count;
   short slots[kSegmentTokens];
 };
 
-// What a unit costs, relative to others. One of up to eight tokens takes 4/3 of the time of one of up to four, and its
-// inputs take twice the time to make.
-constexpr int kMostUnitCost = 3;
+// What a segment costs where CTAs have an SM each, in thirds of a unit of up to four tokens: its inputs, once for every
+// CTA that has some of it, and each of its units. As measured: 2 us a token and 1 us; 1.5 us or, of more tokens, 2 us.
+// Where CTAs share an SM, and where there are few slots and runs that end with an item matter more, all units cost 1.
 template <class Shape>
-__device__ __forceinline__ int unit_cost(int tokens) {
-  return Shape::kTokens == 4 ? 1 : tokens > 4 ? kMostUnitCost : 2;
-}
+struct SegmentCost {
+  int inputs = 0, unit = 1;
+  __device__ explicit SegmentCost(int tokens) {
+    if (Shape::kCtas > 1) return;
+    inputs = 2 + 4 * tokens;
+    unit = tokens > 4 ? 4 : 3;
+  }
+};
+constexpr int kMostUnitCost = 4;
 
 // The units of both phases: `bands` times the blocks of the hidden size. Gate and up run through segment, band of the
 // intermediate size, block of the hidden size; down through segment, band of the hidden size, block of the intermediate
-// one. A unit's place is the sum of the costs of those before it. In shared memory, to spare registers.
+// one. A unit's place is the sum of the costs of all that comes before it. In shared memory, to spare registers.
 struct Run {
   unsigned places;                   // sum of the costs of all units
   unsigned factor, addend, divisor;  // see owner()
   float inverse;                     // of the divisor
   int begin, end;                    // units
+  int segment;                       // where the run begins, or one before it
 
   // With one CTA on an SM, every CTA but the last has the same cost, the least that suffices: shares are more often a
   // whole part of an item than proportional ones would be, and fewer CTAs depend on each other. With more, an SM's
   // share is the sum over its CTAs, which is more even if shares are proportional. The products are below 2^32.
-  // Units of different costs: begin and end are at the end of the last unit until locate() finds them.
+  //
+  // The run is empty until locate() has found it. It stays so if no unit has a place in it: then it is between two
+  // segments, because units of one segment are no further apart than a run is long.
   template <class Shape>
-  __device__ void start(unsigned units, unsigned cost) {
-    places = cost;
-    const unsigned ctas = max(min(gridDim.x, places), 1u);
+  __device__ void start(int units, int cost, int most_of_unit) {
+    places = static_cast<unsigned>(cost);
     if (Shape::kCtas == 1) {
-      divisor = max((places + gridDim.x - 1) / gridDim.x, Shape::kTokens == 4 ? 1u : unsigned{kMostUnitCost});
+      divisor = max((places + gridDim.x - 1) / gridDim.x, static_cast<unsigned>(most_of_unit));
       factor = 1;
       addend = 0;
-      begin = static_cast<int>(Shape::kTokens == 4 ? min(blockIdx.x * divisor, units) : units);
-      end = static_cast<int>(Shape::kTokens == 4 ? min((blockIdx.x + 1) * divisor, units) : units);
     } else {
       divisor = max(places, 1u);
-      factor = ctas;
-      addend = ctas - 1;
-      begin = static_cast<int>(min(blockIdx.x, ctas) * places / ctas);
-      end = static_cast<int>(min(blockIdx.x + 1, ctas) * places / ctas);
+      factor = max(min(gridDim.x, places), 1u);
+      addend = factor - 1;
     }
     inverse = __fdividef(1.0f, static_cast<float>(divisor));
+    begin = end = units;
+    segment = 0;
   }
   // Of one segment, whether the run begins or ends in it.
-  __device__ void locate(const StreamSegment& s, int cost, int hidden_blocks) {
-    const unsigned first = static_cast<unsigned>(s.first_cost * hidden_blocks);
-    const unsigned own = static_cast<unsigned>(s.bands * hidden_blocks * cost);
-    const unsigned from = blockIdx.x * divisor - first, to = from + divisor;  // below own: in the segment
+  template <class Shape>
+  __device__ void locate(const StreamSegment& s, int index, int hidden_blocks) {
+    const int own = s.inputs + s.bands * hidden_blocks * s.cost;
+    const unsigned before = static_cast<unsigned>(s.first_place - s.inputs);
+    const bool proportional = Shape::kCtas > 1;
+    const unsigned from = proportional ? min(blockIdx.x, factor) * places / factor : blockIdx.x * divisor;
+    const unsigned to = proportional ? min(blockIdx.x + 1, factor) * places / factor : from + divisor;
     const auto unit = [&](unsigned place) {
-      return s.first_band * hidden_blocks + (static_cast<int>(place) + cost - 1) / cost;
+      const int past = static_cast<int>(place - before) - s.inputs;
+      return s.first_band * hidden_blocks + (past > 0 ? (past + s.cost - 1) / s.cost : 0);
     };
-    if (from < own) begin = unit(from);
-    if (to < own) end = unit(to);
+    if (from - before < static_cast<unsigned>(own)) {
+      begin = unit(from);
+      segment = index;
+    }
+    if (to - before < static_cast<unsigned>(own)) end = unit(to);
   }
   // The CTA that has the unit at a place.
   __device__ __forceinline__ int owner(int place) const {
@@ -135,27 +149,25 @@ struct StreamTable {
   Run run;
   StreamSegment segments[kStreamSlots];
   int place[kStreamSlots];  // of a slot: kSegmentTokens * segment + token, or -1
-  // While the table is made: experts by slot, and by the first slot of an expert what its segments start with.
-  alignas(16) int expert[kStreamSlots];
-  int segment_of[kStreamSlots], band_of[kStreamSlots], cost_of[kStreamSlots];
 };
 
-// Place of a segment's unit.
-template <class Shape>
-__device__ __forceinline__ int unit_place(const StreamSegment& s, int hidden_blocks, int unit) {
-  return s.first_cost * hidden_blocks + unit * unit_cost<Shape>(s.count);
-}
+// While the table is made, by expert. It lies where sums will be.
+constexpr int kStreamExperts = 1056;
+struct ExpertTable {
+  uint2 slots[kStreamExperts];  // eight counts: of warp w's slots, a byte
+  // Bands and, of gate, up and down, bits: 20 and three times 4 binary places. Later the expert's first segment.
+  int facts[kStreamExperts];
+};
+
 // The CTA that has a segment's unit.
-template <class Shape>
-__device__ __forceinline__ int unit_owner(const StreamTable& t, const StreamSegment& s, int hidden_blocks, int unit) {
-  return t.run.owner(unit_place<Shape>(s, hidden_blocks, unit));
+__device__ __forceinline__ int unit_owner(const StreamTable& t, const StreamSegment& s, int unit) {
+  return t.run.owner(s.first_place + unit * s.cost);
 }
-// The CTAs that have any unit; at least 1.
-template <class Shape>
+// The CTAs up to the last that has any unit; at least 1.
 __device__ __forceinline__ int working_ctas(const StreamTable& t, int hidden_blocks) {
   if (t.segment_count == 0) return 1;
   const StreamSegment& s = t.segments[t.segment_count - 1];
-  return unit_owner<Shape>(t, s, hidden_blocks, s.bands * hidden_blocks - 1) + 1;
+  return unit_owner(t, s, s.bands * hidden_blocks - 1) + 1;
 }
 
 __device__ __forceinline__ int segment_bits(const StreamSegment& s, int matrix) {
@@ -186,142 +198,142 @@ __device__ inline void prefetch_constants(const StreamArgs& a) {
   }
 }
 
-// What a slot's expert says of itself; -1 and zeros for an unused slot.
-struct SlotExpert {
-  int expert = -1, bands = 0, bits = 0;
-
-  __device__ SlotExpert(const StreamArgs& a, int slot, int slots) {
-    if (slot >= slots) return;
-    expert = slot_expert(a, slot);
-    if (expert < 0) return;
-    // Four sectors at the same time, which then are in the L1 cache for the loading warp.
-    const ExpertRef& e = a.layer.experts[expert];
-    bands = e.intermediate / kBand;
-    bits = e.gate.bits | e.up.bits << 8 | e.down.bits << 16;
+// What is the same whatever the routes are. Before the wait for the previous kernel.
+__device__ inline void start_table(const StreamArgs& a, ExpertTable& x) {
+  for (int i = threadIdx.x; i < a.layer.routed + a.layer.shared; i += blockDim.x) {
+    // Four sectors at the same time, which then are in the L1 cache for the loading warps.
+    const ExpertRef& e = a.layer.experts[i];
+    x.facts[i] = e.intermediate / kBand << 12 | e.gate.bits | e.up.bits << 4 | e.down.bits << 8;
+    x.slots[i] = make_uint2(0, 0);
   }
-};
+}
+__device__ __forceinline__ int bands_of(int facts) {
+  return facts >> 12;
+}
+__device__ __forceinline__ int bits_of(int facts) {
+  return (facts & 15) | (facts & 15 << 4) << 4 | (facts & 15 << 8) << 8;
+}
 
 // The table of at most 32 slots, by one warp: the time from the launch to the first request for weights counts.
 template <class Shape>
-__device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, int slots) {
+__device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, const ExpertTable& x, int slots,
+                                        int expert) {
   constexpr unsigned kAll = 0xFFFFFFFFu;
-  const int lane = threadIdx.x & 31;
-  const SlotExpert own(a, lane, slots);
-  const unsigned before = (1u << lane) - 1, same = __match_any_sync(kAll, own.expert);
+  const int lane = threadIdx.x & 31, facts = expert < 0 ? 0 : x.facts[expert];
+  const unsigned before = (1u << lane) - 1, same = __match_any_sync(kAll, expert);
   const int rank = __popc(same & before);
-  const bool leads = own.expert >= 0 && rank % Shape::kTokens == 0;
+  const bool leads = expert >= 0 && rank % Shape::kTokens == 0;
   const unsigned leaders = __ballot_sync(kAll, leads);
-  const int sum = sum_of_lanes(leads ? own.bands : 0);
+  const int sum = sum_of_lanes(leads ? bands_of(facts) : 0), hidden_blocks = a.layer.hidden / kBand;
   if (lane == 31) {
     t.segment_count = __popc(leaders);
-    const unsigned units = static_cast<unsigned>(sum * (a.layer.hidden / kBand));
-    t.run.start<Shape>(units, units);
+    t.run.start<Shape>(sum * hidden_blocks, sum * hidden_blocks, 1);
   }
+  __syncwarp();
   if (lane >= slots) return;
   t.place[lane] = -1;
-  if (own.expert < 0) return;
+  if (expert < 0) return;
   // The leader of a slot's segment is the last one of its expert that does not come after it.
   const int leader = 31 - __clz(static_cast<int>(same & leaders & (before << 1 | 1)));
   const int s = __popc(leaders & ((1u << leader) - 1));
   t.place[lane] = kSegmentTokens * s + rank % Shape::kTokens;
   t.segments[s].slots[rank % Shape::kTokens] = static_cast<short>(lane);
   if (!leads) return;
-  t.segments[s].expert = own.expert;
-  t.segments[s].bits = own.bits;
-  t.segments[s].first_band = t.segments[s].first_cost = sum - own.bands;
-  t.segments[s].bands = own.bands;
+  t.segments[s].expert = expert;
+  t.segments[s].bits = bits_of(facts);
+  t.segments[s].first_band = sum - bands_of(facts);
+  t.segments[s].bands = bands_of(facts);
+  t.segments[s].inputs = 0;
+  t.segments[s].cost = 1;
+  t.segments[s].first_place = t.segments[s].first_band * hidden_blocks;
   t.segments[s].count = min(__popc(same) - rank, Shape::kTokens);
+  t.run.locate<Shape>(t.segments[s], s, hidden_blocks);
 }
 
-// Of a slot: how many slots of its expert come before it, how many there are, and the first.
-struct SlotRank {
-  int rank = 0, all = 0, first = kStreamSlots;
+// Slots of an expert: of the warps before `warp`.
+__device__ __forceinline__ int slots_before(uint2 counts, int warp) {
+  constexpr unsigned kOnes = 0x01010101u;
+  const unsigned below = (1u << (8 * (warp & 3))) - 1;
+  const unsigned low = warp < 4 ? counts.x & below : counts.x;
+  const unsigned high = warp < 4 ? 0 : warp < 8 ? counts.y & below : counts.y;
+  return static_cast<int>(__dp4a(low, kOnes, __dp4a(high, kOnes, 0u)));
+}
 
-  // experts: of all slots, then -1 up to a multiple of four.
-  __device__ SlotRank(const int* experts, int slots, int slot, int expert) {
-#pragma unroll 2
-    for (int j = 0; j < slots; j += 4) {
-      const int4 four = *reinterpret_cast<const int4*>(experts + j);
-      const int e[4] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if (e[k] != expert) continue;
-        first = min(first, j + k);
-        rank += j + k < slot;
-        ++all;
-      }
-    }
-  }
-};
-
-// What the segments of an expert sum up to.
+// What the segments of an expert of `units` units sum up to.
 template <class Shape>
 struct ExpertSums {
-  int segments, bands, cost;
+  int segments, cost;
 
-  __device__ ExpertSums(int tokens, int bands_of_one) {
-    segments = (tokens + Shape::kTokens - 1) / Shape::kTokens;
-    bands = segments * bands_of_one;
-    const int full = tokens / Shape::kTokens, rest = tokens % Shape::kTokens;
-    cost = bands_of_one * (full * unit_cost<Shape>(Shape::kTokens) + (rest > 0 ? unit_cost<Shape>(rest) : 0));
+  __device__ ExpertSums(int tokens, int units) : segments((tokens + Shape::kTokens - 1) / Shape::kTokens) {
+    const SegmentCost<Shape> full(Shape::kTokens), last(tokens % Shape::kTokens);
+    cost = tokens / Shape::kTokens * (full.inputs + full.unit * units);
+    if (tokens % Shape::kTokens > 0) cost += last.inputs + last.unit * units;
   }
 };
 
-// All threads of the CTA. The segments of an expert follow each other, the experts in the order of their first slots.
+// Numbers the segments: those of an expert follow each other, in the order of the experts. One warp.
 template <class Shape>
-__device__ inline void make_table(const StreamArgs& a, StreamTable& t) {
-  const int slots = a.call.tokens * a.slots_per_token, i = threadIdx.x, hidden_blocks = a.layer.hidden / kBand;
+__device__ inline void number_segments(const StreamArgs& a, StreamTable& t, ExpertTable& x) {
+  const int lane = threadIdx.x & 31, experts = a.layer.routed + a.layer.shared, hidden_blocks = a.layer.hidden / kBand;
+  int segments = 0, bands = 0, cost = 0;
+  for (int begin = 0; begin < experts; begin += 32) {
+    const int expert = begin + lane, facts = expert < experts ? x.facts[expert] : 0;
+    const int tokens = expert < experts ? slots_before(x.slots[expert], 8) : 0;
+    const int units = bands_of(facts) * hidden_blocks;
+    const ExpertSums<Shape> sums(tokens, units);
+    const int s = sum_of_lanes(sums.segments), b = sum_of_lanes(sums.segments * bands_of(facts));
+    const int c = sum_of_lanes(sums.cost);
+    int place = cost + c - sums.cost;
+    for (int k = 0; k < sums.segments; ++k) {
+      StreamSegment& segment = t.segments[segments + s - sums.segments + k];
+      segment.expert = expert;
+      segment.bits = bits_of(facts);
+      segment.bands = bands_of(facts);
+      segment.first_band = bands + b - (sums.segments - k) * bands_of(facts);
+      segment.count = min(tokens - k * Shape::kTokens, Shape::kTokens);
+      const SegmentCost<Shape> own(segment.count);
+      segment.inputs = own.inputs;
+      segment.cost = own.unit;
+      segment.first_place = place + own.inputs;
+      place += own.inputs + own.unit * units;
+    }
+    if (expert < experts) x.facts[expert] = segments + s - sums.segments;
+    segments += __shfl_sync(0xFFFFFFFFu, s, 31);
+    bands += __shfl_sync(0xFFFFFFFFu, b, 31);
+    cost += __shfl_sync(0xFFFFFFFFu, c, 31);
+  }
+  if (lane == 0) {
+    t.segment_count = segments;
+    t.run.start<Shape>(bands * hidden_blocks, cost, Shape::kCtas > 1 ? 1 : kMostUnitCost);
+  }
+}
+
+// All threads of the CTA, after start_table().
+template <class Shape>
+__device__ inline void make_table(const StreamArgs& a, StreamTable& t, ExpertTable& x) {
+  const int slots = a.call.tokens * a.slots_per_token, i = threadIdx.x, warp = i / 32, lane = i % 32;
+  const int expert = i < slots ? slot_expert(a, i) : -1;
+  __syncthreads();
   if (Shape::kTokens == 4 && slots <= 32) {
-    if (i < 32) make_small_table<Shape>(a, t, slots);
+    if (i < 32) make_small_table<Shape>(a, t, x, slots, expert);
     __syncthreads();
     return;
   }
-  const SlotExpert own(a, i, slots);
-  if (i < (slots + 3) / 4 * 4) t.expert[i] = own.expert;
-  __syncthreads();
-  const bool used = own.expert >= 0;
-  const SlotRank rank(t.expert, used ? slots : 0, i, own.expert);
-  if (i < slots) t.segment_of[i] = used && rank.first == i ? rank.all : 0;
-  if (i < slots) t.band_of[i] = own.bands;
-  __syncthreads();
-  if (i < 32) {
-    int segments = 0, bands = 0, cost = 0;
-    for (int begin = 0; begin < slots; begin += 32) {
-      const int slot = begin + i;
-      const bool leads = slot < slots && t.segment_of[slot] > 0;
-      const ExpertSums<Shape> sums(leads ? t.segment_of[slot] : 0, leads ? t.band_of[slot] : 0);
-      const int s = sum_of_lanes(sums.segments), b = sum_of_lanes(sums.bands), c = sum_of_lanes(sums.cost);
-      if (leads) {
-        t.segment_of[slot] = segments + s - sums.segments;
-        t.band_of[slot] = bands + b - sums.bands;
-        t.cost_of[slot] = cost + c - sums.cost;
-      }
-      segments += __shfl_sync(0xFFFFFFFFu, s, 31);
-      bands += __shfl_sync(0xFFFFFFFFu, b, 31);
-      cost += __shfl_sync(0xFFFFFFFFu, c, 31);
-    }
-    if (i == 0) {
-      t.segment_count = segments;
-      t.run.start<Shape>(static_cast<unsigned>(bands * hidden_blocks), static_cast<unsigned>(cost * hidden_blocks));
-    }
+  const unsigned same = __match_any_sync(0xFFFFFFFFu, expert), before = same & ((1u << lane) - 1);
+  if (expert >= 0 && before == 0) {
+    reinterpret_cast<unsigned char*>(&x.slots[expert])[warp] = static_cast<unsigned char>(__popc(same));
   }
   __syncthreads();
+  if (i < 32) number_segments<Shape>(a, t, x);
+  __syncthreads();
+  if (i < t.segment_count) t.run.locate<Shape>(t.segments[i], i, a.layer.hidden / kBand);
   if (i < slots) {
     t.place[i] = -1;
-    if (used) {
-      const int before = rank.rank / Shape::kTokens, token = rank.rank % Shape::kTokens;
-      StreamSegment& s = t.segments[t.segment_of[rank.first] + before];
-      s.slots[token] = static_cast<short>(i);
-      t.place[i] = kSegmentTokens * (t.segment_of[rank.first] + before) + token;
-      if (token == 0) {
-        s.expert = own.expert;
-        s.bits = own.bits;
-        s.bands = own.bands;
-        s.first_band = t.band_of[rank.first] + before * own.bands;
-        s.first_cost = t.cost_of[rank.first] + before * own.bands * unit_cost<Shape>(Shape::kTokens);
-        s.count = min(rank.all - rank.rank, Shape::kTokens);
-        if (Shape::kTokens > 4) t.run.locate(s, unit_cost<Shape>(s.count), hidden_blocks);
-      }
+    if (expert >= 0) {
+      const int rank = slots_before(x.slots[expert], warp) + __popc(before);
+      const int s = x.facts[expert] + rank / Shape::kTokens, token = rank % Shape::kTokens;
+      t.segments[s].slots[token] = static_cast<short>(i);
+      t.place[i] = kSegmentTokens * s + token;
     }
   }
   __syncthreads();

@@ -54,25 +54,18 @@ __device__ __forceinline__ void add_pieces(const float* from, int part, int firs
   }
 }
 
-// Inputs 4 * lane .. of one block of a token, for gate and up: as they are in memory, and transformed.
-__device__ __forceinline__ uint2 raw_input(const StreamArgs& a, const StreamSegment& s, int token, int block) {
+// Inputs 4 * lane .. of one block of a token, for gate and up.
+__device__ __forceinline__ void gate_up_input(const StreamArgs& a, const StreamSegment& s, int matrix, int token,
+                                              int block, float (&v)[4]) {
+  const int k = block * kBand + 4 * static_cast<int>(threadIdx.x & 31);
   const long long row = s.slots[token] / a.slots_per_token;
-  const __half* x = a.call.x + row * a.call.ldx + block * kBand + 4 * static_cast<int>(threadIdx.x & 31);
-  return *reinterpret_cast<const uint2*>(x);
-}
-__device__ __forceinline__ void gate_up_input(const StreamArgs& a, const StreamSegment& s, int matrix, int block,
-                                              uint2 raw, float (&v)[4]) {
   const __half* suh = a.layer.common_suh;
   if (suh == nullptr) {
     const ExpertRef& e = a.layer.experts[s.expert];
     suh = matrix == 0 ? e.gate.suh : e.up.suh;
   }
-  const float2 low = __half22float2(as_half2(raw.x)), high = __half22float2(as_half2(raw.y));
-  v[0] = low.x;
-  v[1] = low.y;
-  v[2] = high.x;
-  v[3] = high.y;
-  scale_by(v, suh + block * kBand + 4 * static_cast<int>(threadIdx.x & 31));
+  load_half4(a.call.x + row * a.call.ldx + k, v);
+  scale_by(v, suh + k);
   hadamard128(v);
 }
 
@@ -90,14 +83,12 @@ struct MiddleBlock {
   uint2 gate, up, down;
 };
 
-template <class Shape>
 __device__ __forceinline__ MiddleBlock middle_block(const StreamArgs& a, const StreamTable& t, const StreamSegment& s,
                                                     int block) {
   const int k = block * kBand + 4 * static_cast<int>(threadIdx.x & 31);
   const int item = s.first_band + block, hidden_blocks = a.layer.hidden / kBand;
   const ExpertRef& e = a.layer.experts[s.expert];
-  return {item + unit_owner<Shape>(t, s, hidden_blocks, block * hidden_blocks),
-          item + unit_owner<Shape>(t, s, hidden_blocks, (block + 1) * hidden_blocks - 1),
+  return {item + unit_owner(t, s, block * hidden_blocks), item + unit_owner(t, s, (block + 1) * hidden_blocks - 1),
           *reinterpret_cast<const uint2*>(e.gate.svh + k), *reinterpret_cast<const uint2*>(e.up.svh + k),
           *reinterpret_cast<const uint2*>(e.down.suh + k)};
 }
@@ -126,7 +117,7 @@ __device__ __forceinline__ void hadamard128_both(float (&a)[4], float (&b)[4]) {
   first_steps(b);
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
-    const bool upper = lane & distance;
+    const float sign = lane & distance ? -1.0f : 1.0f;
     float other[8];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -135,39 +126,17 @@ __device__ __forceinline__ void hadamard128_both(float (&a)[4], float (&b)[4]) {
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      a[i] = upper ? other[i] - a[i] : a[i] + other[i];
-      b[i] = upper ? other[4 + i] - b[i] : b[i] + other[4 + i];
+      a[i] = fmaf(a[i], sign, other[i]);
+      b[i] = fmaf(b[i], sign, other[4 + i]);
     }
   }
 }
 
-// A lane's sums of gate and of up of one block of a token: of the first pieces, which mostly are all there are.
-struct FirstPieces {
-  static constexpr int kPieces = 2;
-  float4 v[kPieces][2];
-
-  __device__ __forceinline__ static const float* at(const StreamArgs& a, int token) {
-    return a.gate_up + token * kBand + 4 * static_cast<int>(threadIdx.x & 31);
-  }
-  __device__ __forceinline__ void read(const StreamArgs& a, int token, const MiddleBlock& middle) {
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-#pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        const float* from =
-            at(a, token) + (static_cast<std::size_t>(middle.first + i) * 2 + part) * (kSegmentTokens * kBand);
-        v[i][part] =
-            middle.first + i > middle.last ? make_float4(0, 0, 0, 0) : __ldcg(reinterpret_cast<const float4*>(from));
-      }
-    }
-  }
-};
-
 // Inputs 4 * lane .. of one block of a token for down, from the sums of the first phase.
-__device__ __forceinline__ void down_input(const StreamArgs& a, int token, const MiddleBlock& middle,
-                                           const FirstPieces& pieces, float (&v)[4]) {
-  float4 sums[2] = {add4(pieces.v[0][0], pieces.v[1][0]), add4(pieces.v[0][1], pieces.v[1][1])};
-  add_pieces(FirstPieces::at(a, token), kSegmentTokens * kBand, middle.first + FirstPieces::kPieces, middle.last, sums);
+__device__ __forceinline__ void down_input(const StreamArgs& a, int token, const MiddleBlock& middle, float (&v)[4]) {
+  float4 sums[2] = {};
+  add_pieces(a.gate_up + token * kBand + 4 * static_cast<int>(threadIdx.x & 31), kSegmentTokens * kBand, middle.first,
+             middle.last, sums);
   float gate[4];
   to_array(sums[0], gate);
   to_array(sums[1], v);
@@ -224,27 +193,6 @@ struct InputUnit {
   }
 };
 
-// Reads the inputs of a warp's units ahead of their use.
-struct InputsAhead {
-  static constexpr int kUnits = 3;
-  InputUnit unit;
-  uint2 raw[kUnits];
-
-  __device__ __forceinline__ uint2 read(const StreamArgs& a, const StreamSegment& s, int matrices) const {
-    return unit.matrix < matrices ? raw_input(a, s, unit.token, unit.block) : make_uint2(0, 0);
-  }
-  // The next unit's, in turn.
-  __device__ __forceinline__ uint2 next(const StreamArgs& a, const StreamSegment& s, int step, int blocks,
-                                        int matrices) {
-    const uint2 own = raw[0];
-#pragma unroll
-    for (int i = 0; i + 1 < kUnits; ++i) raw[i] = raw[i + 1];
-    raw[kUnits - 1] = read(a, s, matrices);
-    unit.advance(step, blocks, s.count);
-    return own;
-  }
-};
-
 // Makes the operands of a segment. Begins after and ends with a barrier of the computing warps.
 template <class Shape, bool kDown>
 __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const StreamSegment& s, StreamInput& in) {
@@ -252,41 +200,26 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
   const int matrices = kDown || a.layer.common_suh != nullptr ? 1 : 2;
   const int blocks = kDown ? s.bands : hidden_blocks, tokens = s.count;
   const InputUnit first(warp, blocks, tokens);
-  [[maybe_unused]] MiddleBlock middle{};  // of the next unit, as these:
-  [[maybe_unused]] FirstPieces pieces{};
-  if constexpr (kDown) {  // constants first: the wait is long enough to read them, and leaves the L1 cache empty
-    if (first.matrix < matrices) middle = middle_block<Shape>(a, t, s, first.block);
+  MiddleBlock middle{};
+  int have = first.block;  // the block of `middle`
+  if constexpr (kDown) {   // constants first: the wait is long enough to read them, and leaves the L1 cache empty
+    if (first.matrix < matrices) middle = middle_block(a, t, s, first.block);
     if (warp == 0) {
-      wait_for_flags(Written::kGateUp, unit_owner<Shape>(t, s, hidden_blocks, 0),
-                     unit_owner<Shape>(t, s, hidden_blocks, s.bands * hidden_blocks - 1), t.launch);
+      wait_for_flags(Written::kGateUp, unit_owner(t, s, 0), unit_owner(t, s, s.bands * hidden_blocks - 1), t.launch);
     }
     consumer_sync<Shape::kComputeThreads>();
     stamp(a, kStampWaited);
-    if (first.matrix < matrices) pieces.read(a, first.token, middle);
   }
   in.set ^= 1;
   InputFacts& facts = in.facts[in.set];
-  [[maybe_unused]] InputsAhead ahead{first, {}};
-  if constexpr (!kDown) {
-#pragma unroll
-    for (int i = 0; i < ahead.kUnits; ++i) ahead.next(a, s, Shape::kWarps, blocks, matrices);
-  }
-#pragma unroll 1
   for (InputUnit unit = first; unit.matrix < matrices; unit.advance(Shape::kWarps, blocks, tokens)) {
     const int block = unit.block, token = unit.token, matrix = unit.matrix;
     float v[4];
     if constexpr (kDown) {
-      const MiddleBlock own_middle = middle;
-      const FirstPieces own_pieces = pieces;
-      InputUnit after = unit;
-      after.advance(Shape::kWarps, blocks, tokens);
-      if (after.matrix < matrices) {
-        if (after.block != block) middle = middle_block<Shape>(a, t, s, after.block);
-        pieces.read(a, after.token, middle);
-      }
-      down_input(a, token, own_middle, own_pieces, v);
+      if (block != have) middle = middle_block(a, t, s, have = block);
+      down_input(a, token, middle, v);
     } else {
-      gate_up_input(a, s, matrix, block, ahead.next(a, s, Shape::kWarps, blocks, matrices), v);
+      gate_up_input(a, s, matrix, token, block, v);
     }
     const float own = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
     const int largest = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(own));  // no sign: ordered as the floats are

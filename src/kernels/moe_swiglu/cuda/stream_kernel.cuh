@@ -145,6 +145,7 @@ template <class Shape, bool kDown>
 __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
   Piece p;
+  p.segment = t.run.segment;
   int prepared = -1, at = t.run.begin, buffer = 0;
   while (next_piece(t, a.layer.hidden / kBand, kDown, t.run.end, at, p)) {
     const StreamSegment& s = t.segments[p.segment];
@@ -183,8 +184,8 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
   const int hidden_blocks = a.layer.hidden / kBand;
   const StreamSegment& s = t.segments[place / kSegmentTokens];
   const int unit = band * s.bands, item = place / kSegmentTokens * hidden_blocks + band;
-  const int first = unit_owner<Shape>(t, s, hidden_blocks, unit);
-  const int last = unit_owner<Shape>(t, s, hidden_blocks, unit + s.bands - 1);
+  const int first = unit_owner(t, s, unit);
+  const int last = unit_owner(t, s, unit + s.bands - 1);
   wait_for_flags(Written::kDown, first, last, t.launch);
   float4 sums[1] = {};
   add_pieces(a.down + place % kSegmentTokens * kBand + 4 * static_cast<int>(threadIdx.x & 31), kSegmentTokens * kBand,
@@ -201,7 +202,7 @@ __device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& share
   const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
   const int groups = Shape::kWarps / group;
   float4* const rows = reinterpret_cast<float4*>(&shared.sums[0][0][0][0]);  // [warp][lane]
-  const int ctas = working_ctas<Shape>(shared.table, bands);
+  const int ctas = working_ctas(shared.table, bands);
   for (int base = blockIdx.x * groups; base < units; base += ctas * groups) {
     float4 total = make_float4(0, 0, 0, 0);
     for (int begin = 0; begin < a.slots_per_token; begin += group) {
@@ -251,14 +252,17 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   }
   if (threadIdx.x < 2 * sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(shared.facts)[threadIdx.x] = 0;
   prefetch_constants(a);
+  ExpertTable& experts = *reinterpret_cast<ExpertTable*>(&shared.sums);
+  static_assert(sizeof(ExpertTable) <= sizeof(shared.sums));
+  start_table(a, experts);
   wait_for_previous_kernel();
   let_next_kernel_start();
   stamp_time(a, kStampReleased);
   stamp(a, kStampStart);
   if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
-  make_table<Shape>(a, shared.table);
+  make_table<Shape>(a, shared.table, experts);
   stamp(a, kStampTable);
-  if (shared.table.run.begin == shared.table.run.end && blockIdx.x > 0) {
+  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) {
     if (threadIdx.x == 0) leave_launch(shared.table.launch);
     return;
   }

@@ -116,7 +116,8 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
 }  // namespace
 
 int stream_tokens(const MoeLayer& layer) {
-  return plan_shape<StreamWide>(layer).stages < kFewStages ? 0 : most_tokens(layer);
+  const bool fits = layer.routed + layer.shared <= kStreamExperts && plan_shape<StreamWide>(layer).stages >= kFewStages;
+  return fits ? most_tokens(layer) : 0;
 }
 
 std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
@@ -126,7 +127,7 @@ std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
 
 cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, void* scratch, cudaStream_t stream) {
   const int chunk = most_tokens(layer);
-  if (chunk < 1) return cudaErrorInvalidValue;
+  if (chunk < 1 || layer.routed + layer.shared > kStreamExperts) return cudaErrorInvalidValue;
   StreamArgs args{};
   args.layer = layer;
   args.slots_per_token = slots_per_token(layer);

@@ -39,6 +39,7 @@ __device__ inline void prefetch_scales(const StreamArgs& a, const StreamTable& t
   constexpr int kSector = 16;  // halves
   const int lane = threadIdx.x & 31;
   Piece p;
+  p.segment = t.run.segment;
   for (int at = t.run.begin, before = -1; next_piece(t, a.layer.hidden / kBand, true, t.run.end, at, p);) {
     const StreamSegment& s = t.segments[p.segment];
     const ExpertRef& e = a.layer.experts[s.expert];
@@ -63,6 +64,7 @@ __device__ inline void load_run(const StreamArgs& a, const StreamTable& t, int l
   const int hidden_blocks = a.layer.hidden / kBand, team = loader % Shape::kTeams;
   const int first_row = loader / Shape::kTeams * kRows;
   Piece p;
+  p.segment = t.run.segment;
   for (int at = t.run.begin; next_piece(t, hidden_blocks, false, t.run.end, at, p);) {
     const StreamSegment& s = t.segments[p.segment];
     const ExpertRef& e = a.layer.experts[s.expert];
@@ -73,6 +75,7 @@ __device__ inline void load_run(const StreamArgs& a, const StreamTable& t, int l
   }
   if (loader == 0) prefetch_scales(a, t);
   p = {};
+  p.segment = t.run.segment;
   for (int at = t.run.begin; next_piece(t, hidden_blocks, true, t.run.end, at, p);) {
     const TrellisRef& m = a.layer.experts[t.segments[p.segment].expert].down;
     const int half = Shape::kTeams == 2 ? first_half(at - p.count - t.run.begin, p.count) : p.count;

@@ -16,38 +16,28 @@ __device__ __forceinline__ void keep_in_register(int& value) {
 }
 
 // The eight windows of a lane in one tile. At 3 bits the two that lie in two words are taken from one register of their
-// own, straight from the words: one instruction fewer than by way of LaneStream::align().
+// own, straight from the words: one instruction fewer than by way of LaneStream::load().
 template <int kBits>
-__device__ __forceinline__ void tile_windows(const LaneStream<kBits>& stream,
-                                             const u32 (&words)[LaneStream<kBits>::kWords], u32 (&x)[8]) {
+__device__ __forceinline__ void load_windows(const LaneStream<kBits>& stream, const unsigned char* tile, u32 (&x)[8]) {
   u32 a[3];
   if constexpr (kBits == 3) {
-    const u32 from_bit_5 = __funnelshift_r(words[0], words[1], static_cast<u32>(stream.drop) + 5);
-    a[0] = __byte_perm(words[0], words[1], stream.select);
+    const u32 w0 = *reinterpret_cast<const u32*>(tile + stream.offset[0]);
+    const u32 w1 = *reinterpret_cast<const u32*>(tile + stream.offset[1]);
+    const u32 from_bit_5 = __funnelshift_r(w0, w1, static_cast<u32>(stream.drop) + 5);
+    a[0] = __byte_perm(w0, w1, stream.select);
     a[1] = a[2] = 0;
     windows<kBits>(a, x);
     x[0] = from_bit_5 >> 16;
     x[1] = multiply_by_power<3>(from_bit_5) >> 16;
   } else {
-    stream.align(words, a);
+    stream.load(tile, a);
     windows<kBits>(a, x);
   }
 }
 
-// A lane's words of a warp's tiles in one tile row.
-template <int kBits>
-struct RowWords {
-  u32 words[kIntTiles][LaneStream<kBits>::kWords];
-
-  __device__ __forceinline__ void read(const LaneStream<kBits>& stream, const unsigned char* tiles) {
-#pragma unroll
-    for (int tile = 0; tile < kIntTiles; ++tile) stream.read(tiles + tile * stream.kTileBytes, words[tile]);
-  }
-};
-
 // One tile row: four[group] is a lane's four digits of it.
 template <int kBits, int kGroups>
-__device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, const RowWords<kBits>& row,
+__device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, const unsigned char* tiles,
                                              const u32 (&four)[kGroups], int (&acc)[kIntTiles][kGroups][4]) {
   u32 b[kGroups][4];
 #pragma unroll
@@ -60,7 +50,7 @@ __device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, co
 #pragma unroll
   for (int tile = 0; tile < kIntTiles; ++tile) {
     u32 x[8];
-    tile_windows<kBits>(stream, row.words[tile], x);
+    load_windows<kBits>(stream, tiles + tile * stream.kTileBytes, x);
 #pragma unroll
     for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
 #pragma unroll
@@ -93,11 +83,9 @@ __device__ __forceinline__ void walk_stream(RingCursor& ring, int blocks, const 
       lower[g] = digits.y;
     }
     ring.wait_full();
-    RowWords<kBits> row;
-    row.read(stream, ring.data());
-    multiply_row<kBits, kGroups>(stream, row, upper, acc);
-    row.read(stream, ring.data() + kBandTiles * stream.kTileBytes);
-    multiply_row<kBits, kGroups>(stream, row, lower, acc);
+    const unsigned char* const tiles = ring.data();
+    multiply_row<kBits, kGroups>(stream, tiles, upper, acc);
+    multiply_row<kBits, kGroups>(stream, tiles + kBandTiles * stream.kTileBytes, lower, acc);
     ring.release();
     ring.advance();
   }
