@@ -68,19 +68,20 @@ struct StreamSegment {
   short slots[kSegmentTokens];
 };
 
-// What a segment costs where CTAs have an SM each, in thirds of a unit of up to four tokens: its inputs, once for every
-// CTA that has some of it, and each of its units. As measured: 2 us a token and 1 us; 1.5 us or, of more tokens, 2 us.
-// Where CTAs share an SM, and where there are few slots and runs that end with an item matter more, all units cost 1.
+// What a segment costs where CTAs have an SM each, in halves of a unit of up to four tokens: its inputs, once for every
+// CTA that has some of it, and each of its units. As measured: 2 us a token and 1 us; 1.5 us or, of more tokens, 2 us
+// and another share of the inputs. Where CTAs share an SM, and where there are few slots and runs that end with an item
+// matter more, all units cost 1.
 template <class Shape>
 struct SegmentCost {
   int inputs = 0, unit = 1;
   __device__ explicit SegmentCost(int tokens) {
     if (Shape::kCtas > 1) return;
-    inputs = 2 + 4 * tokens;
-    unit = tokens > 4 ? 4 : 3;
+    inputs = 1 + 3 * tokens;
+    unit = tokens > 4 ? 3 : 2;
   }
 };
-constexpr int kMostUnitCost = 4;
+constexpr int kMostUnitCost = 3;
 
 // The units of both phases: `bands` times the blocks of the hidden size. Gate and up run through segment, band of the
 // intermediate size, block of the hidden size; down through segment, band of the hidden size, block of the intermediate
