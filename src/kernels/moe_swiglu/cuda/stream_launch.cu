@@ -15,7 +15,7 @@ constexpr int kInputPadBytes = 32;
 constexpr int kFewStages = 4;  // with fewer, fewer CTAs on an SM with a deeper ring are the better use of it
 
 // Of a call, from which on an expert is decoded for 8 at a time: measured at the geometry of GLM-4.7-Flash.
-constexpr int kTokensForEight = 28;
+constexpr int kTokensForEight = 20;
 
 int slots_per_token(const MoeLayer& layer) {
   return layer.top_k + layer.shared;

@@ -160,7 +160,7 @@ TEST(GpuHopperMoeStream, SharedAndUnusedSlotsInSmallAndLargeTables) {
   }
 }
 
-// From 28 tokens on, segments have up to eight, and those of more than four cost more than others.
+// From 20 tokens on, segments have up to eight, and those of more than four cost more than others.
 TEST(GpuHopperMoeStream, SegmentsOfUnequalCost) {
   constexpr int kTokens = 29, kTopK = 3;
   const Layer layer({"stream, costs", 7, 1, kTopK, 256, 128, 0, kMul1, true, 57}, kTokens);
