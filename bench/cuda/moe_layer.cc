@@ -4,6 +4,7 @@
 //   cuda_moe_bench RESULT.json REVISION [--brief | --few]
 //     --brief: one geometry; --few: up to 32 tokens, and beside the file the stage times of the stream paths
 //   cuda_moe_bench --profile TOKENS PATH     plain launches at GLM-4.7-Flash geometry, for a profiler
+//   cuda_moe_bench --time TOKENS,... PATH    a figure for each number of tokens, the same geometry
 //   cuda_moe_bench --stages TOKENS PATH      stage times of a stream path, the same geometry
 //
 // One graph of all layers, its replays timed with events. Figures are microseconds per layer, medians; the file has
@@ -14,6 +15,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -134,7 +136,9 @@ int run(const std::vector<std::string>& command, Selection selection) {
   return failures == 0 ? 0 : 1;
 }
 
-int one_path(bool stages, int tokens, std::string_view name) {
+int one_path(std::string_view what, const std::string& token_list, std::string_view name) {
+  const int tokens = std::atoi(token_list.c_str());
+  const bool stages = what == "--stages";
   const std::vector<Case> list = cases(Selection::kBrief);
   const Layers layers(list[0]);
   for (int p = 0; p < kMoePaths; ++p) {
@@ -147,6 +151,17 @@ int one_path(bool stages, int tokens, std::string_view name) {
       return 0;
     }
     if (stages) break;
+    if (what == "--time") {
+      cudaStream_t stream;
+      check_cuda(cudaStreamCreate(&stream), "stream");
+      std::istringstream list_stream(token_list);
+      for (std::string one; std::getline(list_stream, one, ',');) {
+        const int count = std::atoi(one.c_str());
+        std::printf("%s, %d tokens: %.1f us\n", moe_path_name(path), count,
+                    measure(list[0], layers, count, path, stream).median());
+      }
+      return 0;
+    }
     layers.enqueue(tokens, static_cast<MoePath>(p), nullptr);
     check_cuda(cudaDeviceSynchronize(), moe_path_name(static_cast<MoePath>(p)));
     return 0;
@@ -164,14 +179,15 @@ int main(int argc, char** argv) {
   using std::string_view;
   namespace bench = fairway::kernels::cuda::bench;
   try {
-    const bool profile = argc == 4 && string_view(argv[1]) == "--profile";
-    const bool stages = argc == 4 && string_view(argv[1]) == "--stages";
-    if (profile || stages) return bench::one_path(stages, std::atoi(argv[2]), argv[3]);
+    const string_view what = argc == 4 ? argv[1] : "";
+    if (what == "--profile" || what == "--time" || what == "--stages") {
+      return bench::one_path(what, argv[2], argv[3]);
+    }
     const string_view option = argc == 4 ? argv[3] : "";
     if (argc < 3 || argc > 4 || (argc == 4 && option != "--brief" && option != "--few")) {
       std::printf(
-          "usage: cuda_moe_bench RESULT.json REVISION [--brief | --few] | --profile TOKENS PATH | --stages TOKENS "
-          "PATH\n");
+          "usage: cuda_moe_bench RESULT.json REVISION [--brief | --few] | --profile TOKENS PATH | --time TOKENS,... "
+          "PATH | --stages TOKENS PATH\n");
       return 2;
     }
     fairway::kernels::cuda::require_hopper(0);

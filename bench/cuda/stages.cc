@@ -62,7 +62,7 @@ void print_times(const std::vector<long long>& stamps, double cycles_per_us) {
   for (const Stage& stage : kStages) {
     std::vector<double> times;
     for (std::size_t at = 0; at < stamps.size(); at += kMoeStamps) {
-      if (stamps[at + kStampSums] == 0) continue;
+      if (stamps[at + kStampSums] == 0 || stamps[at + stage.from] == 0 || stamps[at + stage.to] == 0) continue;
       times.push_back(static_cast<double>(stamps[at + stage.to] - stamps[at + stage.from]) / cycles_per_us);
     }
     std::printf("  %s %s", stage.name, median_and_largest(times).c_str());

@@ -18,6 +18,8 @@ constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA
 constexpr int kMaxCtas = 4;               // of an SM, of any instance
 constexpr int kMaxQueries = 64;           // of a unit, of any instance
 constexpr int kTilesOfSecond = 4;
+// Of more rows than these the splits are merged by a launch of their own, which takes about as long as so many tiles.
+constexpr int kMergedRows = 4, kTilesOfLaunch = 4;
 constexpr int kCombineValues = 128;  // of a CTA
 constexpr int kCombineLanes = kCombineValues / 8, kCombineGroups = 16;
 
@@ -96,13 +98,14 @@ void check(const AttendCall& call) {
 
 // Splits for units * kv_heads CTAs without them. A second CTA on an SM costs as much again for the results of its
 // split: not worth it for less than kTilesOfSecond tiles, unless there are few queries.
-int choose_splits(const AttendKernel& kernel, int shared_bytes, long long units, int tiles) {
+int choose_splits(const AttendKernel& kernel, int shared_bytes, long long units, int tiles, int rows) {
   const int ctas = std::clamp(kSharedPerSm / (shared_bytes + kSharedPerCta), 1, kernel.ctas);
   const long long one = sm_count() / units, all = static_cast<long long>(ctas) * sm_count() / units;
   const long long most =
       kernel.queries <= 8 ? all : std::max<long long>(one, std::min<long long>(all, tiles / kTilesOfSecond));
   const int splits = static_cast<int>(std::clamp<long long>(most, 1, tiles));
   const int share = (tiles + splits - 1) / splits;
+  if (rows > kMergedRows && tiles - share < kTilesOfLaunch) return 1;
   return (tiles + share - 1) / share;
 }
 
@@ -136,7 +139,7 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
   require(plan.shared_bytes <= kSharedPerSm,
           dims_of("shared memory bytes", plan.shared_bytes, "less: key and value are too wide"));
   args.splits = choose_splits(plan.kernel, plan.shared_bytes, static_cast<long long>(plan.units) * call.kv_heads,
-                              (call.max_context + kAttendTile - 1) / kAttendTile);
+                              (call.max_context + kAttendTile - 1) / kAttendTile, call.rows.count);
   if (args.splits > 1) {
     const std::size_t partials = static_cast<std::size_t>(call.rows.count) * static_cast<std::size_t>(call.heads) *
                                  static_cast<std::size_t>(args.splits);

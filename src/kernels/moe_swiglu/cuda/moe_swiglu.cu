@@ -189,12 +189,12 @@ bool moe_path_legal(const MoeLayer& layer, MoePath path) {
   return layer.all_mul1 || !facts(path).integer;
 }
 
-// Up to 8 tokens of an expert the fastest of the paths that results/cuda_moe_nvidia-h200.json has at 1, 2, 4, ... 1024
-// tokens of both geometries; wg_128, measured after it, is the fastest from there on. Without mul1 the half paths alone
-// were compared, at one token and more.
+// The fastest of the paths at 1, 2, 4, ... 1024 tokens of GLM-4.7-Flash and Qwen3-30B-A3B on an H200, as layers of a
+// whole step where that was measured (1 to 64 tokens of the first). Without mul1 the half paths alone were compared, at
+// one token and more.
 MoePath moe_default_path(const MoeLayer& layer, int tokens) {
-  if (layer.all_mul1 && tokens == 1) return MoePath::kIntDirect;
   const double per_expert = layer.routed == 0 ? tokens : static_cast<double>(tokens) * layer.top_k / layer.routed;
+  if (layer.all_mul1 && per_expert <= 4 && tokens <= stream_tokens(layer)) return MoePath::kIntStream;
   if (per_expert <= 2) return layer.all_mul1 ? MoePath::kInt4 : MoePath::kHalf8;
   return per_expert <= 8 ? MoePath::kHalf16 : MoePath::kWide128;
 }

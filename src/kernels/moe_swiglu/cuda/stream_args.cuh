@@ -10,21 +10,28 @@
 namespace fairway::kernels::cuda {
 
 constexpr int kTeamWarps = 8;
-constexpr int kSegmentTokens = 4;  // of a segment, at most
+constexpr int kSegmentTokens = 8;  // of a segment, at most, in any shape
 constexpr int kStreamSlots = 256;  // of a call, at most
 
 // A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; each has half of a
-// piece of down. And one warp that loads.
-template <int kTeamCount, int kCtaCount>
+// piece of down. And warps that load: each the same tile rows of every unit of one team. An expert is decoded once for
+// kTokens tokens.
+template <int kTokenCount, int kTeamCount, int kCtaCount>
 struct StreamShape {
+  static constexpr int kTokens = kTokenCount;  // of a segment, at most
   static constexpr int kTeams = kTeamCount;
   static constexpr int kCtas = kCtaCount;  // of an SM
   static constexpr int kWarps = kTeams * kTeamWarps;
   static constexpr int kComputeThreads = 32 * kWarps;
-  static constexpr int kThreads = kComputeThreads + 32;
+  // One warp starts a copy of a tile row every 100 cycles or so, and eight warps decode a unit of eight in 1300.
+  static constexpr int kLoaders = kCtas == 1 ? 2 * kTeams : kTeams;
+  static constexpr int kThreads = kComputeThreads + 32 * kLoaders;
+  // Of sums: with two, no warp waits for the last one to be done with those of the piece before.
+  static constexpr int kBuffers = kCtas == 1 ? 2 : 1;
 };
-using StreamWide = StreamShape<2, 1>;
-using StreamNarrow = StreamShape<1, 3>;
+using StreamWide = StreamShape<4, 2, 1>;
+using StreamWide8 = StreamShape<8, 2, 1>;
+using StreamNarrow = StreamShape<4, 1, 3>;
 
 struct StreamArgs {
   MoeLayer layer;
@@ -50,48 +57,90 @@ __device__ __forceinline__ void stamp_time(const StreamArgs& a, MoeStamp point) 
   }
 }
 
-// Up to four tokens of one expert.
+// Some tokens of one expert.
 struct StreamSegment {
   int expert;
   int bits;               // of gate, up and down, 8 binary places each: here, because reads of global memory are slow
   int first_band, bands;  // of the intermediate size, counted through all segments
+  int inputs, cost;       // what its inputs and each of its units cost, see Run
+  int first_place;        // of its first unit
   int count;
-  int slots[kSegmentTokens];
+  short slots[kSegmentTokens];
 };
+
+// What a segment costs where CTAs have an SM each, in halves of a unit of up to four tokens: its inputs, once for every
+// CTA that has some of it, and each of its units. As measured: 2 us a token and 1 us; 1.5 us or, of more tokens, 2 us
+// and another share of the inputs. Where CTAs share an SM, and where there are few slots and runs that end with an item
+// matter more, all units cost 1.
+template <class Shape>
+struct SegmentCost {
+  int inputs = 0, unit = 1;
+  __device__ explicit SegmentCost(int tokens) {
+    if (Shape::kCtas > 1) return;
+    inputs = 1 + 3 * tokens;
+    unit = tokens > 4 ? 3 : 2;
+  }
+};
+constexpr int kMostUnitCost = 3;
 
 // The units of both phases: `bands` times the blocks of the hidden size. Gate and up run through segment, band of the
 // intermediate size, block of the hidden size; down through segment, band of the hidden size, block of the intermediate
-// one. In shared memory, to spare registers. Integer divisions take 100 cycles: there are as few as possible.
+// one. A unit's place is the sum of the costs of all that comes before it. In shared memory, to spare registers.
 struct Run {
-  unsigned units;
+  unsigned places;                   // sum of the costs of all units
   unsigned factor, addend, divisor;  // see owner()
-  int begin, end;
+  float inverse;                     // of the divisor
+  int begin, end;                    // units
+  int segment;                       // where the run begins, or one before it
 
-  // ctas_of_sm: with one, every CTA but the last has the same number of units, the least that suffices: shares are more
-  // often a whole part of an item than proportional ones would be, and fewer CTAs depend on each other. With more, an
-  // SM's share is the sum over its CTAs, which is more even if shares are proportional. The products are below 2^32.
-  __device__ void start(unsigned all, int ctas_of_sm) {
-    units = all;
-    const unsigned ctas = max(min(gridDim.x, units), 1u);
-    if (ctas_of_sm == 1) {
-      divisor = max((units + gridDim.x - 1) / gridDim.x, 1u);
+  // With one CTA on an SM, every CTA but the last has the same cost, the least that suffices: shares are more often a
+  // whole part of an item than proportional ones would be, and fewer CTAs depend on each other. With more, an SM's
+  // share is the sum over its CTAs, which is more even if shares are proportional. The products are below 2^32.
+  //
+  // The run is empty until locate() has found it. It stays so if no unit has a place in it: then it is between two
+  // segments, because units of one segment are no further apart than a run is long.
+  template <class Shape>
+  __device__ void start(int units, int cost, int most_of_unit) {
+    places = static_cast<unsigned>(cost);
+    if (Shape::kCtas == 1) {
+      divisor = max((places + gridDim.x - 1) / gridDim.x, static_cast<unsigned>(most_of_unit));
       factor = 1;
       addend = 0;
-      begin = static_cast<int>(min(blockIdx.x * divisor, units));
-      end = static_cast<int>(min((blockIdx.x + 1) * divisor, units));
     } else {
-      divisor = max(units, 1u);
-      factor = ctas;
-      addend = ctas - 1;
-      begin = static_cast<int>(min(blockIdx.x, ctas) * units / ctas);
-      end = static_cast<int>(min(blockIdx.x + 1, ctas) * units / ctas);
+      divisor = max(places, 1u);
+      factor = max(min(gridDim.x, places), 1u);
+      addend = factor - 1;
     }
+    inverse = __fdividef(1.0f, static_cast<float>(divisor));
+    begin = end = units;
+    segment = 0;
   }
-  // The CTAs that have any unit; at least 1.
-  __device__ int ctas() const { return units == 0 ? 1 : owner(static_cast<int>(units) - 1) + 1; }
-  // The CTA that has a unit.
-  __device__ int owner(int unit) const {
-    return static_cast<int>((static_cast<unsigned>(unit) * factor + addend) / divisor);
+  // Of one segment, whether the run begins or ends in it.
+  template <class Shape>
+  __device__ void locate(const StreamSegment& s, int index, int hidden_blocks) {
+    const int own = s.inputs + s.bands * hidden_blocks * s.cost;
+    const unsigned before = static_cast<unsigned>(s.first_place - s.inputs);
+    const bool proportional = Shape::kCtas > 1;
+    const unsigned from = proportional ? min(blockIdx.x, factor) * places / factor : blockIdx.x * divisor;
+    const unsigned to = proportional ? min(blockIdx.x + 1, factor) * places / factor : from + divisor;
+    const auto unit = [&](unsigned place) {
+      const int past = static_cast<int>(place - before) - s.inputs;
+      return s.first_band * hidden_blocks + (past > 0 ? (past + s.cost - 1) / s.cost : 0);
+    };
+    if (from - before < static_cast<unsigned>(own)) {
+      begin = unit(from);
+      segment = index;
+    }
+    if (to - before < static_cast<unsigned>(own)) end = unit(to);
+  }
+  // The CTA that has the unit at a place.
+  __device__ __forceinline__ int owner(int place) const {
+    const unsigned n = static_cast<unsigned>(place) * factor + addend;
+    int quotient = static_cast<int>(static_cast<float>(n) * inverse);  // at most one off: it is below 2^16
+    const int rest = static_cast<int>(n - static_cast<unsigned>(quotient) * divisor);
+    if (rest < 0) --quotient;
+    if (rest >= static_cast<int>(divisor)) ++quotient;
+    return quotient;
   }
 };
 
@@ -101,47 +150,41 @@ struct StreamTable {
   Run run;
   StreamSegment segments[kStreamSlots];
   int place[kStreamSlots];  // of a slot: kSegmentTokens * segment + token, or -1
-  // While the table is made:
-  int expert[kStreamSlots], leader[kStreamSlots], bands_of[kStreamSlots], bits_of[kStreamSlots],
-      segment_of[kStreamSlots];
 };
+
+// While the table is made, by expert. It lies where sums will be.
+constexpr int kStreamExperts = 1056;
+struct ExpertTable {
+  uint2 slots[kStreamExperts];  // eight counts: of warp w's slots, a byte
+  // Bands and, of gate, up and down, bits: 20 and three times 4 binary places. Later the expert's first segment.
+  int facts[kStreamExperts];
+};
+
+// The CTA that has a segment's unit.
+__device__ __forceinline__ int unit_owner(const StreamTable& t, const StreamSegment& s, int unit) {
+  return t.run.owner(s.first_place + unit * s.cost);
+}
+// The CTAs up to the last that has any unit; at least 1.
+__device__ __forceinline__ int working_ctas(const StreamTable& t, int hidden_blocks) {
+  if (t.segment_count == 0) return 1;
+  const StreamSegment& s = t.segments[t.segment_count - 1];
+  return unit_owner(t, s, s.bands * hidden_blocks - 1) + 1;
+}
 
 __device__ __forceinline__ int segment_bits(const StreamSegment& s, int matrix) {
   return s.bits >> (8 * matrix) & 255;
 }
 
-// Numbers the segments in the order of their first slots. One warp.
-template <int kCtas>
-__device__ inline void number_segments(StreamTable& t, int slots, int hidden_blocks) {
-  const int lane = threadIdx.x & 31;
-  int segments = 0, bands = 0;
-  for (int begin = 0; begin < slots; begin += 32) {
-    const int i = begin + lane;
-    const bool leads = i < slots && t.leader[i] == i;
-    const unsigned leaders = __ballot_sync(0xFFFFFFFFu, leads);
-    const int own = leads ? t.bands_of[i] : 0;
-    int sum = own;
+// Sums over the lanes up to this one.
+__device__ __forceinline__ int sum_of_lanes(int own) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  int sum = own;
 #pragma unroll
-    for (int d = 1; d < 32; d *= 2) {
-      const int before = __shfl_sync(0xFFFFFFFFu, sum, lane - d);
-      if (lane >= d) sum += before;
-    }
-    if (leads) {
-      const int s = segments + __popc(leaders & ((1u << lane) - 1));
-      t.segment_of[i] = s;
-      t.segments[s].expert = t.expert[i];
-      t.segments[s].bits = t.bits_of[i];
-      t.segments[s].first_band = bands + sum - own;
-      t.segments[s].bands = own;
-      t.segments[s].count = 0;
-    }
-    segments += __popc(leaders);
-    bands += __shfl_sync(0xFFFFFFFFu, sum, 31);
+  for (int d = 1; d < 32; d *= 2) {
+    const int before = __shfl_sync(0xFFFFFFFFu, sum, lane - d);
+    if (lane >= d) sum += before;
   }
-  if (lane == 0) {
-    t.segment_count = segments;
-    t.run.start(static_cast<unsigned>(bands * hidden_blocks), kCtas);
-  }
+  return sum;
 }
 
 // What is needed whatever the routes are, so that it waits in the L2 cache: the descriptions of the experts and the
@@ -156,96 +199,143 @@ __device__ inline void prefetch_constants(const StreamArgs& a) {
   }
 }
 
-// What a slot's expert says of itself; -1 and zeros for an unused slot.
-struct SlotExpert {
-  int expert = -1, bands = 0, bits = 0;
-
-  __device__ SlotExpert(const StreamArgs& a, int slot, int slots) {
-    if (slot >= slots) return;
-    expert = slot_expert(a, slot);
-    if (expert < 0) return;
-    // Four sectors at the same time, which then are in the L1 cache for the loading warp.
-    const ExpertRef& e = a.layer.experts[expert];
-    bands = e.intermediate / kBand;
-    bits = e.gate.bits | e.up.bits << 8 | e.down.bits << 16;
+// What is the same whatever the routes are. Before the wait for the previous kernel.
+__device__ inline void start_table(const StreamArgs& a, ExpertTable& x) {
+  for (int i = threadIdx.x; i < a.layer.routed + a.layer.shared; i += blockDim.x) {
+    // Four sectors at the same time, which then are in the L1 cache for the loading warps.
+    const ExpertRef& e = a.layer.experts[i];
+    x.facts[i] = e.intermediate / kBand << 12 | e.gate.bits | e.up.bits << 4 | e.down.bits << 8;
+    x.slots[i] = make_uint2(0, 0);
   }
-};
+}
+__device__ __forceinline__ int bands_of(int facts) {
+  return facts >> 12;
+}
+__device__ __forceinline__ int bits_of(int facts) {
+  return (facts & 15) | (facts & 15 << 4) << 4 | (facts & 15 << 8) << 8;
+}
 
 // The table of at most 32 slots, by one warp: the time from the launch to the first request for weights counts.
-template <int kCtas>
-__device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, int slots) {
+template <class Shape>
+__device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, const ExpertTable& x, int slots,
+                                        int expert) {
   constexpr unsigned kAll = 0xFFFFFFFFu;
-  const int lane = threadIdx.x & 31;
-  const SlotExpert own(a, lane, slots);
-  const unsigned before = (1u << lane) - 1, same = __match_any_sync(kAll, own.expert);
+  const int lane = threadIdx.x & 31, facts = expert < 0 ? 0 : x.facts[expert];
+  const unsigned before = (1u << lane) - 1, same = __match_any_sync(kAll, expert);
   const int rank = __popc(same & before);
-  const bool leads = own.expert >= 0 && rank % kSegmentTokens == 0;
+  const bool leads = expert >= 0 && rank % Shape::kTokens == 0;
   const unsigned leaders = __ballot_sync(kAll, leads);
-  int sum = leads ? own.bands : 0;
-#pragma unroll
-  for (int d = 1; d < 32; d *= 2) {
-    const int other = __shfl_sync(kAll, sum, lane - d);
-    if (lane >= d) sum += other;
-  }
+  const int sum = sum_of_lanes(leads ? bands_of(facts) : 0), hidden_blocks = a.layer.hidden / kBand;
   if (lane == 31) {
     t.segment_count = __popc(leaders);
-    t.run.start(static_cast<unsigned>(sum * (a.layer.hidden / kBand)), kCtas);
+    t.run.start<Shape>(sum * hidden_blocks, sum * hidden_blocks, 1);
   }
+  __syncwarp();
   if (lane >= slots) return;
   t.place[lane] = -1;
-  if (own.expert < 0) return;
+  if (expert < 0) return;
   // The leader of a slot's segment is the last one of its expert that does not come after it.
   const int leader = 31 - __clz(static_cast<int>(same & leaders & (before << 1 | 1)));
   const int s = __popc(leaders & ((1u << leader) - 1));
-  t.place[lane] = kSegmentTokens * s + rank % kSegmentTokens;
-  t.segments[s].slots[rank % kSegmentTokens] = lane;
+  t.place[lane] = kSegmentTokens * s + rank % Shape::kTokens;
+  t.segments[s].slots[rank % Shape::kTokens] = static_cast<short>(lane);
   if (!leads) return;
-  t.segments[s].expert = own.expert;
-  t.segments[s].bits = own.bits;
-  t.segments[s].first_band = sum - own.bands;
-  t.segments[s].bands = own.bands;
-  t.segments[s].count = min(__popc(same) - rank, kSegmentTokens);
+  t.segments[s].expert = expert;
+  t.segments[s].bits = bits_of(facts);
+  t.segments[s].first_band = sum - bands_of(facts);
+  t.segments[s].bands = bands_of(facts);
+  t.segments[s].inputs = 0;
+  t.segments[s].cost = 1;
+  t.segments[s].first_place = t.segments[s].first_band * hidden_blocks;
+  t.segments[s].count = min(__popc(same) - rank, Shape::kTokens);
+  t.run.locate<Shape>(t.segments[s], s, hidden_blocks);
 }
 
-// All threads of the CTA. A slot leads a segment if a multiple of kSegmentTokens of its expert's slots precede it.
-template <int kCtas>
-__device__ inline void make_table(const StreamArgs& a, StreamTable& t) {
-  const int slots = a.call.tokens * a.slots_per_token, i = threadIdx.x;
-  if (slots <= 32) {
-    if (i < 32) make_small_table<kCtas>(a, t, slots);
+// Slots of an expert: of the warps before `warp`.
+__device__ __forceinline__ int slots_before(uint2 counts, int warp) {
+  constexpr unsigned kOnes = 0x01010101u;
+  const unsigned below = (1u << (8 * (warp & 3))) - 1;
+  const unsigned low = warp < 4 ? counts.x & below : counts.x;
+  const unsigned high = warp < 4 ? 0 : warp < 8 ? counts.y & below : counts.y;
+  return static_cast<int>(__dp4a(low, kOnes, __dp4a(high, kOnes, 0u)));
+}
+
+// What the segments of an expert of `units` units sum up to.
+template <class Shape>
+struct ExpertSums {
+  int segments, cost;
+
+  __device__ ExpertSums(int tokens, int units) : segments((tokens + Shape::kTokens - 1) / Shape::kTokens) {
+    const SegmentCost<Shape> full(Shape::kTokens), last(tokens % Shape::kTokens);
+    cost = tokens / Shape::kTokens * (full.inputs + full.unit * units);
+    if (tokens % Shape::kTokens > 0) cost += last.inputs + last.unit * units;
+  }
+};
+
+// Numbers the segments: those of an expert follow each other, in the order of the experts. One warp.
+template <class Shape>
+__device__ inline void number_segments(const StreamArgs& a, StreamTable& t, ExpertTable& x) {
+  const int lane = threadIdx.x & 31, experts = a.layer.routed + a.layer.shared, hidden_blocks = a.layer.hidden / kBand;
+  int segments = 0, bands = 0, cost = 0;
+  for (int begin = 0; begin < experts; begin += 32) {
+    const int expert = begin + lane, facts = expert < experts ? x.facts[expert] : 0;
+    const int tokens = expert < experts ? slots_before(x.slots[expert], 8) : 0;
+    const int units = bands_of(facts) * hidden_blocks;
+    const ExpertSums<Shape> sums(tokens, units);
+    const int s = sum_of_lanes(sums.segments), b = sum_of_lanes(sums.segments * bands_of(facts));
+    const int c = sum_of_lanes(sums.cost);
+    int place = cost + c - sums.cost;
+    for (int k = 0; k < sums.segments; ++k) {
+      StreamSegment& segment = t.segments[segments + s - sums.segments + k];
+      segment.expert = expert;
+      segment.bits = bits_of(facts);
+      segment.bands = bands_of(facts);
+      segment.first_band = bands + b - (sums.segments - k) * bands_of(facts);
+      segment.count = min(tokens - k * Shape::kTokens, Shape::kTokens);
+      const SegmentCost<Shape> own(segment.count);
+      segment.inputs = own.inputs;
+      segment.cost = own.unit;
+      segment.first_place = place + own.inputs;
+      place += own.inputs + own.unit * units;
+    }
+    if (expert < experts) x.facts[expert] = segments + s - sums.segments;
+    segments += __shfl_sync(0xFFFFFFFFu, s, 31);
+    bands += __shfl_sync(0xFFFFFFFFu, b, 31);
+    cost += __shfl_sync(0xFFFFFFFFu, c, 31);
+  }
+  if (lane == 0) {
+    t.segment_count = segments;
+    t.run.start<Shape>(bands * hidden_blocks, cost, Shape::kCtas > 1 ? 1 : kMostUnitCost);
+  }
+}
+
+// All threads of the CTA, after start_table().
+template <class Shape>
+__device__ inline void make_table(const StreamArgs& a, StreamTable& t, ExpertTable& x) {
+  const int slots = a.call.tokens * a.slots_per_token, i = threadIdx.x, warp = i / 32, lane = i % 32;
+  const int expert = i < slots ? slot_expert(a, i) : -1;
+  __syncthreads();
+  if (Shape::kTokens == 4 && slots <= 32) {
+    if (i < 32) make_small_table<Shape>(a, t, x, slots, expert);
     __syncthreads();
     return;
   }
-  const SlotExpert own(a, i, slots);
-  const int expert = own.expert;
-  if (i < slots) t.expert[i] = expert;
-  __syncthreads();
-  int rank = 0, leader = i;
-  if (expert >= 0) {
-    for (int j = 0; j < i; ++j) {
-      if (t.expert[j] != expert) continue;
-      if (rank % kSegmentTokens == 0) leader = j;
-      ++rank;
-    }
-    if (rank % kSegmentTokens == 0) leader = i;
-  }
-  if (i < slots) {
-    t.leader[i] = expert < 0 ? -1 : leader;
-    t.bands_of[i] = own.bands;
-    t.bits_of[i] = own.bits;
+  const unsigned same = __match_any_sync(0xFFFFFFFFu, expert), before = same & ((1u << lane) - 1);
+  if (expert >= 0 && before == 0) {
+    reinterpret_cast<unsigned char*>(&x.slots[expert])[warp] = static_cast<unsigned char>(__popc(same));
   }
   __syncthreads();
-  if (i < 32) number_segments<kCtas>(t, slots, a.layer.hidden / kBand);
+  if (i < 32) number_segments<Shape>(a, t, x);
   __syncthreads();
+  if (i < t.segment_count) t.run.locate<Shape>(t.segments[i], i, a.layer.hidden / kBand);
   if (i < slots) {
-    int place = -1;
+    t.place[i] = -1;
     if (expert >= 0) {
-      const int s = t.segment_of[leader], token = rank % kSegmentTokens;
-      t.segments[s].slots[token] = i;
-      atomicMax(&t.segments[s].count, token + 1);
-      place = kSegmentTokens * s + token;
+      const int rank = slots_before(x.slots[expert], warp) + __popc(before);
+      const int s = x.facts[expert] + rank / Shape::kTokens, token = rank % Shape::kTokens;
+      t.segments[s].slots[token] = static_cast<short>(i);
+      t.place[i] = kSegmentTokens * s + token;
     }
-    t.place[i] = place;
   }
   __syncthreads();
 }

@@ -19,8 +19,9 @@ struct StreamInput {
   int set = 0;
 };
 
+template <class Shape>
 __device__ __forceinline__ int input_column(int matrix, int token) {
-  return 2 * (matrix * kSegmentTokens + token);
+  return 2 * (matrix * Shape::kTokens + token);
 }
 
 __device__ __forceinline__ float4 add4(float4 a, float4 b) {
@@ -82,12 +83,12 @@ struct MiddleBlock {
   uint2 gate, up, down;
 };
 
-__device__ __forceinline__ MiddleBlock middle_block(const StreamArgs& a, const Run& run, const StreamSegment& s,
+__device__ __forceinline__ MiddleBlock middle_block(const StreamArgs& a, const StreamTable& t, const StreamSegment& s,
                                                     int block) {
   const int k = block * kBand + 4 * static_cast<int>(threadIdx.x & 31);
   const int item = s.first_band + block, hidden_blocks = a.layer.hidden / kBand;
   const ExpertRef& e = a.layer.experts[s.expert];
-  return {item + run.owner(item * hidden_blocks), item + run.owner((item + 1) * hidden_blocks - 1),
+  return {item + unit_owner(t, s, block * hidden_blocks), item + unit_owner(t, s, (block + 1) * hidden_blocks - 1),
           *reinterpret_cast<const uint2*>(e.gate.svh + k), *reinterpret_cast<const uint2*>(e.up.svh + k),
           *reinterpret_cast<const uint2*>(e.down.suh + k)};
 }
@@ -116,7 +117,7 @@ __device__ __forceinline__ void hadamard128_both(float (&a)[4], float (&b)[4]) {
   first_steps(b);
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
-    const bool upper = lane & distance;
+    const float sign = lane & distance ? -1.0f : 1.0f;
     float other[8];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -125,8 +126,8 @@ __device__ __forceinline__ void hadamard128_both(float (&a)[4], float (&b)[4]) {
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      a[i] = upper ? other[i] - a[i] : a[i] + other[i];
-      b[i] = upper ? other[4 + i] - b[i] : b[i] + other[4 + i];
+      a[i] = fmaf(a[i], sign, other[i]);
+      b[i] = fmaf(b[i], sign, other[4 + i]);
     }
   }
 }
@@ -202,10 +203,9 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
   MiddleBlock middle{};
   int have = first.block;  // the block of `middle`
   if constexpr (kDown) {   // constants first: the wait is long enough to read them, and leaves the L1 cache empty
-    if (first.matrix < matrices) middle = middle_block(a, t.run, s, first.block);
+    if (first.matrix < matrices) middle = middle_block(a, t, s, first.block);
     if (warp == 0) {
-      wait_for_flags(Written::kGateUp, t.run.owner(s.first_band * hidden_blocks),
-                     t.run.owner((s.first_band + s.bands) * hidden_blocks - 1), t.launch);
+      wait_for_flags(Written::kGateUp, unit_owner(t, s, 0), unit_owner(t, s, s.bands * hidden_blocks - 1), t.launch);
     }
     consumer_sync<Shape::kComputeThreads>();
     stamp(a, kStampWaited);
@@ -216,7 +216,7 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
     const int block = unit.block, token = unit.token, matrix = unit.matrix;
     float v[4];
     if constexpr (kDown) {
-      if (block != have) middle = middle_block(a, t.run, s, have = block);
+      if (block != have) middle = middle_block(a, t, s, have = block);
       down_input(a, token, middle, v);
     } else {
       gate_up_input(a, s, matrix, token, block, v);
@@ -224,7 +224,7 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
     const float own = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
     const int largest = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(own));  // no sign: ordered as the floats are
     if (lane == 0) atomicMax(&facts.largest[matrix][token], largest);
-    *kept_halves(a, in.digits + input_column(matrix, token) * a.input_stride + block * kBand) =
+    *kept_halves(a, in.digits + input_column<Shape>(matrix, token) * a.input_stride + block * kBand) =
         make_uint2(as_bits(to_half2(v[0], v[1])), as_bits(to_half2(v[2], v[3])));
   }
   consumer_sync<Shape::kComputeThreads>();
@@ -233,7 +233,7 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
     const int block = unit.block, token = unit.token, matrix = unit.matrix;
     const float largest = __int_as_float(facts.largest[matrix][token]);
     const float inverse = largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
-    unsigned char* high = in.digits + input_column(matrix, token) * a.input_stride + block * kBand;
+    unsigned char* high = in.digits + input_column<Shape>(matrix, token) * a.input_stride + block * kBand;
     unsigned char* low = high + a.input_stride;
     const uint2 halves = *kept_halves(a, high);
     __syncwarp();

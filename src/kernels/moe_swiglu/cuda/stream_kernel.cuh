@@ -9,32 +9,51 @@
 namespace fairway::kernels::cuda {
 
 // Shared memory of a CTA: the stages of the rings, this, the input digits.
+template <class Shape>
+using StreamSums = float[2 * kIntRowParts][Shape::kTokens][kInnerStride];
+template <class Shape>
 struct alignas(16) StreamShared {
   RingBarriers barriers[2];  // of a team
   InputFacts facts[2];
   alignas(16) StreamTable table;
-  alignas(16) float sums[2 * kIntRowParts][kSegmentTokens][kInnerStride];
+  alignas(16) StreamSums<Shape> sums[Shape::kBuffers];
 };
 
-// One warp's share of `blocks` units of its team; the sums go to sums[row part].
+// One warp's share of `blocks` units of its team, for up to 4 * kGroups tokens; the sums go to sums[row part].
+template <int kGroups, int kTokens>
 __device__ inline void compute_units(const StreamArgs& a, int bits, int blocks, const unsigned char* input,
-                                     RingCursor& ring, float (*sums)[kSegmentTokens][kInnerStride]) {
-  int acc[kIntTiles][4] = {};
+                                     RingCursor& ring, float (*sums)[kTokens][kInnerStride]) {
+  int acc[kIntTiles][kGroups][4] = {};
   switch (bits) {
-#define FAIRWAY_CASE(bits)                                       \
-  case bits:                                                     \
-    walk_stream<bits>(ring, blocks, input, a.input_stride, acc); \
+#define FAIRWAY_CASE(bits)                                                \
+  case bits:                                                              \
+    walk_stream<bits, kGroups>(ring, blocks, input, a.input_stride, acc); \
     break;
     FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
   }
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  float* own = sums[warp % kTeamWarps >> 1][lane & 3] + (warp & 1) * kIntTiles * 16 + (lane >> 2);
 #pragma unroll
-  for (int tile = 0; tile < kIntTiles; ++tile) {
-    const int* c = acc[tile];
-    own[16 * tile] = fmaf(128.0f, static_cast<float>(c[0]), static_cast<float>(c[1]));
-    own[16 * tile + 8] = fmaf(128.0f, static_cast<float>(c[2]), static_cast<float>(c[3]));
+  for (int g = 0; g < kGroups; ++g) {
+    float* own = sums[warp % kTeamWarps >> 1][4 * g + (lane & 3)] + (warp & 1) * kIntTiles * 16 + (lane >> 2);
+#pragma unroll
+    for (int tile = 0; tile < kIntTiles; ++tile) {
+      const int* c = acc[tile][g];
+      own[16 * tile] = fmaf(128.0f, static_cast<float>(c[0]), static_cast<float>(c[1]));
+      own[16 * tile + 8] = fmaf(128.0f, static_cast<float>(c[2]), static_cast<float>(c[3]));
+    }
+  }
+}
+
+// The same for the tokens of a segment.
+template <class Shape>
+__device__ __forceinline__ void compute_units(const StreamArgs& a, int tokens, int bits, int blocks,
+                                              const unsigned char* input, RingCursor& ring,
+                                              float (*sums)[Shape::kTokens][kInnerStride]) {
+  if (Shape::kTokens > 4 && tokens > 4) {
+    compute_units<Shape::kTokens / 4>(a, bits, blocks, input, ring, sums);
+  } else {
+    compute_units<1>(a, bits, blocks, input, ring, sums);
   }
 }
 
@@ -51,13 +70,13 @@ __device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matri
 
 template <class Shape>
 __device__ inline void finish_gate_up_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
-                                            const InputFacts& facts, const StreamShared& shared) {
+                                            const InputFacts& facts, const StreamSums<Shape>& sums) {
   float* out = a.gate_up + static_cast<std::size_t>(p.item + blockIdx.x) * (2 * kSegmentTokens * kBand);
   for (int i = threadIdx.x; i < 2 * s.count * kBand; i += Shape::kComputeThreads) {
     const int column = i % kBand, matrix = i / kBand & 1, token = i / (2 * kBand);
     float sum = 0;
 #pragma unroll
-    for (int part = 0; part < kIntRowParts; ++part) sum += shared.sums[matrix * kIntRowParts + part][token][column];
+    for (int part = 0; part < kIntRowParts; ++part) sum += sums[matrix * kIntRowParts + part][token][column];
     out[(matrix * kSegmentTokens + token) * kBand + column] =
         from_fixed_point(facts, a.layer.common_suh != nullptr ? 0 : matrix, token, p, sum);
   }
@@ -79,13 +98,13 @@ __device__ __forceinline__ OutputScales output_scales(const StreamArgs& a, const
 template <class Shape>
 __device__ inline void finish_down_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
                                          const InputFacts& facts, const OutputScales& scales,
-                                         const StreamShared& shared) {
+                                         const StreamSums<Shape>& sums) {
   const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
   if (token >= s.count) return;
   float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
   for (int part = 0; part < Shape::kTeams * kIntRowParts; ++part) {
-    sum = add4(sum, *reinterpret_cast<const float4*>(&shared.sums[part][token][4 * lane]));
+    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][token][4 * lane]));
   }
   float v[4];
   to_array(sum, v);
@@ -101,32 +120,33 @@ __device__ inline void finish_down_piece(const StreamArgs& a, const StreamSegmen
 // The weights of one piece.
 template <class Shape>
 __device__ __forceinline__ void walk_gate_up(const StreamArgs& a, const StreamSegment& s, const Piece& p,
-                                             const StreamInput& in, RingCursor& ring, StreamShared& shared) {
+                                             const StreamInput& in, RingCursor& ring, StreamSums<Shape>& sums) {
   const int team = threadIdx.x / (32 * kTeamWarps);
 #pragma unroll 1
   for (int matrix = team; matrix < 2; matrix += Shape::kTeams) {
     const int input = a.layer.common_suh != nullptr ? 0 : matrix;
-    compute_units(a, segment_bits(s, matrix), p.count,
-                  in.digits + input_column(input, 0) * a.input_stride + p.begin * kBand, ring,
-                  shared.sums + matrix * kIntRowParts);
+    compute_units<Shape>(a, s.count, segment_bits(s, matrix), p.count,
+                         in.digits + input_column<Shape>(input, 0) * a.input_stride + p.begin * kBand, ring,
+                         sums + matrix * kIntRowParts);
   }
 }
 // before: units of the run that precede the piece.
 template <class Shape>
 __device__ __forceinline__ void walk_down(const StreamArgs& a, const StreamSegment& s, const Piece& p, int before,
-                                          const StreamInput& in, RingCursor& ring, StreamShared& shared) {
+                                          const StreamInput& in, RingCursor& ring, StreamSums<Shape>& sums) {
   const int team = threadIdx.x / (32 * kTeamWarps);
   const int half = Shape::kTeams == 2 ? first_half(before, p.count) : p.count;
-  compute_units(a, segment_bits(s, 2), team == 0 ? half : p.count - half,
-                in.digits + (p.begin + (team == 0 ? 0 : half)) * kBand, ring, shared.sums + team * kIntRowParts);
+  compute_units<Shape>(a, s.count, segment_bits(s, 2), team == 0 ? half : p.count - half,
+                       in.digits + (p.begin + (team == 0 ? 0 : half)) * kBand, ring, sums + team * kIntRowParts);
 }
 
 // All pieces of one phase. Ends with a barrier of the computing warps.
 template <class Shape, bool kDown>
-__device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared& shared) {
+__device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
   Piece p;
-  int prepared = -1, at = t.run.begin;
+  p.segment = t.run.segment;
+  int prepared = -1, at = t.run.begin, buffer = 0;
   while (next_piece(t, a.layer.hidden / kBand, kDown, t.run.end, at, p)) {
     const StreamSegment& s = t.segments[p.segment];
     const OutputScales scales = kDown ? output_scales(a, s, p) : OutputScales{};
@@ -135,30 +155,37 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
       stamp(a, kDown ? kStampDownInput : kStampInput);
     }
     prepared = p.segment;
+    StreamSums<Shape>& sums = shared.sums[buffer];
     if constexpr (kDown) {
-      walk_down<Shape>(a, s, p, at - p.count - t.run.begin, in, ring, shared);
+      walk_down<Shape>(a, s, p, at - p.count - t.run.begin, in, ring, sums);
     } else {
-      walk_gate_up<Shape>(a, s, p, in, ring, shared);
+      walk_gate_up<Shape>(a, s, p, in, ring, sums);
     }
     consumer_sync<Shape::kComputeThreads>();
     if constexpr (kDown) {
-      finish_down_piece<Shape>(a, s, p, in.facts[in.set], scales, shared);
+      finish_down_piece<Shape>(a, s, p, in.facts[in.set], scales, sums);
     } else {
-      finish_gate_up_piece<Shape>(a, s, p, in.facts[in.set], shared);
+      finish_gate_up_piece<Shape>(a, s, p, in.facts[in.set], sums);
     }
-    consumer_sync<Shape::kComputeThreads>();
+    if constexpr (Shape::kBuffers == 1) {
+      consumer_sync<Shape::kComputeThreads>();
+    } else {
+      buffer ^= 1;  // its last readers have passed the barrier above
+    }
   }
+  if constexpr (Shape::kBuffers > 1) consumer_sync<Shape::kComputeThreads>();
 }
 
 // One warp: the sum of the pieces of a slot's item, four outputs of the band a lane; zero for an unused slot.
+template <class Shape>
 __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int slot, int band) {
   const int place = t.place[slot];
   if (place < 0) return make_float4(0, 0, 0, 0);
   const int hidden_blocks = a.layer.hidden / kBand;
   const StreamSegment& s = t.segments[place / kSegmentTokens];
-  const int unit = s.first_band * hidden_blocks + band * s.bands;
-  const int item = place / kSegmentTokens * hidden_blocks + band;
-  const int first = t.run.owner(unit), last = t.run.owner(unit + s.bands - 1);
+  const int unit = band * s.bands, item = place / kSegmentTokens * hidden_blocks + band;
+  const int first = unit_owner(t, s, unit);
+  const int last = unit_owner(t, s, unit + s.bands - 1);
   wait_for_flags(Written::kDown, first, last, t.launch);
   float4 sums[1] = {};
   add_pieces(a.down + place % kSegmentTokens * kBand + 4 * static_cast<int>(threadIdx.x & 31), kSegmentTokens * kBand,
@@ -169,18 +196,19 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
 // y = the sums over the slots of a token. A warp takes one slot of one band of one token, so that all reads of a sum
 // are under way at the same time; the slots meet in shared memory and are added in their order.
 template <class Shape>
-__device__ inline void sum_slots(const StreamArgs& a, StreamShared& shared) {
+__device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& shared) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int bands = a.layer.hidden / kBand, units = a.call.tokens * bands;
   const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
   const int groups = Shape::kWarps / group;
-  float4* const rows = reinterpret_cast<float4*>(&shared.sums[0][0][0]);  // [warp][lane]
-  for (int base = blockIdx.x * groups; base < units; base += shared.table.run.ctas() * groups) {
+  float4* const rows = reinterpret_cast<float4*>(&shared.sums[0][0][0][0]);  // [warp][lane]
+  const int ctas = working_ctas(shared.table, bands);
+  for (int base = blockIdx.x * groups; base < units; base += ctas * groups) {
     float4 total = make_float4(0, 0, 0, 0);
     for (int begin = 0; begin < a.slots_per_token; begin += group) {
       const int unit = base + warp / group, j = begin + warp % group;
       if (warp < groups * group && unit < units && j < a.slots_per_token) {
-        rows[32 * warp + lane] = sum_slot(a, shared.table, unit / bands * a.slots_per_token + j, unit % bands);
+        rows[32 * warp + lane] = sum_slot<Shape>(a, shared.table, unit / bands * a.slots_per_token + j, unit % bands);
       }
       consumer_sync<Shape::kComputeThreads>();
       if (warp < groups) {
@@ -198,7 +226,8 @@ __device__ inline void sum_slots(const StreamArgs& a, StreamShared& shared) {
 }
 
 template <class Shape>
-__device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigned char* digits, StreamShared& shared) {
+__device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigned char* digits,
+                                   StreamShared<Shape>& shared) {
   StreamInput in{digits, shared.facts};
   const StreamTable& t = shared.table;
   compute_phase<Shape, false>(a, in, ring, shared);
@@ -213,22 +242,27 @@ __device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigne
 
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(const __grid_constant__ StreamArgs a) {
-  static_assert(Shape::kWarps * kBand <= sizeof(StreamShared::sums) / sizeof(float));
+  static_assert(Shape::kWarps * kBand <= sizeof(StreamShared<Shape>::sums[0]) / sizeof(float));
   unsigned char* const memory = dynamic_shared<unsigned char>();
-  auto& shared = *reinterpret_cast<StreamShared*>(memory + Shape::kTeams * a.ring_stages * a.stage_bytes);
+  auto& shared = *reinterpret_cast<StreamShared<Shape>*>(memory + Shape::kTeams * a.ring_stages * a.stage_bytes);
   unsigned char* digits = reinterpret_cast<unsigned char*>(&shared + 1);
   stamp_time(a, kStampEntered);
-  if (threadIdx.x < Shape::kTeams) ring_init(&shared.barriers[threadIdx.x], a.ring_stages, kTeamWarps);
+  if (threadIdx.x < Shape::kTeams) {
+    ring_init(&shared.barriers[threadIdx.x], a.ring_stages, kTeamWarps, Shape::kLoaders / Shape::kTeams);
+  }
   if (threadIdx.x < 2 * sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(shared.facts)[threadIdx.x] = 0;
   prefetch_constants(a);
+  ExpertTable& experts = *reinterpret_cast<ExpertTable*>(&shared.sums);
+  static_assert(sizeof(ExpertTable) <= sizeof(shared.sums));
+  start_table(a, experts);
   wait_for_previous_kernel();
   let_next_kernel_start();
   stamp_time(a, kStampReleased);
   stamp(a, kStampStart);
   if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
-  make_table<Shape::kCtas>(a, shared.table);
+  make_table<Shape>(a, shared.table, experts);
   stamp(a, kStampTable);
-  if (shared.table.run.begin == shared.table.run.end && blockIdx.x > 0) {
+  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) {
     if (threadIdx.x == 0) leave_launch(shared.table.launch);
     return;
   }
@@ -237,10 +271,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
                       a.stage_bytes};
   };
   if (threadIdx.x >= Shape::kComputeThreads) {
-    RingCursor rings[Shape::kTeams];
-#pragma unroll
-    for (int team = 0; team < Shape::kTeams; ++team) rings[team] = ring_of(team);
-    load_run<Shape>(a, shared.table, rings);
+    const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
+    load_run<Shape>(a, shared.table, loader, ring_of(loader % Shape::kTeams));
   } else {
     compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), digits, shared);
   }

@@ -14,6 +14,9 @@ constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA
 constexpr int kInputPadBytes = 32;
 constexpr int kFewStages = 4;  // with fewer, fewer CTAs on an SM with a deeper ring are the better use of it
 
+// Of a call, from which on an expert is decoded for 8 at a time: measured at the geometry of GLM-4.7-Flash.
+constexpr int kTokensForEight = 20;
+
 int slots_per_token(const MoeLayer& layer) {
   return layer.top_k + layer.shared;
 }
@@ -28,8 +31,9 @@ struct PieceCounts {
 // Upper bounds of item + CTA.
 PieceCounts most_pieces(const MoeLayer& layer, int tokens) {
   const int routed = tokens * layer.top_k;
-  const int segments = std::min(routed, layer.routed + routed / kSegmentTokens) +
-                       layer.shared * ((tokens + kSegmentTokens - 1) / kSegmentTokens);
+  constexpr int kFewest = StreamWide::kTokens;  // of all shapes
+  const int segments =
+      std::min(routed, layer.routed + routed / kFewest) + layer.shared * ((tokens + kFewest - 1) / kFewest);
   return {static_cast<std::size_t>(segments * (layer.max_intermediate / kBand) + kMostStreamCtas),
           static_cast<std::size_t>(segments * (layer.hidden / kBand) + kMostStreamCtas)};
 }
@@ -61,21 +65,36 @@ cudaError_t launch_together(const StreamArgs& args, int grid, int shared_bytes, 
   return alone;
 }
 
+struct ShapePlan {
+  int ctas;    // of an SM
+  int stages;  // of each team; below 1: the layer is too wide
+  int input_stride, stage_bytes;
+  int fixed;  // bytes beside the ring
+};
+
+template <class Shape>
+ShapePlan plan_shape(const MoeLayer& layer) {
+  ShapePlan plan{Shape::kCtas, 0, std::max(layer.hidden, layer.max_intermediate) + kInputPadBytes,
+                 2 * kBand * kBandTiles * layer.max_bits, 0};
+  const int matrices = layer.common_suh != nullptr ? 1 : 2;
+  plan.fixed = static_cast<int>(sizeof(StreamShared<Shape>)) + matrices * 2 * Shape::kTokens * plan.input_stride;
+  const auto stages_for = [&](int n) {
+    return std::min(kMaxStages, (kSharedPerSm / n - kSharedPerCta - plan.fixed) / (Shape::kTeams * plan.stage_bytes));
+  };
+  while (plan.ctas > 1 && stages_for(plan.ctas) < kFewStages) --plan.ctas;
+  plan.stages = stages_for(plan.ctas);
+  return plan;
+}
+
 template <class Shape>
 cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStream_t stream) {
   const MoeLayer& layer = args.layer;
-  args.input_stride = std::max(layer.hidden, layer.max_intermediate) + kInputPadBytes;
-  args.stage_bytes = 2 * kBand * kBandTiles * layer.max_bits;
-  const int matrices = layer.common_suh != nullptr ? 1 : 2;
-  const int fixed = static_cast<int>(sizeof(StreamShared)) + matrices * 2 * kSegmentTokens * args.input_stride;
-  int ctas = Shape::kCtas;
-  const auto stages_for = [&](int n) {
-    return std::min(kMaxStages, (kSharedPerSm / n - kSharedPerCta - fixed) / (Shape::kTeams * args.stage_bytes));
-  };
-  while (ctas > 1 && stages_for(ctas) < kFewStages) --ctas;
-  args.ring_stages = stages_for(ctas);
-  if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
-  const int grid = std::min(ctas * sm_count(), kMostStreamCtas);
+  const ShapePlan plan = plan_shape<Shape>(layer);
+  if (plan.stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
+  args.input_stride = plan.input_stride;
+  args.stage_bytes = plan.stage_bytes;
+  args.ring_stages = plan.stages;
+  const int grid = std::min(plan.ctas * sm_count(), kMostStreamCtas);
   // Without this the driver may divide an SM's memory so that fewer CTAs fit than the launch needs.
   const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(stream_kernel<Shape>),
                                                cudaFuncAttributePreferredSharedMemoryCarveout, 100);
@@ -87,7 +106,7 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
     args.call.y += begin * call.ldy;
     args.call.ids += static_cast<long long>(begin) * layer.top_k;
     args.call.weights += static_cast<long long>(begin) * layer.top_k;
-    const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + fixed;
+    const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + plan.fixed;
     const cudaError_t status = launch_together<Shape>(args, grid, bytes, stream);
     if (status != cudaSuccess) return status;
   }
@@ -96,6 +115,11 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
 
 }  // namespace
 
+int stream_tokens(const MoeLayer& layer) {
+  const bool fits = layer.routed + layer.shared <= kStreamExperts && plan_shape<StreamWide>(layer).stages >= kFewStages;
+  return fits ? most_tokens(layer) : 0;
+}
+
 std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
   const PieceCounts pieces = most_pieces(layer, std::min(tokens, most_tokens(layer)));
   return gate_up_bytes(pieces) + pieces.down * kSegmentTokens * kBand * sizeof(float);
@@ -103,13 +127,15 @@ std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
 
 cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, void* scratch, cudaStream_t stream) {
   const int chunk = most_tokens(layer);
-  if (chunk < 1) return cudaErrorInvalidValue;
+  if (chunk < 1 || layer.routed + layer.shared > kStreamExperts) return cudaErrorInvalidValue;
   StreamArgs args{};
   args.layer = layer;
   args.slots_per_token = slots_per_token(layer);
   args.gate_up = static_cast<float*>(scratch);
   args.down = args.gate_up + gate_up_bytes(most_pieces(layer, std::min(call.tokens, chunk))) / sizeof(float);
-  return wide ? run_shape<StreamWide>(args, call, chunk, stream) : run_shape<StreamNarrow>(args, call, chunk, stream);
+  if (!wide) return run_shape<StreamNarrow>(args, call, chunk, stream);
+  const bool eight = call.tokens >= kTokensForEight && plan_shape<StreamWide8>(layer).stages >= kFewStages;
+  return eight ? run_shape<StreamWide8>(args, call, chunk, stream) : run_shape<StreamWide>(args, call, chunk, stream);
 }
 
 }  // namespace fairway::kernels::cuda

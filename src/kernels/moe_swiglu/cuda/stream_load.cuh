@@ -1,4 +1,4 @@
-// The loading warp of the stream kernel.
+// The loading warps of the stream kernel.
 #pragma once
 
 #include "kernels/moe_swiglu/cuda/stream_args.cuh"
@@ -6,30 +6,31 @@
 
 namespace fairway::kernels::cuda {
 
-__device__ __forceinline__ void load_unit(RingCursor& ring, const unsigned char* words, int band_bytes) {
-  const int lane = threadIdx.x & 31;
-  ring.wait_empty();
-  if (lane == 0) barrier_expect(ring.full(), kBandTiles * band_bytes);
-  __syncwarp();
-  if (lane < kBandTiles) bulk_load(ring.data() + lane * band_bytes, words, band_bytes, ring.full());
-  ring.advance();
-}
-
-// One lane's reading position in a matrix: the tile row of its lane in block `begin` of a band.
+// One lane's reading position in a matrix: a tile row of block `begin` of a band. The warp copies the kRows rows from
+// first_row on of every block.
+template <int kRows>
 struct UnitSource {
   const unsigned char* words;
   std::size_t block_bytes;
-  int band_bytes;
+  int band_bytes, row;
 
-  __device__ UnitSource(const TrellisRef& m, int out, int band, int begin)
-      : block_bytes(std::size_t{2 * kBandTiles} * static_cast<unsigned>(out * m.bits)), band_bytes(2 * kBand * m.bits) {
-    const int row = begin * kBandTiles + static_cast<int>(threadIdx.x & (kBandTiles - 1));
-    words = m.words + block_bytes / kBandTiles * static_cast<unsigned>(row) +
+  __device__ UnitSource(const TrellisRef& m, int out, int band, int begin, int first_row)
+      : block_bytes(std::size_t{2 * kBandTiles} * static_cast<unsigned>(out * m.bits)),
+        band_bytes(2 * kBand * m.bits),
+        row(first_row + static_cast<int>(threadIdx.x % kRows)) {
+    words = m.words + block_bytes / kBandTiles * static_cast<unsigned>(begin * kBandTiles + row) +
             static_cast<std::size_t>(band) * static_cast<unsigned>(band_bytes);
   }
-  __device__ void load(RingCursor& ring) {
-    load_unit(ring, words, band_bytes);
-    words += block_bytes;
+  __device__ __forceinline__ void load(RingCursor& ring, int blocks) {
+    const int lane = threadIdx.x & 31;
+    for (int i = 0; i < blocks; ++i) {
+      ring.wait_empty();
+      if (lane == 0) barrier_expect(ring.full(), kRows * band_bytes);
+      __syncwarp();
+      if (lane < kRows) bulk_load(ring.data() + row * band_bytes, words, band_bytes, ring.full());
+      ring.advance();
+      words += block_bytes;
+    }
   }
 };
 
@@ -38,6 +39,7 @@ __device__ inline void prefetch_scales(const StreamArgs& a, const StreamTable& t
   constexpr int kSector = 16;  // halves
   const int lane = threadIdx.x & 31;
   Piece p;
+  p.segment = t.run.segment;
   for (int at = t.run.begin, before = -1; next_piece(t, a.layer.hidden / kBand, true, t.run.end, at, p);) {
     const StreamSegment& s = t.segments[p.segment];
     const ExpertRef& e = a.layer.experts[s.expert];
@@ -52,44 +54,33 @@ __device__ inline void prefetch_scales(const StreamArgs& a, const StreamTable& t
   }
 }
 
-// Two sources, block by block from each, as long as they last. ring_b: of the second team, or the same ring.
-__device__ inline void load_both(UnitSource a, int blocks_a, RingCursor& ring_a, UnitSource b, int blocks_b,
-                                 RingCursor& ring_b) {
-  for (int i = 0; i < max(blocks_a, blocks_b); ++i) {
-    if (i < blocks_a) a.load(ring_a);
-    if (i < blocks_b) b.load(ring_b);
-  }
-}
-
-// The loading warp: the units of both phases, as far as the rings have room; what the weights are multiplied with is
-// none of its business. So at one token all weights of the run are on their way before anything is computed.
+// A loading warp: its rows of its team's units of both phases, as far as the ring has room; what the weights are
+// multiplied with is none of its business. So at one token all weights of the run are on their way before anything is
+// computed.
 template <class Shape>
-__device__ inline void load_run(const StreamArgs& a, const StreamTable& t, RingCursor (&rings)[Shape::kTeams]) {
-  const int hidden_blocks = a.layer.hidden / kBand;
+__device__ inline void load_run(const StreamArgs& a, const StreamTable& t, int loader, RingCursor ring) {
+  constexpr int kRows = kBandTiles * Shape::kTeams / Shape::kLoaders;
+  using Source = UnitSource<kRows>;
+  const int hidden_blocks = a.layer.hidden / kBand, team = loader % Shape::kTeams;
+  const int first_row = loader / Shape::kTeams * kRows;
   Piece p;
+  p.segment = t.run.segment;
   for (int at = t.run.begin; next_piece(t, hidden_blocks, false, t.run.end, at, p);) {
     const StreamSegment& s = t.segments[p.segment];
     const ExpertRef& e = a.layer.experts[s.expert];
-    UnitSource gate(e.gate, s.bands * kBand, p.band, p.begin), up(e.up, s.bands * kBand, p.band, p.begin);
-    if constexpr (Shape::kTeams == 2) {
-      load_both(gate, p.count, rings[0], up, p.count, rings[1]);
-    } else {
-      for (int block = 0; block < p.count; ++block) gate.load(rings[0]);
-      for (int block = 0; block < p.count; ++block) up.load(rings[0]);
+#pragma unroll 1
+    for (int matrix = team; matrix < 2; matrix += Shape::kTeams) {
+      Source(matrix == 0 ? e.gate : e.up, s.bands * kBand, p.band, p.begin, first_row).load(ring, p.count);
     }
   }
-  prefetch_scales(a, t);
+  if (loader == 0) prefetch_scales(a, t);
   p = {};
+  p.segment = t.run.segment;
   for (int at = t.run.begin; next_piece(t, hidden_blocks, true, t.run.end, at, p);) {
     const TrellisRef& m = a.layer.experts[t.segments[p.segment].expert].down;
-    if constexpr (Shape::kTeams == 2) {
-      const int half = first_half(at - p.count - t.run.begin, p.count);
-      load_both(UnitSource(m, a.layer.hidden, p.band, p.begin), half, rings[0],
-                UnitSource(m, a.layer.hidden, p.band, p.begin + half), p.count - half, rings[1]);
-    } else {
-      UnitSource down(m, a.layer.hidden, p.band, p.begin);
-      for (int block = 0; block < p.count; ++block) down.load(rings[0]);
-    }
+    const int half = Shape::kTeams == 2 ? first_half(at - p.count - t.run.begin, p.count) : p.count;
+    Source(m, a.layer.hidden, p.band, p.begin + (team == 0 ? 0 : half), first_row)
+        .load(ring, team == 0 ? half : p.count - half);
   }
 }
 

@@ -1,4 +1,4 @@
-// The loop of the stream kernel: walk_int() for one operand group and for a team of warps, with everything that does
+// The loop of the stream kernel: walk_int() for a team of warps, with everything that does
 // not change from one stage to the next kept in registers.
 #pragma once
 
@@ -35,11 +35,36 @@ __device__ __forceinline__ void load_windows(const LaneStream<kBits>& stream, co
   }
 }
 
-// `blocks` stages of the ring. input: the digits of the first block. acc[tile]: sums of n * digit, columns 2i, 2i + 1
-// are the digits of token i.
-template <int kBits>
+// One tile row: four[group] is a lane's four digits of it.
+template <int kBits, int kGroups>
+__device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, const unsigned char* tiles,
+                                             const u32 (&four)[kGroups], int (&acc)[kIntTiles][kGroups][4]) {
+  u32 b[kGroups][4];
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) {
+    b[g][0] = __byte_perm(four[g], 0, 0x0000);
+    b[g][1] = __byte_perm(four[g], 0, 0x1111);
+    b[g][2] = __byte_perm(four[g], 0, 0x2222);
+    b[g][3] = __byte_perm(four[g], 0, 0x3333);
+  }
+#pragma unroll
+  for (int tile = 0; tile < kIntTiles; ++tile) {
+    u32 x[8];
+    load_windows<kBits>(stream, tiles + tile * stream.kTileBytes, x);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[tile][g], x[0], x[4], x[1], x[5], b[g][0], b[g][1]);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[tile][g], x[2], x[6], x[3], x[7], b[g][2], b[g][3]);
+  }
+}
+
+// `blocks` stages of the ring. input: the digits of the first block. acc[tile][group]: sums of n * digit, columns 2i,
+// 2i + 1 of a group are the digits of its token i.
+template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_stream(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
-                                            int (&acc)[kIntTiles][4]) {
+                                            int (&acc)[kIntTiles][kGroups][4]) {
   const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) % kTeamWarps;
   const int column_half = warp & 1, row_part = warp >> 1;
   LaneStream<kBits> stream(lane);
@@ -50,24 +75,17 @@ __device__ __forceinline__ void walk_stream(RingCursor& ring, int blocks, const 
   }
   const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
   for (int block = 0; block < blocks; ++block, in += kBand) {
-    const uint2 digits = *reinterpret_cast<const uint2*>(in);
+    u32 upper[kGroups], lower[kGroups];
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      const uint2 digits = *reinterpret_cast<const uint2*>(in + 8 * g * input_stride);
+      upper[g] = digits.x;
+      lower[g] = digits.y;
+    }
     ring.wait_full();
     const unsigned char* const tiles = ring.data();
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      const u32 four = row == 0 ? digits.x : digits.y;
-      const u32 b[4] = {__byte_perm(four, 0, 0x0000), __byte_perm(four, 0, 0x1111), __byte_perm(four, 0, 0x2222),
-                        __byte_perm(four, 0, 0x3333)};
-#pragma unroll
-      for (int tile = 0; tile < kIntTiles; ++tile) {
-        u32 x[8];
-        load_windows<kBits>(stream, tiles + (row * kBandTiles + tile) * stream.kTileBytes, x);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
-        mma_u8s8(acc[tile], x[0], x[4], x[1], x[5], b[0], b[1]);
-        mma_u8s8(acc[tile], x[2], x[6], x[3], x[7], b[2], b[3]);
-      }
-    }
+    multiply_row<kBits, kGroups>(stream, tiles, upper, acc);
+    multiply_row<kBits, kGroups>(stream, tiles + kBandTiles * stream.kTileBytes, lower, acc);
     ring.release();
     ring.advance();
   }

@@ -9,8 +9,9 @@
 namespace fairway::kernels::cuda {
 
 // kTokens: of a stage, 0 if tokens are not streamed. Lane i copies tile row i of a block, and the inputs of the tokens
-// i, i + 32, ...
-template <int kTokens>
+// i, i + 32, ... kTogether: the tokens' inputs of a block lie in memory as they do in a stage. That is one copy, where
+// a copy for each token would take the loading warp longer than the computing ones take for their work.
+template <int kTokens, bool kTogether = false>
 struct BlockLoader {
   static constexpr bool kStreamsTokens = kTokens > 0;
   static constexpr int kLaneTokens = (kTokens + 31) / 32;
@@ -21,6 +22,8 @@ struct BlockLoader {
   const unsigned char* words;
   int tokens;
   const __half* token_rows[kLaneTokens == 0 ? 1 : kLaneTokens] = {};  // this lane's, at the next block
+  const unsigned char* token_block = nullptr;                         // kTogether: of the first block
+  std::size_t token_block_bytes = 0;                                  // from one to the next
   int bytes;                                                          // of a stage
 
   // out: columns of the matrix.
@@ -28,7 +31,7 @@ struct BlockLoader {
       : row_bytes(static_cast<std::size_t>(2 * out) * m.bits), band_bytes(2 * kBand * m.bits), tokens(token_count) {
     words = m.words + (static_cast<std::size_t>(first_block) * kBandTiles + (threadIdx.x & 31)) * row_bytes +
             static_cast<std::size_t>(band) * band_bytes;
-    bytes = kBandTiles * band_bytes + (kStreamsTokens ? tokens * 2 * kBand : 0);
+    bytes = kBandTiles * band_bytes + (kStreamsTokens ? tokens * (kTogether ? kTokenRowBytes : 2 * kBand) : 0);
   }
 
   // row_of(token): its inputs, transformed, from the first block on.
@@ -39,6 +42,11 @@ struct BlockLoader {
       if (lane + 32 * i >= tokens) break;
       token_rows[i] = row_of(lane + 32 * i);
     }
+  }
+
+  __device__ __forceinline__ void set_token_blocks(const unsigned char* first, std::size_t from_one_to_next) {
+    token_block = first;
+    token_block_bytes = from_one_to_next;
   }
 
   // The weights of the next block into a stage that is empty. The stage is full when its tokens are there too.
@@ -53,9 +61,16 @@ struct BlockLoader {
 
   __device__ __forceinline__ void load_tokens(const RingCursor& ring, int block) {
     const int lane = threadIdx.x & 31;
-    for (int i = 0; i < kLaneTokens; ++i) {
-      if (lane + 32 * i >= tokens) break;
-      bulk_load(ring.data() + (lane + 32 * i) * kTokenRowBytes, token_rows[i] + block * kBand, 2 * kBand, ring.full());
+    if constexpr (kTogether) {
+      if (lane == 0) {
+        bulk_load(ring.data(), token_block + block * token_block_bytes, tokens * kTokenRowBytes, ring.full());
+      }
+    } else {
+      for (int i = 0; i < kLaneTokens; ++i) {
+        if (lane + 32 * i >= tokens) break;
+        bulk_load(ring.data() + (lane + 32 * i) * kTokenRowBytes, token_rows[i] + block * kBand, 2 * kBand,
+                  ring.full());
+      }
     }
   }
 

@@ -1,4 +1,4 @@
-// A ring of stages in shared memory between one loading warp and the computing warps.
+// A ring of stages in shared memory between the warps that load, mostly one, and those that compute.
 #pragma once
 
 #include "kernels/common/cuda/hopper.cuh"
@@ -43,9 +43,10 @@ struct RingCursor {
   __device__ void release() const { release_stage(empty()); }
 };
 
-__device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, int releases) {
+// loaders: warps that each load a part of every stage.
+__device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, int releases, int loaders = 1) {
   for (int i = 0; i < stages; ++i) {
-    barrier_init(&barriers->full[i], 1);
+    barrier_init(&barriers->full[i], loaders);
     barrier_init(&barriers->empty[i], releases);
   }
   barrier_init_fence();

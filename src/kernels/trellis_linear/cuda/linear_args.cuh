@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/trellis_band/cuda/band.cuh"
+#include "kernels/trellis_band/cuda/walk_half.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
 
 namespace fairway::kernels::cuda {
@@ -17,8 +18,16 @@ struct LinearArgs {
   int ring_stages;
   int stage_bytes;
   int input_stride;  // paths that transform their inputs themselves: bytes between rows or columns of them
-  __half* rows;      // the other paths: [inputs][call.rows][call.in], transformed, fragment order
+  // The other paths: [inputs][call.in / kBand][call.rows][kTokenRowBytes], transformed, fragment order, then the pad
+  // that a stage of the ring has.
+  unsigned char* rows;
 };
+
+// Of one block and one row of LinearArgs::rows.
+__device__ __forceinline__ unsigned char* linear_row(const LinearArgs& a, int input, int block, int row) {
+  const std::size_t blocks = static_cast<std::size_t>(a.call.in / kBand);
+  return a.rows + ((input * blocks + block) * a.call.rows + row) * kTokenRowBytes;
+}
 
 struct LinearItem {
   int output;  // index of LinearCall::outputs

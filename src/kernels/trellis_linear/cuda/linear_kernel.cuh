@@ -20,7 +20,7 @@ struct alignas(16) LinearShared {
 };
 
 template <class Path>
-using LinearLoader = BlockLoader<Path::kStreamsRows ? Path::kRows : 0>;
+using LinearLoader = BlockLoader<Path::kStreamsRows ? Path::kRows : 0, true>;
 
 // Every thread of a cluster comes here once, before the first sums are sent: their barriers are ready then.
 __device__ __forceinline__ void begin_cluster(const LinearArgs& a) {
@@ -40,10 +40,8 @@ __device__ void load_linear_items(const LinearArgs& a, RingCursor ring) {
     const LinearOutput& output = a.call.outputs[item.output];
     LinearLoader<Path> loader(output.matrix, output.out, item.band, share.begin, item.count);
     if constexpr (Path::kStreamsRows) {
-      const __half* rows =
-          a.rows + (static_cast<std::size_t>(a.input_of[item.output]) * a.call.rows + item.first_row) * a.call.in +
-          share.begin * kBand;
-      loader.set_tokens([&](int row) { return rows + static_cast<std::size_t>(row) * a.call.in; });
+      loader.set_token_blocks(linear_row(a, a.input_of[item.output], share.begin, item.first_row),
+                              static_cast<std::size_t>(a.call.rows) * kTokenRowBytes);
     }
     int done = 0;
     if (first) {

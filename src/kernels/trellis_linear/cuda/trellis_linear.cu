@@ -104,7 +104,7 @@ LinearPlan best_plan(const LinearCall& call, const LinearKernel& kernel, int sms
   return best;
 }
 
-// rows[input][row] = row of x, scaled and transformed, one warp a block.
+// Rows of x, scaled and transformed, one warp a block.
 __global__ void __launch_bounds__(kTransformThreads) transform_linear_inputs(const __grid_constant__ LinearArgs a) {
   const int lane = static_cast<int>(threadIdx.x & 31), warps = kTransformThreads / 32;
   const int blocks = a.call.in / kBand, units = a.call.rows * blocks;
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kTransformThreads) transform_linear_inputs(con
       while (a.input_of[output] != input) ++output;
       float v[4];
       transform_input(a.call.x + row * a.call.ldx + k + 4 * lane, a.call.outputs[output].matrix.suh + k + 4 * lane, v);
-      store_fragment_order(a.rows + (static_cast<std::size_t>(input) * a.call.rows + row) * a.call.in + k, v);
+      store_fragment_order(reinterpret_cast<__half*>(linear_row(a, input, k / kBand, row)), v);
     }
   }
 }
@@ -197,7 +197,7 @@ LinearPath linear_default_path(const LinearCall& call) {
 }
 
 std::size_t linear_workspace_bytes(int max_rows, int max_in, int max_matrices) {
-  return sizeof(__half) * static_cast<std::size_t>(max_rows) * static_cast<std::size_t>(max_in) *
+  return static_cast<std::size_t>(max_rows) * static_cast<std::size_t>((max_in + kBand - 1) / kBand) * kTokenRowBytes *
          static_cast<std::size_t>(max_matrices);
 }
 
@@ -209,7 +209,7 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   require_hopper(device);
   LinearArgs args{};
   args.call = call;
-  args.rows = static_cast<__half*>(workspace);
+  args.rows = static_cast<unsigned char*>(workspace);
   number_inputs(args);
   if (path == LinearPath::kWide128) {
     backend::check_cuda(run_wide_linear(args, stream), name);

@@ -24,8 +24,9 @@ __global__ void __launch_bounds__(kInputThreads) wide_linear_inputs(const __grid
       while (a.input_of[output] != input) ++output;
       float v[4];
       transform_input(a.call.x + row * a.call.ldx + k, a.call.outputs[output].matrix.suh + k, v);
-      __half* const panels = a.rows + static_cast<std::size_t>(input) * static_cast<unsigned>(a.call.rows) *
-                                          static_cast<unsigned>(a.call.in);
+      __half* const panels = reinterpret_cast<__half*>(a.rows) + static_cast<std::size_t>(input) *
+                                                                     static_cast<unsigned>(a.call.rows) *
+                                                                     static_cast<unsigned>(a.call.in);
       *panel_place(panels, a.call.rows, row, k) = to_half4(v[0], v[1], v[2], v[3]);
     }
   }

@@ -160,6 +160,26 @@ TEST(GpuHopperMoeStream, SharedAndUnusedSlotsInSmallAndLargeTables) {
   }
 }
 
+// From 20 tokens on, segments have up to eight, and those of more than four cost more than others.
+TEST(GpuHopperMoeStream, SegmentsOfUnequalCost) {
+  constexpr int kTokens = 29, kTopK = 3;
+  const Layer layer({"stream, costs", 7, 1, kTopK, 256, 128, 0, kMul1, true, 57}, kTokens);
+  const Layer own_scales({"stream, costs, separate suh", 7, 1, kTopK, 128, 128, 0, kMul1, false, 58}, kTokens);
+  std::vector<int> ids;
+  for (int t = 0; t < kTokens; ++t) {  // an expert of every token, others of 1 to 16, some unused slots
+    ids.insert(ids.end(), {t == 20 ? 5 : t % 2 == 0 ? 4 : -1, 3, t < 5 ? 0 : t < 13 ? 1 : 2});
+  }
+  for (const Layer* l : {&layer, &own_scales}) {
+    l->route(ids);
+    const std::vector<float> expected = l->run(kTokens, MoePath::kInt4);
+    for (const MoePath path : kStreamPaths) {
+      const std::vector<float> y = l->run(kTokens, path);
+      EXPECT_EQ(verify::compare(expected, y, 128, {.row_relative = 0.001}), "") << moe_path_name(path);
+      EXPECT_EQ(verify::compare_exact(y, l->run(kTokens, path)), "") << moe_path_name(path);
+    }
+  }
+}
+
 TEST(GpuHopperMoeStream, WithoutAnyExpertTheOutputIsZero) {
   constexpr int kTokens = 20;
   const Layer layer({"stream, unused", 4, 0, 2, 256, 128, 3, kMul1, true, 56}, kTokens);
