@@ -64,7 +64,9 @@ __device__ __forceinline__ void load_wide_linear_items(const WideLinearArgs& a, 
       loader.set_words(a.stage, half, output.matrix, output.out, item.band + half, share.begin);
     }
     const std::size_t set_size = static_cast<std::size_t>(a.linear.call.rows) * static_cast<unsigned>(a.linear.call.in);
-    loader.set_inputs(0, a.linear.rows + static_cast<unsigned>(a.linear.input_of[item.output]) * set_size,
+    loader.set_inputs(0,
+                      reinterpret_cast<const __half*>(a.linear.rows) +
+                          static_cast<unsigned>(a.linear.input_of[item.output]) * set_size,
                       a.linear.call.rows, item.first_row, item.count, share.begin);
     loader.add_up();
     int done = 0;
