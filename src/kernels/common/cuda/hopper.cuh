@@ -332,19 +332,4 @@ __device__ __forceinline__ void wgmma_half(float (&d)[kWgmmaSums], const unsigne
 #undef FAIRWAY_NAMES_64
 }
 
-// Whether a barrier_wait() would return at once.
-__device__ __forceinline__ bool barrier_is_done(std::uint64_t* bar, int parity) {
-  unsigned done;
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, done;\n"
-      "}\n"
-      : "=r"(done)
-      : "r"(shared_address(bar)), "r"(parity)
-      : "memory");
-  return done != 0;
-}
-
 }  // namespace fairway::kernels::cuda

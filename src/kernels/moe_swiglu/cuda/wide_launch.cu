@@ -19,34 +19,66 @@ __device__ __forceinline__ void store_places(const WideArgs& a, __half* panels, 
   *panel_place(panels, a.places, place, k) = to_half4(v[0], v[1], v[2], v[3]);
 }
 
-// One warp a block of 128 inputs: of a token, stored for each of its slots, where all experts share their input scales;
-// else of gate or up of a slot.
-__global__ void __launch_bounds__(kInputThreads)
-    wide_inputs_kernel(const __grid_constant__ WideArgs a, const int* places) {
-  const int lane = static_cast<int>(threadIdx.x & 31), blocks = a.layer.hidden / kBand;
-  const bool common = a.layer.common_suh != nullptr;
-  const int count = common ? a.call.tokens : 2 * a.call.tokens * a.slots_per_token;
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  for (long long unit = static_cast<long long>(blockIdx.x) * kInputWarps + (threadIdx.x >> 5);
-       unit < static_cast<long long>(count) * blocks; unit += static_cast<long long>(gridDim.x) * kInputWarps) {
-    const int row = static_cast<int>(unit / blocks), block = static_cast<int>(unit % blocks);
-    const int k = block * kBand + 4 * lane;
-    float v[4];
-    if (common) {
+// One block of 128 inputs: of a token, stored for each of its slots, where all experts share their input scales; else
+// of gate or up of a slot.
+struct InputUnit {
+  int row, block;  // row: the token, or twice the slot and 1 for up
+
+  __device__ InputUnit(const WideArgs& a, long long unit)
+      : row(static_cast<int>(unit / (a.layer.hidden / kBand))),
+        block(static_cast<int>(unit % (a.layer.hidden / kBand))) {}
+
+  // False: a slot without an expert.
+  __device__ bool transform(const WideArgs& a, float (&v)[4]) const {
+    const int k = block * kBand + 4 * static_cast<int>(threadIdx.x & 31);
+    if (a.layer.common_suh != nullptr) {
       transform_input(a.call.x + row * a.call.ldx + k, a.layer.common_suh + k, v);
+      return true;
+    }
+    const int slot = row / 2, expert = slot_expert(a, slot);
+    if (expert < 0) return false;
+    const ExpertRef& e = a.layer.experts[expert];
+    transform_input(a.call.x + static_cast<long long>(slot / a.slots_per_token) * a.call.ldx + k,
+                    (row % 2 == 0 ? e.gate.suh : e.up.suh) + k, v);
+    return true;
+  }
+  __device__ void store(const WideArgs& a, const int* places, const float (&v)[4]) const {
+    if (a.layer.common_suh != nullptr) {
       for (int j = 0; j < a.slots_per_token; ++j) {
         store_places(a, a.rows, places[row * a.slots_per_token + j], block, v);
       }
-      continue;
+      return;
     }
-    const int slot = row / 2, expert = slot_expert(a, slot);
-    if (expert < 0) continue;
-    const ExpertRef& e = a.layer.experts[expert];
     const std::size_t set = static_cast<std::size_t>(row % 2) * static_cast<unsigned>(a.places);
-    transform_input(a.call.x + static_cast<long long>(slot / a.slots_per_token) * a.call.ldx + k,
-                    (row % 2 == 0 ? e.gate.suh : e.up.suh) + k, v);
-    store_places(a, a.rows + set * static_cast<unsigned>(a.layer.hidden), places[slot], block, v);
+    store_places(a, a.rows + set * static_cast<unsigned>(a.layer.hidden), places[row / 2], block, v);
+  }
+};
+
+// A warp transforms its first blocks while the kernel before, which finds the places, still runs: that one has waited
+// for whoever wrote the inputs.
+__global__ void __launch_bounds__(kInputThreads)
+    wide_inputs_kernel(const __grid_constant__ WideArgs a, const int* places) {
+  constexpr int kEarly = 2;
+  const int rows = a.layer.common_suh != nullptr ? a.call.tokens : 2 * a.call.tokens * a.slots_per_token;
+  const long long units = static_cast<long long>(rows) * (a.layer.hidden / kBand);
+  const long long step = static_cast<long long>(gridDim.x) * kInputWarps;
+  long long unit = static_cast<long long>(blockIdx.x) * kInputWarps + (threadIdx.x >> 5);
+  float early[kEarly][4];
+  bool found[kEarly] = {};
+#pragma unroll
+  for (int i = 0; i < kEarly; ++i) {
+    if (unit + i * step < units) found[i] = InputUnit(a, unit + i * step).transform(a, early[i]);
+  }
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+#pragma unroll
+  for (int i = 0; i < kEarly; ++i, unit += step) {
+    if (found[i]) InputUnit(a, unit).store(a, places, early[i]);
+  }
+  for (; unit < units; unit += step) {
+    float v[4];
+    const InputUnit one(a, unit);
+    if (one.transform(a, v)) one.store(a, places, v);
   }
 }
 

@@ -39,7 +39,6 @@ struct RingCursor {
   __device__ void wait_empty() const { barrier_wait(&barriers->empty[stage], parity ^ 1); }
   // Computing warps.
   __device__ void wait_full() const { barrier_wait(&barriers->full[stage], parity); }
-  __device__ bool is_full() const { return barrier_is_done(&barriers->full[stage], parity); }
   __device__ void release() const { release_stage(empty()); }
 };
 

@@ -138,7 +138,8 @@ __device__ __forceinline__ void decode_any_width(const WideMatrix& m, const Lane
 // acc = the sums over the next `stages` >= 1 stages of the ring, of `columns` rows at least. While the tensor cores
 // work on a team's stage, the other teams decode theirs. One loop for all widths and codebooks, with the choice inside
 // it: the sums of several loops do not fit into the registers in the way that the compiler assigns them, and a loop for
-// one width alone was not measurably faster.
+// one width alone was not measurably faster. With too few registers ptxas makes the tensor instructions wait for each
+// other, and says so (C7512 with -Xptxas -v): to be looked for after every change here or in what surrounds this.
 template <bool kAllMul1>
 __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix& m, int stages, int columns,
                                               WideOperands at, float (&acc)[kWgmmaSums]) {
@@ -149,11 +150,10 @@ __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix
   const unsigned rows = static_cast<unsigned>(hidden(static_cast<int>(swizzled_rows(ring.stages + at.tokens))));
   const unsigned stage_step = static_cast<unsigned>(ring.stage_bytes) >> 4;  // in units of a descriptor
   WideFragments w;
-  int before = 0;        // the stage that was left
-  bool is_full = false;  // the stage of this turn, as far as was known before the wait for the tensor instruction
+  int before = 0;  // the stage that was left
 #pragma unroll 1
   for (int s = 0; s < stages; ++s) {
-    if (!is_full) ring.wait_full();
+    ring.wait_full();
     if (s > 0) {
       wgmma_wait<0>();
       release_stage(&ring.barriers->empty[before]);
@@ -165,9 +165,8 @@ __device__ __forceinline__ void multiply_wide(RingCursor& ring, const WideMatrix
       decode_any_width<false>(m, place, tiles, w);
     }
     before = ring.stage;
-    ring.advance();
-    is_full = ring.is_full();
     start_wgmma(acc, w, rows + static_cast<unsigned>(before) * stage_step, columns);
+    ring.advance();
   }
   wgmma_wait<0>();
   wgmma_settle(acc);

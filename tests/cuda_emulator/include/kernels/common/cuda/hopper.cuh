@@ -363,8 +363,4 @@ void wgmma_half(float (&d)[kWgmmaSums], const unsigned (&a)[4], unsigned rows) {
   mine.open.push_back(m);
 }
 
-inline bool barrier_is_done(std::uint64_t* p, int parity) {
-  return barrier_at(p).phase != parity;
-}
-
 }  // namespace fairway::kernels::cuda
