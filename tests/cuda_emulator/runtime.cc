@@ -106,10 +106,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   *value = fairway::cuda_emulator::kMultiprocessors;
   return cudaSuccess;
 }
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
-  attributes->maxDynamicSharedSizeBytes = shared_limit(kernel);
-  return cudaSuccess;
-}
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (value > kMostSharedBytes) return result(cudaErrorInvalidValue);

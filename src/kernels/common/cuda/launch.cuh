@@ -5,6 +5,9 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <map>
+#include <mutex>
+#include <utility>
 
 namespace fairway::kernels::cuda {
 
@@ -18,13 +21,20 @@ struct LaunchShape {
   bool chained = true;  // may start while the kernel before it runs
 };
 
-// Lets a kernel have so many bytes of dynamic shared memory. The limit is the kernel's, of all its launches, and is
-// never lowered: what was recorded in a graph with more may run by itself later, under a profiler.
+// Lets a kernel have so many bytes of dynamic shared memory on the current device. The limit is the kernel's, of all
+// its launches, and is never lowered: what was recorded in a graph with more may run by itself later, under a profiler.
 inline cudaError_t allow_shared_bytes(const void* kernel, int bytes) {
-  cudaFuncAttributes now{};
-  const cudaError_t status = cudaFuncGetAttributes(&now, kernel);
-  if (status != cudaSuccess || bytes <= now.maxDynamicSharedSizeBytes) return status;
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, int> limits;  // that were set
+  int device = 0;
+  const cudaError_t found = cudaGetDevice(&device);
+  if (found != cudaSuccess) return found;
+  const std::lock_guard lock(mutex);
+  int& limit = limits[{device, kernel}];
+  if (bytes <= limit) return cudaSuccess;
+  const cudaError_t set = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (set == cudaSuccess) limit = bytes;
+  return set;
 }
 
 template <class... Formal, class... Actual>
