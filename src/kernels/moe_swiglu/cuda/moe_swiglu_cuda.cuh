@@ -78,8 +78,9 @@ struct MoeCall {
 enum class MoePath {
   kIntDirect,   // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
   kIntDirect1,  // the same with one CTA on an SM, so that the second launch's weights arrive during the first
-  kIntStream,   // one cooperative launch; an expert is decoded once for 4 tokens; one large CTA on an SM
-  kIntStream3,  // the same with three smaller CTAs on an SM
+  kIntStream,   // one cooperative launch; an expert is decoded once for 4 tokens, or in calls of many for 8; one large
+                // CTA on an SM
+  kIntStream3,  // the same, always for 4, with three smaller CTAs on an SM
   kInt4,        // grouped; an expert is decoded once for 4 tokens
   kInt8,        //                                       8
   kHalf8,       // grouped, half-precision activations;   8
