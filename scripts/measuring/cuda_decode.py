@@ -38,6 +38,16 @@ def one(pattern, schema, keys):
     return (paths[0], read(paths[0], schema, keys)) if paths else None
 
 
+def page_of(found, tables):
+    """A block of a page; found: of one()."""
+    return [f"From `results/{found[0].name}`.", "", *tables(found[1])] if found else NOTHING
+
+
+def section_of(found, tables):
+    """A section of results/README.md; found: of one()."""
+    return [f"## {found[0].name}", "", *tables(found[1]), ""] if found else []
+
+
 def bench(kind):
     return one(f"cuda_{kind}_*.json", "fairway-device-bench-1", BENCH_KEYS)
 
@@ -229,13 +239,7 @@ def agreement():
 
 
 def page_agreement():
-    found = agreement()
-    return [f"From `results/{found[0].name}`.", "", *agreement_tables(found[1])] if found else NOTHING
-
-
-def agreement_readme():
-    found = agreement()
-    return [f"## {found[0].name}", "", *agreement_tables(found[1]), ""] if found else []
+    return page_of(agreement(), agreement_tables)
 
 
 def step_tables(content):
@@ -256,15 +260,9 @@ def step():
 
 
 def page_step():
-    found = step()
-    return [f"From `results/{found[0].name}`.", "", *step_tables(found[1])] if found else NOTHING
-
-
-def step_readme():
-    found = step()
-    return [f"## {found[0].name}", "", *step_tables(found[1]), ""] if found else []
+    return page_of(step(), step_tables)
 
 
 def sections():
     """For results/README.md."""
-    return [*decode_readme(), *step_readme(), *agreement_readme()]
+    return [*decode_readme(), *section_of(step(), step_tables), *section_of(agreement(), agreement_tables)]

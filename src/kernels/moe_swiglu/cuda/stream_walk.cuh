@@ -41,22 +41,12 @@ __device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, co
                                              const u32 (&four)[kGroups], int (&acc)[kIntTiles][kGroups][4]) {
   u32 b[kGroups][4];
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    b[g][0] = __byte_perm(four[g], 0, 0x0000);
-    b[g][1] = __byte_perm(four[g], 0, 0x1111);
-    b[g][2] = __byte_perm(four[g], 0, 0x2222);
-    b[g][3] = __byte_perm(four[g], 0, 0x3333);
-  }
+  for (int g = 0; g < kGroups; ++g) repeat_digits(four[g], b[g]);
 #pragma unroll
   for (int tile = 0; tile < kIntTiles; ++tile) {
     u32 x[8];
     load_windows<kBits>(stream, tiles + tile * stream.kTileBytes, x);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[tile][g], x[0], x[4], x[1], x[5], b[g][0], b[g][1]);
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[tile][g], x[2], x[6], x[3], x[7], b[g][2], b[g][3]);
+    multiply_tile<kGroups>(x, b, acc[tile]);
   }
 }
 

@@ -18,6 +18,25 @@ namespace fairway::kernels::cuda {
 constexpr int kIntTiles = 4;     // tiles side by side that a warp computes
 constexpr int kIntRowParts = 4;  // warps that share those tiles, each two tile rows of a block
 
+// The token operand of a tile row: each of a lane's four digits of it, repeated for the four bytes of a product.
+__device__ __forceinline__ void repeat_digits(u32 four, u32 (&b)[4]) {
+  b[0] = __byte_perm(four, 0, 0x0000);
+  b[1] = __byte_perm(four, 0, 0x1111);
+  b[2] = __byte_perm(four, 0, 0x2222);
+  b[3] = __byte_perm(four, 0, 0x3333);
+}
+
+// acc[group] += one tile times the digits of each group. x: the tile's windows, which become products.
+template <int kGroups>
+__device__ __forceinline__ void multiply_tile(u32 (&x)[8], const u32 (&b)[kGroups][4], int (&acc)[kGroups][4]) {
+#pragma unroll
+  for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[g], x[0], x[4], x[1], x[5], b[g][0], b[g][1]);
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[g], x[2], x[6], x[3], x[7], b[g][2], b[g][3]);
+}
+
 // acc[tile][group]: sums of n * digit. Columns 2i, 2i + 1 of a group are the digits of its token i.
 template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
@@ -36,24 +55,13 @@ __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const uns
     for (int row = 0; row < 2; ++row) {
       u32 b[kGroups][4];
 #pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        const u32 four = row == 0 ? digits[g].x : digits[g].y;
-        b[g][0] = __byte_perm(four, 0, 0x0000);
-        b[g][1] = __byte_perm(four, 0, 0x1111);
-        b[g][2] = __byte_perm(four, 0, 0x2222);
-        b[g][3] = __byte_perm(four, 0, 0x3333);
-      }
+      for (int g = 0; g < kGroups; ++g) repeat_digits(row == 0 ? digits[g].x : digits[g].y, b[g]);
 #pragma unroll
       for (int tile = 0; tile < kIntTiles; ++tile) {
         u32 a[3], x[8];
         stream.load(tiles + (row * kBandTiles + tile) * (32 * kBits), a);
         windows<kBits>(a, x);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
-#pragma unroll
-        for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[tile][g], x[0], x[4], x[1], x[5], b[g][0], b[g][1]);
-#pragma unroll
-        for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[tile][g], x[2], x[6], x[3], x[7], b[g][2], b[g][3]);
+        multiply_tile<kGroups>(x, b, acc[tile]);
       }
     }
     ring.release();

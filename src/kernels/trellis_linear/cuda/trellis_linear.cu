@@ -8,16 +8,14 @@
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 #include "kernels/trellis_band/cuda/supported_gpu.h"
-#include "kernels/trellis_band/cuda/transform.cuh"
 #include "kernels/trellis_band/cuda/walk_wide.cuh"
+#include "kernels/trellis_linear/cuda/linear_inputs.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernels.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
 #include "kernels/trellis_linear/cuda/wide_linear.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
-
-constexpr int kTransformThreads = 256;
 
 struct LinearFacts {
   const char* name;
@@ -104,22 +102,11 @@ LinearPlan best_plan(const LinearCall& call, const LinearKernel& kernel, int sms
   return best;
 }
 
-// Rows of x, scaled and transformed, one warp a block.
+// Rows of x, scaled and transformed, in fragment order.
 __global__ void __launch_bounds__(kTransformThreads) transform_linear_inputs(const __grid_constant__ LinearArgs a) {
-  const int lane = static_cast<int>(threadIdx.x & 31), warps = kTransformThreads / 32;
-  const int blocks = a.call.in / kBand, units = a.call.rows * blocks;
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  for (int unit = static_cast<int>(blockIdx.x) * warps + static_cast<int>(threadIdx.x >> 5); unit < units;
-       unit += static_cast<int>(gridDim.x) * warps) {
-    const int row = unit / blocks, k = unit % blocks * kBand;
-    for (int input = 0, output = 0; input < a.inputs; ++input, ++output) {
-      while (a.input_of[output] != input) ++output;
-      float v[4];
-      transform_input(a.call.x + row * a.call.ldx + k + 4 * lane, a.call.outputs[output].matrix.suh + k + 4 * lane, v);
-      store_fragment_order(reinterpret_cast<__half*>(linear_row(a, input, k / kBand, row)), v);
-    }
-  }
+  transform_inputs(a, [&](int input, int row, int k, const float(&v)[4]) {
+    store_fragment_order(reinterpret_cast<__half*>(linear_row(a, input, k / kBand, row)), v);
+  });
 }
 
 // Numbers the different input scales of the matrices.
@@ -225,12 +212,7 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   args.stage_bytes = plan.memory.stage_bytes;
   args.input_stride = plan.memory.input_stride;
   cudaError_t status = cudaSuccess;
-  if (kernel.input.rows == 0) {
-    constexpr int kWarps = kTransformThreads / 32;
-    const long long units = static_cast<long long>(call.rows) * (call.in / kBand);
-    const long long grid = std::min<long long>((units + kWarps - 1) / kWarps, 8LL * sms);
-    status = launch(transform_linear_inputs, {dim3(static_cast<unsigned>(grid)), kTransformThreads}, stream, args);
-  }
+  if (kernel.input.rows == 0) status = launch_inputs(transform_linear_inputs, args, stream);
   if (status == cudaSuccess) {
     const int bytes = plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed;
     status =

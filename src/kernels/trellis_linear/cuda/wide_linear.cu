@@ -3,33 +3,22 @@
 
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
+#include "kernels/trellis_linear/cuda/linear_inputs.cuh"
 #include "kernels/trellis_linear/cuda/wide_linear.cuh"
 #include "kernels/trellis_linear/cuda/wide_linear_kernel.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kInputThreads = 256;
-constexpr int kInputWarps = kInputThreads / 32;
-
-// Panels of every different input, one warp a block of 128 inputs of a row.
-__global__ void __launch_bounds__(kInputThreads) wide_linear_inputs(const __grid_constant__ LinearArgs a) {
-  const int lane = static_cast<int>(threadIdx.x & 31), blocks = a.call.in / kBand, units = a.call.rows * blocks;
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  for (int unit = static_cast<int>(blockIdx.x) * kInputWarps + static_cast<int>(threadIdx.x >> 5); unit < units;
-       unit += static_cast<int>(gridDim.x) * kInputWarps) {
-    const int row = unit / blocks, k = unit % blocks * kBand + 4 * lane;
-    for (int input = 0, output = 0; input < a.inputs; ++input, ++output) {
-      while (a.input_of[output] != input) ++output;
-      float v[4];
-      transform_input(a.call.x + row * a.call.ldx + k, a.call.outputs[output].matrix.suh + k, v);
-      __half* const panels = reinterpret_cast<__half*>(a.rows) + static_cast<std::size_t>(input) *
-                                                                     static_cast<unsigned>(a.call.rows) *
-                                                                     static_cast<unsigned>(a.call.in);
-      *panel_place(panels, a.call.rows, row, k) = to_half4(v[0], v[1], v[2], v[3]);
-    }
-  }
+// Panels of every different input.
+__global__ void __launch_bounds__(kTransformThreads) wide_linear_inputs(const __grid_constant__ LinearArgs a) {
+  transform_inputs(a, [&](int input, int row, int k, const float(&v)[4]) {
+    __half* const panels = reinterpret_cast<__half*>(a.rows) + static_cast<std::size_t>(input) *
+                                                                   static_cast<unsigned>(a.call.rows) *
+                                                                   static_cast<unsigned>(a.call.in);
+    *panel_place(panels, a.call.rows, row, k + 4 * static_cast<int>(threadIdx.x & 31)) =
+        to_half4(v[0], v[1], v[2], v[3]);
+  });
 }
 
 struct WidePlan {
@@ -75,10 +64,7 @@ WidePlan best_segments(const LinearCall& call, int pairs, int sms) {
 cudaError_t run_wide_linear(const LinearArgs& args, cudaStream_t stream) {
   const LinearCall& call = args.call;
   const int sms = sm_count();
-  const long long units = static_cast<long long>(call.rows) * (call.in / kBand);
-  const long long input_grid = std::min<long long>((units + kInputWarps - 1) / kInputWarps, 8LL * sms);
-  const cudaError_t status =
-      launch(wide_linear_inputs, {dim3(static_cast<unsigned>(input_grid)), kInputThreads}, stream, args);
+  const cudaError_t status = launch_inputs(wide_linear_inputs, args, stream);
   if (status != cudaSuccess) return status;
   WideLinearArgs wide{};
   wide.linear = args;
