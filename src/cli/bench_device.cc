@@ -24,6 +24,7 @@ struct DeviceBenchOptions {
   DeviceOptions device;
   std::vector<int> batch = {1}, context = {0}, prefill;
   int steps = 64, warmup = 1, runs = 5;
+  kernels::SampleParams sample;
 };
 
 // One decode or prefill cell and its samples, a round each.
@@ -110,6 +111,11 @@ std::vector<double> rates_of(const DeviceCell& cell) {
   return rates;
 }
 
+Json sampling_json(const kernels::SampleParams& sample) {
+  if (sample.temperature == 0) return "greedy";
+  return {{"temperature", sample.temperature}, {"top_k", sample.top_k}, {"top_p", sample.top_p}};
+}
+
 Json cell_json(const DeviceCell& cell) {
   const std::vector<double> rates = rates_of(cell);
   Json json = {{"kind", cell.prefill ? "prefill" : "decode"}};
@@ -165,6 +171,7 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
   const auto begin = Clock::now();
   DeviceModel device = make_device_model(options.source, placement(options));
   const double load_seconds = microseconds_since(begin) * 1e-6;
+  device.set_sampling(options.sample, {});
   take_first_token(device);
   const double first_token_seconds = microseconds_since(kProgramStart) * 1e-6;
   std::vector<DeviceCell> cells = make_cells(options);
@@ -197,6 +204,7 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
   document.update({{"device", device_json(device)},
                    {"model", device_source_json(options.source)},
                    {"table", options.table.empty() ? Json(nullptr) : Json(options.table)},
+                   {"sampling", sampling_json(options.sample)},
                    {"path_calls", device.path_calls()},
                    {"load_seconds", load_seconds},
                    {"first_token_seconds", first_token_seconds},
@@ -247,6 +255,13 @@ void add_bench_device(CLI::App& bench_command, Invocation& call) {
       ->delimiter(',')
       ->check(number_in(1, kNoLimit))
       ->type_name("LIST");
+  command->add_option("--temperature", options->sample.temperature, "Of decoding; 0: greedy")
+      ->check(number_in(0, 100))
+      ->capture_default_str();
+  command->add_option("--top-k", options->sample.top_k, "With a temperature: keep the k likeliest tokens; 0: off")
+      ->check(number_in(0, kNoLimit));
+  command->add_option("--top-p", options->sample.top_p, "With a temperature: keep the likeliest up to this probability")
+      ->check(number_above(0, 1));
   command->add_option("--steps", options->steps, "Decode steps of a sample")
       ->check(number_in(1, 1e6))
       ->capture_default_str();
