@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "backend/cuda/device.h"
+#include "backend/cuda/profiler.h"
 #include "cli/bench.h"
 #include "cli/device_source.h"
 #include "cli/report.h"
@@ -25,6 +26,7 @@ struct DeviceBenchOptions {
   std::vector<int> batch = {1}, context = {0}, prefill;
   int steps = 64, warmup = 1, runs = 5;
   kernels::SampleParams sample;
+  bool profile = false;
 };
 
 // One decode or prefill cell and its samples, a round each.
@@ -85,6 +87,24 @@ void measure_prefill(DeviceModel& device, DeviceCell& cell, bool counts) {
   if (!counts) return;
   cell.wall_us.push_back(wall);
   cell.device_us.push_back(on_device);
+}
+
+// One decode step, or one prompt and the logits after it.
+void profile_pass(DeviceModel& device, DeviceCell cell) {
+  for (int i = 0; i < cell.batch; ++i) {
+    device.truncate(i, 0);
+    device.pretend_length(i, cell.context);
+  }
+  if (!cell.prefill) device.start(random_prompt(cell.batch, device.config().vocab_size));
+  device.synchronize();
+  const backend::ProfiledRange range;
+  if (cell.prefill) {
+    measure_prefill(device, cell, false);
+  } else {
+    device.step();
+    device.take_step();
+  }
+  device.synchronize();
 }
 
 // A prompt of one token and the token after it; forgotten again. What is made once is made by it.
@@ -190,6 +210,9 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
     }
   }
   progress.clear();
+  if (options.profile) {
+    for (const DeviceCell& cell : cells) profile_pass(device, cell);
+  }
   Json results = Json::array();
   std::string text;
   for (const DeviceCell& cell : cells) {
@@ -269,6 +292,9 @@ void add_bench_device(CLI::App& bench_command, Invocation& call) {
       ->check(number_in(0, 1e6))
       ->capture_default_str();
   command->add_option("--runs", options->runs, "Rounds that count")->check(number_in(1, 1e6))->capture_default_str();
+  command->add_flag(
+      "--profile", options->profile,
+      "At the end, one more pass of each kind between marks for a profiler (ncu --profile-from-start off)");
   command->add_option("--output,-o", options->output, "Write the result file (JSON with raw samples) here")
       ->type_name("FILE");
   command->callback([options, &call] { call.action = [options, &call] { return bench_device(*options, call.json); }; });

@@ -207,12 +207,12 @@ void DeviceModel::State::build(const HostModel& host) {
   };
   WeightStore store(*arena, progress);
   weights = load_weights(host, store);
-  store.finish();
   pass = std::make_unique<DevicePass>(config, weights, limits(context), arena.get());
   pass->set_paths(&paths);
   pass->clear(stream);
   lengths.assign(static_cast<std::size_t>(options.sequences), 0);
-  fill_rope();
+  fill_rope();  // while the last weights arrive
+  store.finish();
 }
 
 void DeviceModel::State::fill_rope() {
