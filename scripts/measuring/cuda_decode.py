@@ -288,10 +288,11 @@ def step_tables(content):
     whole = content["sum_us"]
     parts = [[p["part"], str(p["launches"]), f"{p['sum_us']:.0f}", f"{p['sum_us'] / whole:.0%}"] for p in content["parts"]]
     cut = "" if content["complete"] else " The profile has no whole pass; these are the kernels that it has."
+    few = f" ({content['profiled_launches']} were profiled, of fewer layers)" if content["profiled_launches"] < content["launches"] else ""
     calls, floor = floors_table(content)
     return [f"**{step_name(content)[0].upper()}{step_name(content)[1:]}**, {content['model']}, {content['bits']} bits, {content['context']} positions before; "
             f"{content['machine']['gpu']}, revision `{content['revision'][:12]}`, {content['date'][:10]}. {content['launches']} kernels, {whole:.0f} us when each "
-            f"runs by itself; the floors of all calls add up to {floor:.0f} us.{cut}", "",
+            f"runs by itself{few}; the floors of all calls add up to {floor:.0f} us.{cut}", "",
             *table(["part", "launches", "us", "share"], parts), "",
             *table(["call", "calls", "moves, MB", "decodes, M weights", "GFLOP", "floor: decode / move / multiply, us", "measured, us", "measured / floor",
                     "of the pass, us"], calls), "",

@@ -4,9 +4,10 @@
   scripts/measuring/step_profile.py NCU.csv OUT --gpu NAME --config FILE --bits N --passes decode:1,decode:32,prefill:2048 [...]
 
 NCU.csv: what `ncu --clock-control none --csv --metrics LIST` prints of `fairway bench device --profile`, with the metrics that --metrics
-of this program prints. --passes: what was profiled, in this order: sequences of a decode step, tokens of a prompt. For each pass OUT gets a
-file with its kernels, their launches and times, the calls of the model that they belong to and the parts that these make up. Kernels are
-profiled one after the other and with empty caches, which they are not in a graph: their sum is more than a step takes.
+of this program prints. --passes: what was profiled, in this order: sequences of a decode step, tokens of a prompt. The profiled model may have
+fewer layers than --config says: its layers with experts stand for the others in turn. For each pass OUT gets a file with its kernels, their
+launches and times, the calls of the model that they belong to and the parts that these make up. Kernels are profiled one after the other and
+with empty caches, which they are not in a graph: their sum is more than a step takes.
 """
 
 import argparse
@@ -23,7 +24,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from measuring import step_work  # noqa: E402
 
 SCHEMA = "fairway-cuda_step_profile-2"
-KEYS = {"revision", "date", "machine", "model", "bits", "kind", "rows", "context", "complete", "launches", "sum_us", "parts", "calls", "kernels"}
+KEYS = {"revision", "date", "machine", "model", "bits", "kind", "rows", "context", "complete", "launches", "sum_us", "parts", "calls", "kernels",
+        "profiled_launches"}
 TIME, REGISTERS = "gpu__time_duration.sum", "launch__registers_per_thread"
 # Key in the file -> metric of ncu. Each is of a launch.
 METRICS = {"read_bytes": "dram__bytes_read.sum", "written_bytes": "dram__bytes_write.sum",
@@ -125,6 +127,19 @@ def calls_of(launches, config):
     return [(name, own) for name, (_, own) in zip(names, calls)]
 
 
+def of_all_layers(calls, layers):
+    """The calls of a model of so many layers, from those of one with fewer: its layers with experts stand for the others in turn."""
+    ends = [i for i, (call, _) in enumerate(calls) if call in (step_work.EXPERTS, step_work.DENSE)]
+    if not ends or len(ends) >= layers:
+        return calls
+    begin = 1 if calls[0][0] == step_work.EMBED else 0
+    own = [calls[first:end + 1] for first, end in zip([begin, *[end + 1 for end in ends[:-1]]], ends)]
+    dense = [layer for layer in own if layer[-1][0] == step_work.DENSE]
+    routed = [layer for layer in own if layer[-1][0] == step_work.EXPERTS]
+    whole = dense + [routed[i % len(routed)] for i in range(layers - len(dense))] if routed else own
+    return calls[:begin] + [call for layer in whole for call in layer] + calls[ends[-1] + 1:]
+
+
 def part_of(call):
     return PARTS.get(call, LINEARS if call == LINEAR or call in (step_work.FIRST, step_work.Q_B, step_work.O) else OTHER)
 
@@ -168,12 +183,13 @@ def parts_of(kernels):
 
 
 def profile(launches, kind, rows, config, options):
-    calls = calls_of(launches, config)
+    profiled = calls_of(launches, config)
+    calls = of_all_layers(profiled, config["num_hidden_layers"])
     complete = calls[-1][0] == (step_work.HEAD if kind == "prefill" else step_work.CHOOSE)
     kernels = kernels_of(calls)
     return {"schema": SCHEMA, "revision": options.revision, "date": options.date, "machine": {"gpu": options.gpu},
             "model": options.config.stem, "bits": options.bits, "kind": kind, "rows": rows, "context": options.context, "complete": complete,
-            "launches": len(launches), "sum_us": sum(k["sum_us"] for k in kernels), "parts": parts_of(kernels), "calls": times_of(calls),
+            "profiled_launches": len(launches), "launches": sum(len(own) for _, own in calls), "sum_us": sum(k["sum_us"] for k in kernels), "parts": parts_of(kernels), "calls": times_of(calls),
             "kernels": kernels}
 
 
