@@ -155,16 +155,27 @@ def context_table(files):
             *table(["cache", *[f"{p:,} positions" for p in positions], f"lost at {CONTEXT_BAR_AT:,}, and the bar"], rows)]
 
 
-def mixed_table(path, content, uniform):
-    even = rates(uniform)
+def beside_table(path, content, plain, what, own_name, plain_name):
+    """Decode beside the same with something left out: `what` says what it is, and there is a column for either."""
+    even = rates(plain) if plain else {}
     rows = []
-    for what, own in rates(content).items():
+    for key, own in rates(content).items():
         rate = own["rate"]["median"]
-        beside = even[what]["rate"]["median"] if what in even else None
-        rows.append([name_of(*what[:2]), spread(own), grouped(beside) if beside else "–", f"{rate / beside:.2f}" if beside else "–"])
-    return [f"{model_of(content)}, experts that take the widths {bits_of(content)} of gate, up and down in turn; {source(path, content)}.",
-            "", *table(["what", "tokens/s", f"uniform {bits_of(uniform)} bits, tokens/s" if uniform else "uniform, tokens/s",
-                        "mixed / uniform"], rows)]
+        beside = even[key]["rate"]["median"] if key in even else None
+        rows.append([name_of(*key[:2]), spread(own), grouped(beside) if beside else "–", f"{rate / beside:.2f}" if beside else "–"])
+    return [f"{model_of(content)}, {what}; {source(path, content)}.", "",
+            *table(["what", "tokens/s", f"{plain_name}, tokens/s", f"{own_name} / {plain_name.split()[0]}"], rows)]
+
+
+def mixed_table(path, content, uniform):
+    return beside_table(path, content, uniform, f"experts that take the widths {bits_of(content)} of gate, up and down in turn", "mixed",
+                        f"uniform {bits_of(uniform)} bits" if uniform else "uniform")
+
+
+def sampled_table(path, content, greedy):
+    how = content["sampling"]
+    return beside_table(path, content, greedy, f"experts of {bits_of(content)} bits, tokens drawn on the device at temperature {how['temperature']:.2g}, "
+                        f"of the {how['top_k']} likeliest, up to a probability of {how['top_p']:.2g}", "drawn", "greedy")
 
 
 def decode_sections():
@@ -184,6 +195,9 @@ def decode_sections():
     mixed = bench("decode-mixed")
     if mixed:
         sections.append(([mixed[0]], mixed_table(*mixed, glm[1] if glm else None)))
+    sampled = bench("decode-sampled")
+    if sampled:
+        sections.append(([sampled[0]], sampled_table(*sampled, glm[1] if glm else None)))
     for path, peer in peers.values():
         sections.append(([path], [f"The reference is {peer['program']}, {peer['date']} (`results/{path.name}`). {peer['method']}"]))
     return sections
