@@ -37,8 +37,10 @@ FIRST, LAST = r"^embed", r"greedy|sample|argmax"
 OTHER = "other"
 # What a kernel belongs to by its name, the first that fits. A linear layer is known by its place.
 LINEAR = "linear"
-KINDS = ((step_work.EMBED, FIRST), (step_work.CHOOSE, LAST),
-         (step_work.EXPERTS, r"band_kernel|moe|stream_kernel|group|slots|expert|swiglu|wide_inputs_kernel|^prepare_kernel"),
+GATE = "gate of a dense layer"  # whose matrices are linear layers around it
+KINDS = ((step_work.EMBED, FIRST), (step_work.CHOOSE, LAST), (step_work.MLA, r"mla_decode"), (step_work.GQA, r"gqa_decode"),
+         (step_work.TO_ABSORB, r"prepare_absorb"), (GATE, r"^swiglu"),
+         (step_work.EXPERTS, r"band_kernel|moe|stream_kernel|^single_kernel|group|slots|expert|wide_inputs_kernel|^prepare_kernel"),
          (step_work.ROUTER, r"route"), (step_work.UNFOLD, r"unfold|project_many<(0|false)>"), (step_work.ABSORB, r"absorb|project_many"),
          (step_work.ATTEND, r"attend|combine_splits"), (LINEAR, r"linear|rows_few|rows_many|trellis|dense_(few|many)"),
          (step_work.PREPARE, r"prepare|rope"), (step_work.NORM, r"norm"))
@@ -46,6 +48,7 @@ BEFORE_LINEAR = r"inputs"  # a launch that belongs to the linear layer after it
 # Calls -> part of the model.
 PARTS = {step_work.EMBED: "embedding and choice of a token", step_work.CHOOSE: "embedding and choice of a token", step_work.HEAD: "output head",
          step_work.EXPERTS: "experts", step_work.DENSE: "experts", step_work.ROUTER: "router", step_work.ATTEND: "attention over the cache",
+         step_work.MLA: "attention over the cache", step_work.GQA: "attention over the cache", step_work.TO_ABSORB: "kv_b_proj",
          step_work.ABSORB: "kv_b_proj", step_work.UNFOLD: "kv_b_proj", step_work.NORM: "norms and rotation",
          step_work.Q_NORM: "norms and rotation", step_work.PREPARE: "norms and rotation"}
 LINEARS = "attention's linear layers"
@@ -105,10 +108,12 @@ def calls_of(launches, config):
             calls[-1][1].append(launch)
         else:
             calls.append((kind, [launch]))
+    for gate in [i for i, (kind, _) in enumerate(calls) if kind == GATE][::-1]:
+        calls[gate - 1:gate + 2] = [(step_work.DENSE, [launch for _, own in calls[gate - 1:gate + 2] for launch in own])]
     dense_layers = config.get("first_k_dense_replace") or 0
     names, begin, layer = [kind for kind, _ in calls], 0, 0
     for at, kind in enumerate(names):
-        if kind != step_work.EXPERTS:
+        if kind not in (step_work.EXPERTS, step_work.DENSE):
             continue
         linears = [i for i in range(begin, at) if names[i] == LINEAR]
         expected = step_work.linears_of(config)

@@ -17,6 +17,9 @@ PADDED = 128
 EMBED, NORM, Q_NORM, FIRST, Q_B, PREPARE, ABSORB, ATTEND, UNFOLD, O, ROUTER, EXPERTS, DENSE, HEAD, CHOOSE = (
     "embedding", "norm before a block", "norm of q_a", "first projections", "q_b_proj", "rotation, cache", "mla_absorb", "attention over the cache",
     "mla_unfold", "o_proj", "norm, router", "experts", "dense layer", "head", "choice of a token")
+# Calls of which one launch does several.
+TO_ABSORB, MLA, GQA = "rotation and mla_absorb", "rotation to mla_unfold", "rotation and attention"
+TOGETHER = {TO_ABSORB: (PREPARE, ABSORB), MLA: (PREPARE, ABSORB, ATTEND, UNFOLD), GQA: (PREPARE, ATTEND)}
 
 
 def is_mla(config):
@@ -84,6 +87,9 @@ def work_of(config, *, rows, context, prefill, bits, attention_bits=3, dense_bit
     wanted = 1 if prefill else r
     linear(HEAD, [c["vocab_size"]], h, head_bits, rows_of=wanted)
     plain(CHOOSE, 4 * wanted * c["vocab_size"])
+    for name, parts in TOGETHER.items():
+        if all(part in works for part in parts):
+            works[name] = Work(*map(sum, zip(*(works[part] for part in parts))))
     return works
 
 
