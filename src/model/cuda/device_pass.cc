@@ -74,6 +74,7 @@ void DevicePass::place() {
       take<unsigned char>(cuda::linear_workspace_bytes(limits_.rows, widest, kMostLinears), "scratch of linear layers");
   logits_ =
       take<float>(static_cast<std::size_t>(limits_.head_rows) * static_cast<std::size_t>(c_.vocab_size), "logits");
+  random_states_ = take<unsigned long long>(static_cast<std::size_t>(limits_.sequences), "random number generators");
 }
 
 void DevicePass::place_attention() {
