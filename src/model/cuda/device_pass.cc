@@ -196,6 +196,7 @@ void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear*
   }
   if (call.count > 0) {
     if (calls_ != nullptr) calls_->linears.push_back(call);
+    if (paths_ != nullptr && paths_->leaves_out(call)) return;
     const cuda::LinearPath path = paths_ != nullptr ? paths_->choose(call) : cuda::linear_default_path(call);
     cuda::trellis_linear(call, path, linear_workspace_, stream);
   }
@@ -296,6 +297,7 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
   }
   const cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
   if (calls_ != nullptr) calls_->experts.push_back({layer.moe, call});
+  if (paths_ != nullptr && paths_->leaves_out(layer.moe)) return;
   const cuda::MoePath path =
       paths_ != nullptr ? paths_->choose(layer.moe, rows) : cuda::moe_default_path(layer.moe, rows);
   cuda::moe_swiglu(layer.moe, call, path, moe_workspace_, stream);
@@ -304,9 +306,11 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
 void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) const {
   cuda::embed({weights_.embedding.data, weights_.embedding.type, c_.vocab_size, c_.hidden_size}, ids_, pass.rows, x_,
               hidden_padded_, stream);
-  for (std::size_t l = 0; l < weights_.layers.size(); ++l) {
+  const std::size_t count = pass.layers.empty() ? weights_.layers.size() : pass.layers.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t l = pass.layers.empty() ? i : static_cast<std::size_t>(pass.layers[i]);
     const DeviceLayer& layer = weights_.layers[l];
-    norm(l == 0 ? nullptr : delta_, layer.attention_input_norm, pass.rows, stream);
+    norm(i == 0 ? nullptr : delta_, layer.attention_input_norm, pass.rows, stream);
     if (is_mla(c_)) {
       mla(l, pass, stream);
     } else {

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "backend/cuda/arena.h"
 #include "backend/cuda/stream.h"
@@ -30,7 +31,8 @@ struct DevicePassLimits {
 struct DevicePassRows {
   int rows;
   bool one_sequence;
-  int max_context;  // no row's position is beyond max_context - 1
+  int max_context;                   // no row's position is beyond max_context - 1
+  std::span<const int> layers = {};  // of the model, in this order; empty: all of them
 };
 
 class DevicePass {
