@@ -38,6 +38,10 @@ PathReason reason_named(const std::string& text, const std::string& name) {
   bad(name, fmt::format("the reason {} is none", text));
 }
 
+void check_rows(const std::string& name, int rows) {
+  if (rows < 1) bad(name, fmt::format("an entry of {} rows", rows));
+}
+
 void check_times(const std::string& name, double us, double default_us) {
   if (std::isfinite(us) && std::isfinite(default_us) && us >= 0 && default_us >= 0) return;
   bad(name, fmt::format("times of {} and {} us", us, default_us));
@@ -54,7 +58,7 @@ PathEntry parse_entry(const Json& json, const std::string& name) {
   entry.us = json.at("us");
   entry.default_us = json.at("default_us");
   entry.samples = json.at("samples");
-  if (entry.rows < 1) bad(name, fmt::format("an entry of {} rows", entry.rows));
+  check_rows(name, entry.rows);
   check_times(name, entry.us, entry.default_us);
   entry.reason = reason_named(json.at("reason"), name);
   for (const Json& time : json.at("measured")) {
@@ -65,6 +69,7 @@ PathEntry parse_entry(const Json& json, const std::string& name) {
 
 PathChain parse_chain(const Json& json, const std::string& name) {
   const PathChain chain{json.at("rows"), json.at("layers"), json.at("default_us"), json.at("us")};
+  check_rows(name, chain.rows);
   check_times(name, chain.us, chain.default_us);
   return chain;
 }

@@ -173,6 +173,7 @@ TEST(PathTable, DamageIsAnErrorThatSaysWhere) {
   EXPECT_NE(error_of(replaced(good, rows[1].id, "cuda_sm90/warp/drive")).find("warp/drive"), std::string::npos);
   EXPECT_NE(error_of(replaced(good, "paths-2", "paths-9")).find("paths-9"), std::string::npos);
   EXPECT_NE(error_of(replaced(good, "\"rows\": 2", "\"rows\": 0")), "");
+  EXPECT_NE(error_of(replaced(good, "\"rows\": 2,\n   \"kernel\"", "\"rows\": 0,\n   \"kernel\"")), "");
   EXPECT_NE(error_of(replaced(good, "\"rows\": 2", "\"rows\": \"two\"")), "");
   EXPECT_NE(error_of(replaced(good, "\"trellis_linear\"", "\"rope\"")).find("rope"), std::string::npos);
   EXPECT_NE(error_of(replaced(good, "faster than the default", "nicer than the default")).find("nicer"),
