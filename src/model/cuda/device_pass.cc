@@ -7,6 +7,7 @@
 #include "codec/packing.h"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/common/cuda/embed.cuh"
+#include "kernels/common/cuda/swiglu.cuh"
 #include "kernels/dense_linear/cuda/dense_linear_cuda.cuh"
 #include "kernels/rope/cuda/rope_cuda.cuh"
 #include "kernels/route/cuda/route_cuda.cuh"
@@ -19,6 +20,10 @@ namespace cuda = kernels::cuda;
 using codec::padded;
 
 constexpr int kMostLinears = 4;  // that read one input in one launch
+
+// Rows up to which a dense MLP is computed as linear layers, whose paths share a matrix among all SMs whatever the
+// number of rows; an expert layer needs many items for that, and each of those has all inputs of a band.
+constexpr int kDenseRows = 1024;
 
 kernels::RopeLayout rope_layout(const formats::ModelConfig& c) {
   return c.rope_interleave ? kernels::RopeLayout::kInterleaved : kernels::RopeLayout::kHalves;
@@ -69,9 +74,17 @@ void DevicePass::place() {
   expert_weights_ = take<float>(rows * slots, "weights of experts");
   router_logits_ = take<float>(rows * experts, "router logits");
   moe_workspace_ = take<unsigned char>(moe_bytes, "scratch of the expert layer");
+  int dense = 0;  // widest dense MLP
+  for (const DeviceLayer& layer : weights_.layers) dense = std::max(dense, layer.dense.gate.out);
+  const int dense_rows = std::min(limits_.rows, kDenseRows);
+  const std::size_t dense_elems = static_cast<std::size_t>(dense_rows) * static_cast<std::size_t>(dense);
+  gate_ = take<float>(dense_elems, "gate of a dense MLP");
+  up_ = take<float>(dense_elems, "up of a dense MLP");
+  gated_ = take<__half>(dense_elems, "inputs of down of a dense MLP");
   const int widest = std::max({hidden_padded_, q_rank_padded_, attended_padded_});
-  linear_workspace_ =
-      take<unsigned char>(cuda::linear_workspace_bytes(limits_.rows, widest, kMostLinears), "scratch of linear layers");
+  linear_workspace_ = take<unsigned char>(std::max(cuda::linear_workspace_bytes(limits_.rows, widest, kMostLinears),
+                                                   cuda::linear_workspace_bytes(dense_rows, dense, 1)),
+                                          "scratch of linear layers");
   logits_ =
       take<float>(static_cast<std::size_t>(limits_.head_rows) * static_cast<std::size_t>(c_.vocab_size), "logits");
 }
@@ -275,10 +288,24 @@ void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
 }
 
+// delta = down(silu(gate(normed)) * up(normed))
+void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) const {
+  const DeviceLinear* first[] = {&mlp.gate, &mlp.up};
+  float* const outputs[] = {gate_, up_};
+  linears(normed_, hidden_padded_, rows, first, outputs, 2, false, stream);
+  cuda::swiglu(gate_, up_, static_cast<long long>(rows) * mlp.gate.out, gated_, stream);
+  const DeviceLinear* last[] = {&mlp.down};
+  linears(gated_, mlp.gate.out, rows, last, &delta_, 1, false, stream);
+}
+
 // delta = experts(norm(x)); the next norm adds it.
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const {
   if (layer.moe.top_k == 0) {
     norm(nullptr, layer.mlp_input_norm, rows, stream);
+    if (layer.dense.gate.is_trellis && rows <= kDenseRows) {
+      dense_mlp(layer.dense, rows, stream);
+      return;
+    }
   } else {
     cuda::RouteCall call{};
     call.norm = norm_call(nullptr, layer.mlp_input_norm, rows);
