@@ -356,7 +356,7 @@ void add_bench_selection(CLI::App& bench_command, Invocation& call) {
   command
       ->add_option("--bits", device.bits,
                    "With --device: widths of experts, as `bench device` takes them; may be given several times "
-                   "(default: 3, 4 and \"6,2,3;6,3,4;2,2,2;2,2,2\"). Attention has their mean")
+                   "(default: 4 and \"6,2,3;6,3,4;2,2,2;2,2,2\"). Attention has their mean")
       ->type_name("TUPLES");
   command->add_option("--codebook", device.codebook, "With --device")
       ->check(CLI::IsMember({"mul1", "mcg", "3inst"}))

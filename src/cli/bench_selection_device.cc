@@ -22,10 +22,10 @@
 namespace fairway::cli {
 namespace {
 
-const std::vector<int> kRows = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024};
+const std::vector<int> kRows = {1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512, 1024};
 constexpr int kMostSequences = 64;  // of a decode step
 // Of a model: more than enough that weights of one layer have left the L2 cache before its next turn.
-constexpr int kModelLayers = 7;
+constexpr int kModelLayers = 5;
 
 // A call's shape at a number of rows.
 struct DeviceSelectionCell {

@@ -28,7 +28,8 @@ enum class PathReason {
 const char* path_reason_text(PathReason reason);
 
 // Microseconds are what one call adds to a chain of layers: the time of the chain less that of the chain without calls
-// of the shape, divided by their number. Medians of levelled samples (select/verdict.h).
+// of the shape, divided by their number; of a prompt, the time of the default's calls alone, and what the chain gains
+// or loses by another path. Medians of levelled samples (select/verdict.h).
 struct PathTime {
   const kernels::CudaRow* row = nullptr;
   double us = 0;

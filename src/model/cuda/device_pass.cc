@@ -21,9 +21,10 @@ using codec::padded;
 
 constexpr int kMostLinears = 4;  // that read one input in one launch
 
-// Rows up to which a dense MLP is computed as linear layers, whose paths share a matrix among all SMs whatever the
-// number of rows; an expert layer needs many items for that, and each of those has all inputs of a band.
-constexpr int kDenseRows = 1024;
+// A dense MLP of so many rows is computed as linear layers: their paths share a matrix among all SMs, an expert layer's
+// give each SM items, which one expert has few of. Fewer rows are for the stream path, which needs no items. Measured
+// on an H200 inside chains of layers of GLM-4.7-Flash.
+constexpr int kFewestDenseRows = 4, kDenseRows = 256;
 
 kernels::RopeLayout rope_layout(const formats::ModelConfig& c) {
   return c.rope_interleave ? kernels::RopeLayout::kInterleaved : kernels::RopeLayout::kHalves;
@@ -302,7 +303,8 @@ void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) 
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const {
   if (layer.moe.top_k == 0) {
     norm(nullptr, layer.mlp_input_norm, rows, stream);
-    if (layer.dense.gate.is_trellis && rows <= kDenseRows) {
+    const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows;
+    if (layer.dense.gate.is_trellis && rows <= kDenseRows && !few) {
       dense_mlp(layer.dense, rows, stream);
       return;
     }

@@ -27,16 +27,18 @@ constexpr std::size_t kFinalists = 3;        // beside the default
 constexpr double kSampleMicroseconds = 800;  // short chains are replayed several times for a sample
 constexpr int kMostReplays = 4;
 constexpr int kMostDirectRows = 16;  // a path that decodes for each row is not tried beyond
-constexpr std::size_t kRule = 0, kWithout = 1, kFirstCandidate = 2;  // contestants of a site
+// Contestants of a site. kRest: what is not of the calls, that is a decode step's chain without them. Of a prompt,
+// whose rows grow alike and choose the same experts if something is left out, it is the calls alone.
+constexpr std::size_t kRule = 0, kRest = 1, kFirstCandidate = 2;
 
 template <class Call, class ShapeOf>
-std::vector<std::pair<Call, int>> by_shape(const std::vector<Call>& calls, const ShapeOf& shape) {
-  std::vector<std::pair<Call, int>> groups;
+std::vector<std::vector<Call>> by_shape(const std::vector<Call>& calls, const ShapeOf& shape) {
+  std::vector<std::vector<Call>> groups;
   for (const Call& call : calls) {
     const std::string name = shape(call);
-    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return shape(g.first) == name; });
-    if (group == groups.end()) group = groups.insert(groups.end(), {call, 0});
-    ++group->second;
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return shape(g.front()) == name; });
+    if (group == groups.end()) group = groups.insert(groups.end(), std::vector<Call>{});
+    group->push_back(call);
   }
   return groups;
 }
@@ -107,19 +109,28 @@ void PathTuner::choose_layers() {
 
 std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const {
   std::vector<Site> sites;
-  for (const auto& [call, count] : by_shape(calls.experts, shape_of_experts)) {
-    const MoeLayer& layer = call.first;
-    const MoePath rule = kernels::cuda::moe_default_path(layer, call.second.tokens);
-    sites.push_back({shape_of(layer), count,
-                     legal_rows(rule, kernels::cuda::kMoePaths, call.second.tokens,
-                                [&](MoePath path) { return kernels::cuda::moe_path_legal(layer, path); })});
+  for (const auto& group : by_shape(calls.experts, shape_of_experts)) {
+    const auto& [layer, call] = group.front();
+    const MoeLayer& first = layer;
+    const MoePath rule = kernels::cuda::moe_default_path(layer, call.tokens);
+    Site site{shape_of(layer), static_cast<int>(group.size()), {}, {}};
+    site.paths = legal_rows(rule, kernels::cuda::kMoePaths, call.tokens,
+                            [&](MoePath path) { return kernels::cuda::moe_path_legal(first, path); });
+    site.queue = [group = group, rule, workspace = pass_.moe_workspace()](cudaStream_t stream) {
+      for (const auto& [l, c] : group) kernels::cuda::moe_swiglu(l, c, rule, workspace, stream);
+    };
+    sites.push_back(std::move(site));
   }
   for (const auto& group : by_shape(calls.linears, shape_of_linear)) {
-    const LinearCall& call = group.first;
+    const LinearCall& call = group.front();
     const LinearPath rule = kernels::cuda::linear_default_path(call);
-    sites.push_back({shape_of(call), group.second,
-                     legal_rows(rule, kernels::cuda::kLinearPaths, call.rows,
-                                [&](LinearPath path) { return kernels::cuda::linear_path_legal(call, path); })});
+    Site site{shape_of(call), static_cast<int>(group.size()), {}, {}};
+    site.paths = legal_rows(rule, kernels::cuda::kLinearPaths, call.rows,
+                            [&](LinearPath path) { return kernels::cuda::linear_path_legal(call, path); });
+    site.queue = [group = group, rule, workspace = pass_.linear_workspace()](cudaStream_t stream) {
+      for (const LinearCall& c : group) kernels::cuda::trellis_linear(c, rule, workspace, stream);
+    };
+    sites.push_back(std::move(site));
   }
   return sites;
 }
@@ -200,13 +211,21 @@ bool PathTuner::rounds(std::deque<Contestant>& contestants, int count, double en
   return true;
 }
 
-// The default, the chain without the calls, and the candidates that one sample does not rule out.
+// The default, the rest or the calls alone, and the candidates that one sample does not rule out.
 void PathTuner::enter(std::deque<Contestant>& contestants, const Site& site, const Choices& choices, double end) {
   Choices trial = choices;
   trial[site.shape] = nullptr;
-  contestants.emplace_back(nullptr, record(trial), stream_.device());
-  const double rule = warm_up(contestants[kRule]), without = warm_up(contestants[kWithout]);
-  const double most = without + kHopeless * std::max(0.0, rule - without) + kSlackOfSample * rule;
+  Graph rest;
+  if (rows_.one_sequence) {
+    rest =
+        std::make_shared<backend::CudaGraph>(stream_, [&] { site.queue(static_cast<cudaStream_t>(stream_.handle())); });
+  } else {
+    rest = record(trial);
+  }
+  contestants.emplace_back(nullptr, std::move(rest), stream_.device());
+  const double rule = warm_up(contestants[kRule]), other = warm_up(contestants[kRest]);
+  const double calls = rows_.one_sequence ? other : std::max(0.0, rule - other);
+  const double most = rule + (kHopeless - 1) * calls + kSlackOfSample * rule;
   for (std::size_t p = 1; p < site.paths.size(); ++p) {
     if (seconds_used() >= end) {
       complete_ = false;
@@ -234,7 +253,8 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Gr
   std::deque<Contestant> contestants;
   contestants.emplace_back(site.paths.front(), chain, stream_.device());
   enter(contestants, site, choices, end);
-  rounds(contestants, options_.rounds, end);
+  const bool alone = contestants.size() == kFirstCandidate;
+  rounds(contestants, alone ? kFirstRounds : options_.rounds, end);
   if (contestants[kRule].samples.empty()) return;
 
   std::vector<const Contestant*> competing;  // the default and the candidates
@@ -242,16 +262,18 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Gr
     std::vector<std::vector<double>> samples;
     competing.clear();
     for (std::size_t i = 0; i < contestants.size(); ++i) {
-      if (i == kWithout || contestants[i].samples.empty()) continue;
+      if (i == kRest || contestants[i].samples.empty()) continue;
       competing.push_back(&contestants[i]);
       samples.push_back(contestants[i].samples);
     }
-    return judge_paths(samples, contestants[kWithout].samples, site.calls);
+    std::vector<double> rest = contestants[kRest].samples;
+    for (std::size_t r = 0; rows_.one_sequence && r < rest.size(); ++r) rest[r] = samples.front()[r] - rest[r];
+    return judge_paths(samples, rest, site.calls);
   };
   PathVerdict verdict = judge();
   const Contestant& winner = *competing[verdict.winner];
   PathEntry entry{site.shape, rows_.rows, winner.row, site.paths.front(), 0, 0, 0, verdict.reason, {}};
-  if (options_.judging_rounds > 0) {
+  if (options_.judging_rounds > 0 && !alone) {
     for (Contestant& one : contestants) one.samples.clear();
     rounds(contestants, options_.judging_rounds, seconds_used() + seconds);
     if (contestants[kRule].samples.empty()) return;

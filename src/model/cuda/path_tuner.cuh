@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,7 +50,8 @@ class PathTuner {
   struct Site {
     std::string shape;
     int calls = 0;
-    std::vector<const kernels::CudaRow*> paths;  // the default first
+    std::vector<const kernels::CudaRow*> paths;      // the default first
+    std::function<void(cudaStream_t stream)> queue;  // all calls, with the default
   };
 
   Graph record(const Choices& choices, DeviceCalls* calls = nullptr);

@@ -167,16 +167,13 @@ bool linear_path_legal(const LinearCall& call, LinearPath path) {
   return plan_ring(1, m.fixed, m.stage_bytes, 1).stages >= 1;
 }
 
-// By rows, and for few of them by the blocks of 128 x 128 weights: with few blocks a CTA transforms its inputs for less
-// work, and an integer path does that for fewer rows at a time. The fastest of the paths on an H200 inside chains of
-// layers of GLM-4.7-Flash and Qwen3-30B-A3B (`fairway bench selection --device cuda`).
+// The fastest of the paths on an H200 inside chains of layers of GLM-4.7-Flash and Qwen3-30B-A3B (`fairway bench
+// selection --device cuda`). Matrices of one size prefer another path now and then, but a step whose linear layers all
+// take the same one finds its code in the caches.
 LinearPath linear_default_path(const LinearCall& call) {
-  constexpr long long kFewBlocks = 400;
-  const long long blocks = static_cast<long long>(count_bands(call)) * (call.in / kBand);
   LinearPath path = LinearPath::kWide128;
   if (call.rows <= 8) {
-    const bool integer = call.all_mul1 && (call.rows <= 4 || blocks < kFewBlocks);
-    path = integer ? LinearPath::kInt4 : LinearPath::kHalf8;
+    path = call.all_mul1 && call.rows <= 4 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
     path = LinearPath::kHalf16;
   } else if (call.rows <= 32) {
