@@ -3,7 +3,7 @@
 import json
 import re
 
-from measuring import cuda, cuda_decode, peer, quantization, selection
+from measuring import cuda, cuda_decode, cuda_selection, peer, quantization, selection
 from measuring.base import REPO, RESULTS
 from measuring.layer_tables import by_cell
 from measuring.markup import judged, number, percent, table, token_columns
@@ -110,7 +110,8 @@ def stages():
 PAGES = {"cpu-performance.md": {"layer": layer, "ratios": ratios, "token": token},
          "cuda-performance.md": {"cuda-layer": cuda.page_layer, "cuda-widths": cuda.page_widths, "cuda-profile": cuda.page_profile,
                                  "cuda-decode": cuda_decode.page_decode, "cuda-step": cuda_decode.page_step,
-                                 "cuda-agreement": cuda_decode.page_agreement, "cuda-load": cuda_decode.page_load},
+                                 "cuda-agreement": cuda_decode.page_agreement, "cuda-load": cuda_decode.page_load,
+                                 "cuda-selection": cuda_selection.page},
          "selection.md": {"choice": choice},
          "quantization.md": {"quality": quality, "stages": stages}}
 

@@ -2,7 +2,7 @@
 
 import json
 
-from measuring import cuda, cuda_decode, documents, layer_tables, quantization, selection
+from measuring import cuda, cuda_decode, cuda_selection, documents, layer_tables, quantization, selection
 from measuring.base import REPO, RESULTS, progress
 from measuring.markup import judged, number, percent, table
 
@@ -106,7 +106,7 @@ def readme(results):
         content = json.loads(path.read_text(encoding="utf-8"))
         lines += described(path, content) + quantization.quality_tables(path.stem, content) + [""]
     if results == RESULTS:  # what was measured on a GPU is not of this machine
-        lines += cuda.sections() + cuda_decode.sections()
+        lines += cuda.sections() + cuda_decode.sections() + cuda_selection.sections()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -16,9 +16,37 @@
 namespace fairway::cli {
 namespace {
 
+constexpr int kMostSequences = 64;  // of a decode step
+
+std::string chain_line(const model::PathChain& chain) {
+  return fmt::format("{} rows, {} layers in a chain: {:.1f} us by the rules, {:.1f} us by the table ({:+.1f} %)\n",
+                     chain.rows, chain.layers, chain.default_us, chain.us,
+                     chain.default_us > 0 ? 100 * (chain.us / chain.default_us - 1) : 0.0);
+}
+
+// The path, why, and the best of the others.
 std::string entry_line(const model::PathEntry& entry) {
-  return fmt::format("{:>5} rows  {:<46} {:9.1f} us  {:<46} {:9.1f} us  {:5.1f} %  {}\n", entry.rows, entry.row->id,
-                     entry.us, entry.default_row->id, entry.default_us, 100 * entry.margin(), entry.shape);
+  const model::PathTime* other = nullptr;
+  for (const model::PathTime& time : entry.measured) {
+    if (time.row != entry.row && (other == nullptr || time.us < other->us)) other = &time;
+  }
+  const std::string rest =
+      other == nullptr ? "all others far behind" : fmt::format("{} {:.1f} us", other->row->path, other->us);
+  const std::string what =
+      entry.row == entry.default_row ? "default" : fmt::format("instead of {}", entry.default_row->path);
+  return fmt::format("  {:<12} {:8.1f} us a call, {} ({}; {})  {} {}\n", entry.row->path, entry.us, what,
+                     path_reason_text(entry.reason), rest, entry.row->op, entry.shape);
+}
+
+std::string table_text(const model::PathTable& table) {
+  std::string text;
+  for (const model::PathChain& chain : table.chains) {
+    text += chain_line(chain);
+    for (const model::PathEntry& entry : table.entries) {
+      if (entry.rows == chain.rows) text += entry_line(entry);
+    }
+  }
+  return text;
 }
 
 }  // namespace
@@ -35,6 +63,10 @@ int autotune_device(const DeviceTuneOptions& options, bool json) {
   model::DeviceModelOptions placed = *device_model_options(options.device);
   backend::require_cuda_device(placed.device);
   placed.pass_rows = placed.context = tune.rows.back();
+  placed.sequences = 1;
+  for (const int rows : tune.rows) {
+    if (rows <= kMostSequences) placed.sequences = rows;  // ascending
+  }
   Progress loading("copying to the device");
   placed.progress = [&](std::int64_t done, std::int64_t total) {
     throw_if_cancelled("copying the model to the device");
@@ -62,7 +94,7 @@ int autotune_device(const DeviceTuneOptions& options, bool json) {
                 {"model", device_source_json(options.source)},
                 {"table", Json::parse(text)}});
   } else {
-    for (const model::PathEntry& entry : table.entries) print_text(entry_line(entry));
+    print_text(table_text(table));
     print_text(
         fmt::format("{}: {} entries; use it with --device cuda --table {}\n", output, table.entries.size(), output));
   }

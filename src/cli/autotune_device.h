@@ -11,7 +11,7 @@ struct DeviceTuneOptions {
   DeviceSource source;
   DeviceOptions device;
   std::vector<int> rows;      // empty: powers of 2 up to 1024
-  int rounds = 0;             // 0: 7
+  int rounds = 0;             // 0: 9
   double budget_seconds = 0;  // of the tuning, without loading; 0: 20
   std::string output;         // file; "": cuda-paths.json
 };

@@ -13,6 +13,7 @@
 #include "backend/cpu/thread_pool.h"
 #include "backend/cpu/workspace.h"
 #include "cli/bench.h"
+#include "cli/bench_selection_device.h"
 #include "cli/cli.h"
 #include "cli/report.h"
 #include "cli/selection_study.h"
@@ -29,11 +30,12 @@ constexpr int kDecisions = 200'000;
 
 struct SelectionOptions {
   std::vector<std::string> geometries, mixes;
-  std::vector<int> batch = kTokens;
+  std::vector<int> batch;
   std::string output, tune_mix = "mixed 2/3/4";
   KernelOptions kernels;
   int threads = 0, rounds = 15, pool_mib = 1024;
   double tune_seconds = 60;
+  DeviceSelectionOptions on_device;  // if its device is not cpu
 };
 
 const select::BitMix& mix_named(const std::string& name) {
@@ -266,7 +268,28 @@ std::string text_of(const SelectionOptions& options, const Json& document) {
   return text;
 }
 
+// The options that both share.
+int on_device(SelectionOptions options, const CLI::App& command, bool json) {
+  for (const char* other :
+       {"--geometry", "--mix", "--threads", "--pool-mib", "--tune-mix", "--backend", "--activations", "--kernel"}) {
+    if (command.count(other) > 0) {
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("{} is for the CPU; with --device give --config FILE and --bits", other));
+    }
+  }
+  DeviceSelectionOptions& device = options.on_device;
+  device.rows = options.batch;
+  device.output = options.output;
+  if (command.count("--rounds") > 0) device.rounds = options.rounds;
+  if (command.count("--tune-seconds") > 0) device.seconds = options.tune_seconds;
+  return bench_device_selection(std::move(device), json);
+}
+
 int bench_selection(SelectionOptions options, bool json) {
+  if (!options.on_device.configs.empty()) {
+    throw Error(ErrorKind::kUsage, "--config is for --device cuda; see --geometry");
+  }
+  if (options.batch.empty()) options.batch = kTokens;
   if (options.threads == 0) options.threads = backend::cpu_info().cores;
   if (options.geometries.empty()) {
     for (const auto& known : select::known_geometries()) options.geometries.emplace_back(known.name);
@@ -322,8 +345,28 @@ void add_bench_selection(CLI::App& bench_command, Invocation& call) {
   command->add_option("--tune-mix", options->tune_mix, "Bit mix that is tuned on")->capture_default_str();
   command->add_option("--output,-o", options->output, "Write the result file here")->type_name("FILE");
   add_kernel_options(*command, options->kernels);
-  command->callback(
-      [options, &call] { call.action = [options, &call] { return bench_selection(*options, call.json); }; });
+  DeviceSelectionOptions& device = options->on_device;
+  command
+      ->add_option("--device", device.device.device, "cuda or cuda:N: the choice among the paths of the CUDA kernels")
+      ->type_name("DEVICE")
+      ->capture_default_str();
+  command
+      ->add_option("--config", device.configs, "With --device: config.json of a geometry; may be given several times")
+      ->type_name("FILE");
+  command
+      ->add_option("--bits", device.bits,
+                   "With --device: widths of experts, as `bench device` takes them; may be given several times "
+                   "(default: 4 and \"6,2,3;6,3,4;2,2,2;2,2,2\"). Attention has their mean")
+      ->type_name("TUPLES");
+  command->add_option("--codebook", device.codebook, "With --device")
+      ->check(CLI::IsMember({"mul1", "mcg", "3inst"}))
+      ->capture_default_str();
+  command->callback([options, command, &call] {
+    call.action = [options, command, &call] {
+      if (options->on_device.device.device != "cpu") return on_device(*options, *command, call.json);
+      return bench_selection(*options, call.json);
+    };
+  });
 }
 
 }  // namespace fairway::cli

@@ -46,8 +46,12 @@ struct RandomWeights {
 // Which paths are compared, and how long.
 struct PathTuneOptions {
   std::vector<int> rows;  // of a pass, ascending; those above DeviceModel::pass_rows() are left out
-  int rounds = 7;         // samples of each path
+  int rounds = 9;         // samples of each path
+  int layers = 8;         // of a chain, about
   double budget_seconds = 20;
+  // Samples that are taken after the choice and judge it: those of PathEntry::measured, which else are those of the
+  // choice.
+  int judging_rounds = 0;
   std::function<void(double share)> progress = {};  // may throw, which ends the tuning
 };
 
@@ -121,12 +125,14 @@ class DeviceModel {
 
   void synchronize();
 
-  // Times every legal path of the expert layers and of the linear layers of this model at each number of rows, and
-  // returns the fastest. The default path stays where no other is more than 2 % faster. Calls of one shape are timed in
-  // turn, those of all layers, so that weights come from where they come from in a pass; of calls of many rows 8. A
-  // round has a replay of each path; paths that take over twice the default's time in the first have no other. When its
-  // share of the budget is used up, a call gets fewer rounds, and without one no entry. *complete: all had their
-  // rounds. Forgets all sequences. Needs room for the most rows in a sequence.
+  // Lets every legal path of the expert layers and of the linear layers of this model compete at each number of rows,
+  // and returns who won. What is timed is a chain: some of the model's layers as they follow each other in a pass, and
+  // the head where its rows are computed at once. Calls of one shape are switched to another path, everything else
+  // stays, and the chains of all paths take turns. Up to sequences() rows are a decode step of as many sequences with
+  // different tokens, more are a prompt. The default path stays unless another one is faster beyond doubt
+  // (judge_paths() in model/path_contest.h), and all defaults of a number of rows stay unless the replaced ones
+  // together make the chain faster. When its share of the budget is used up, a call gets fewer rounds, and without one
+  // no entry. *complete: all had their rounds. Forgets all sequences. Needs room for the most rows in a sequence.
   PathTable tune_paths(const PathTuneOptions& options, bool* complete);
 
   // Calls by row id of moe_swiglu and trellis_linear that were queued or recorded so far; a recorded step counts once.

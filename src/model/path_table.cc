@@ -17,7 +17,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using kernels::CudaRow;
 
-constexpr const char* kSchema = "fairway-cuda-paths-1";
+constexpr const char* kSchema = "fairway-cuda-paths-2";
 
 [[noreturn]] void bad(const std::string& name, const std::string& what) {
   throw Error(ErrorKind::kBadInput,
@@ -31,6 +31,22 @@ const CudaRow* row_named(const std::string& id, std::string_view op, const std::
   bad(name, fmt::format("{} is no row of {} in this program", id, op));
 }
 
+PathReason reason_named(const std::string& text, const std::string& name) {
+  for (int r = 0; r <= static_cast<int>(PathReason::kTogether); ++r) {
+    if (text == path_reason_text(static_cast<PathReason>(r))) return static_cast<PathReason>(r);
+  }
+  bad(name, fmt::format("the reason {} is none", text));
+}
+
+void check_rows(const std::string& name, int rows) {
+  if (rows < 1) bad(name, fmt::format("an entry of {} rows", rows));
+}
+
+void check_times(const std::string& name, double us, double default_us) {
+  if (std::isfinite(us) && std::isfinite(default_us) && us >= 0 && default_us >= 0) return;
+  bad(name, fmt::format("times of {} and {} us", us, default_us));
+}
+
 PathEntry parse_entry(const Json& json, const std::string& name) {
   PathEntry entry;
   const std::string op = json.at("op");
@@ -42,11 +58,20 @@ PathEntry parse_entry(const Json& json, const std::string& name) {
   entry.us = json.at("us");
   entry.default_us = json.at("default_us");
   entry.samples = json.at("samples");
-  if (entry.rows < 1) bad(name, fmt::format("an entry of {} rows", entry.rows));
-  if (!std::isfinite(entry.us) || !std::isfinite(entry.default_us) || entry.us < 0 || entry.default_us < 0) {
-    bad(name, fmt::format("times of {} and {} us", entry.us, entry.default_us));
+  check_rows(name, entry.rows);
+  check_times(name, entry.us, entry.default_us);
+  entry.reason = reason_named(json.at("reason"), name);
+  for (const Json& time : json.at("measured")) {
+    entry.measured.push_back({row_named(time.at("kernel"), op, name), time.at("us"), time.at("samples")});
   }
   return entry;
+}
+
+PathChain parse_chain(const Json& json, const std::string& name) {
+  const PathChain chain{json.at("rows"), json.at("layers"), json.at("default_us"), json.at("us")};
+  check_rows(name, chain.rows);
+  check_times(name, chain.us, chain.default_us);
+  return chain;
 }
 
 }  // namespace
@@ -56,18 +81,36 @@ PathStamp this_path_stamp(int device) {
           backend::cuda_compiled_architectures()};
 }
 
-const CudaRow* PathTable::find(std::string_view op, std::string_view shape, int rows) const {
+const char* path_reason_text(PathReason reason) {
+  switch (reason) {
+    case PathReason::kFastest:
+      return "no other is faster";
+    case PathReason::kTie:
+      return "no other is faster beyond doubt";
+    case PathReason::kBeaten:
+      return "faster than the default beyond doubt";
+    case PathReason::kTogether:
+      return "all replaced together are not faster";
+  }
+  return "";
+}
+
+const PathEntry* PathTable::find(std::string_view op, std::string_view shape, int rows) const {
   const PathEntry* best = nullptr;
   for (const PathEntry& entry : entries) {
     if (entry.rows > rows || entry.shape != shape || op != entry.row->op) continue;
     if (best == nullptr || entry.rows >= best->rows) best = &entry;
   }
-  return best == nullptr ? nullptr : best->row;
+  return best;
 }
 
 std::string PathTable::json_text() const {
   Json list = Json::array();
   for (const PathEntry& entry : entries) {
+    Json measured = Json::array();
+    for (const PathTime& time : entry.measured) {
+      measured.push_back({{"kernel", time.row->id}, {"us", time.us}, {"samples", time.samples}});
+    }
     list.push_back({{"op", entry.row->op},
                     {"shape", entry.shape},
                     {"rows", entry.rows},
@@ -76,11 +119,18 @@ std::string PathTable::json_text() const {
                     {"default", entry.default_row->id},
                     {"default_us", entry.default_us},
                     {"margin", entry.margin()},
-                    {"samples", entry.samples}});
+                    {"samples", entry.samples},
+                    {"reason", path_reason_text(entry.reason)},
+                    {"measured", std::move(measured)}});
+  }
+  Json chain_list = Json::array();
+  for (const PathChain& chain : chains) {
+    chain_list.push_back(
+        {{"rows", chain.rows}, {"layers", chain.layers}, {"default_us", chain.default_us}, {"us", chain.us}});
   }
   const Json document = {
       {"schema", kSchema},    {"gpu", stamp.gpu}, {"driver", stamp.driver}, {"compiled_for", stamp.compiled_for},
-      {"revision", revision}, {"date", date},     {"entries", list}};
+      {"revision", revision}, {"date", date},     {"chains", chain_list},   {"entries", list}};
   return document.dump(1) + "\n";
 }
 
@@ -95,6 +145,7 @@ PathTable PathTable::parse(const std::string& text, const std::string& name) {
     table.revision = json.at("revision");
     table.date = json.at("date");
     for (const Json& entry : json.at("entries")) table.entries.push_back(parse_entry(entry, name));
+    for (const Json& chain : json.at("chains")) table.chains.push_back(parse_chain(chain, name));
     return table;
   } catch (const Json::exception& e) {
     bad(name, e.what());

@@ -513,30 +513,30 @@ void DeviceModel::synchronize() {
 PathTable DeviceModel::tune_paths(const PathTuneOptions& tune, bool* complete) {
   State& s = *state_;
   const backend::DeviceScope scope(s.options.device);
-  PathTuner tuner(*s.pass, s.stream, tune);
+  PathTuner tuner(*s.pass, s.paths, s.weights.layers.size(), s.stream, tune);
   std::vector<int> row_counts;
   for (const int rows : tune.rows) {
     if (rows <= s.options.pass_rows && rows <= s.context) row_counts.push_back(rows);
   }
+  stop();
+  s.lengths.assign(s.lengths.size(), 0);
   for (std::size_t i = 0; i < row_counts.size(); ++i) {
     const int rows = row_counts[i];
-    for (int sequence = 0; sequence < s.options.sequences; ++sequence) truncate(sequence, 0);
+    const bool decode = rows <= s.options.sequences;
     // Different tokens, so that routers choose different experts.
-    std::vector<int> ids;
-    for (std::int64_t r = 0; r < rows; ++r) ids.push_back(static_cast<int>((r * 7919 + 17) % s.config.vocab_size));
-    DeviceCalls calls;
-    s.pass->set_calls(&calls);
-    forward(ids);
-    s.pass->head(0, std::min(rows, kHeadRows), backend::native(s.stream));
-    s.pass->set_calls(nullptr);
-    s.stream.wait();
-    truncate(0, 0);
-    tuner.tune(calls, rows, row_counts.size() - i);
+    std::vector<int> ids, sequences, positions;
+    for (int r = 0; r < rows; ++r) {
+      ids.push_back(static_cast<int>((std::int64_t{r} * 7919 + 17) % s.config.vocab_size));
+      sequences.push_back(decode ? r : 0);
+      positions.push_back(decode ? 0 : r);
+    }
+    s.upload_rows(ids, sequences, positions);
+    tuner.tune({rows, !decode, context_bucket(decode ? 1 : rows, s.context)}, rows <= kHeadRows, row_counts.size() - i);
   }
+  s.stream.wait();
   *complete = tuner.complete();
-  PathTable table;
+  PathTable table = tuner.take_table();
   table.stamp = this_path_stamp(s.options.device);
-  table.entries = tuner.take_entries();
   return table;
 }
 

@@ -7,6 +7,7 @@
 #include "codec/packing.h"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/common/cuda/embed.cuh"
+#include "kernels/common/cuda/swiglu.cuh"
 #include "kernels/dense_linear/cuda/dense_linear_cuda.cuh"
 #include "kernels/rope/cuda/rope_cuda.cuh"
 #include "kernels/route/cuda/route_cuda.cuh"
@@ -19,6 +20,11 @@ namespace cuda = kernels::cuda;
 using codec::padded;
 
 constexpr int kMostLinears = 4;  // that read one input in one launch
+
+// A dense MLP of so many rows is computed as linear layers: their paths share a matrix among all SMs, an expert layer's
+// give each SM items, which one expert has few of. Fewer rows are for the stream path, which needs no items. Measured
+// on an H200 inside chains of layers of GLM-4.7-Flash.
+constexpr int kFewestDenseRows = 4, kDenseRows = 256;
 
 kernels::RopeLayout rope_layout(const formats::ModelConfig& c) {
   return c.rope_interleave ? kernels::RopeLayout::kInterleaved : kernels::RopeLayout::kHalves;
@@ -69,9 +75,17 @@ void DevicePass::place() {
   expert_weights_ = take<float>(rows * slots, "weights of experts");
   router_logits_ = take<float>(rows * experts, "router logits");
   moe_workspace_ = take<unsigned char>(moe_bytes, "scratch of the expert layer");
+  int dense = 0;  // widest dense MLP
+  for (const DeviceLayer& layer : weights_.layers) dense = std::max(dense, layer.dense.gate.out);
+  const int dense_rows = std::min(limits_.rows, kDenseRows);
+  const std::size_t dense_elems = static_cast<std::size_t>(dense_rows) * static_cast<std::size_t>(dense);
+  gate_ = take<float>(dense_elems, "gate of a dense MLP");
+  up_ = take<float>(dense_elems, "up of a dense MLP");
+  gated_ = take<__half>(dense_elems, "inputs of down of a dense MLP");
   const int widest = std::max({hidden_padded_, q_rank_padded_, attended_padded_});
-  linear_workspace_ =
-      take<unsigned char>(cuda::linear_workspace_bytes(limits_.rows, widest, kMostLinears), "scratch of linear layers");
+  linear_workspace_ = take<unsigned char>(std::max(cuda::linear_workspace_bytes(limits_.rows, widest, kMostLinears),
+                                                   cuda::linear_workspace_bytes(dense_rows, dense, 1)),
+                                          "scratch of linear layers");
   logits_ =
       take<float>(static_cast<std::size_t>(limits_.head_rows) * static_cast<std::size_t>(c_.vocab_size), "logits");
   random_states_ = take<unsigned long long>(static_cast<std::size_t>(limits_.sequences), "random number generators");
@@ -197,6 +211,7 @@ void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear*
   }
   if (call.count > 0) {
     if (calls_ != nullptr) calls_->linears.push_back(call);
+    if (paths_ != nullptr && paths_->leaves_out(call)) return;
     const cuda::LinearPath path = paths_ != nullptr ? paths_->choose(call) : cuda::linear_default_path(call);
     cuda::trellis_linear(call, path, linear_workspace_, stream);
   }
@@ -275,10 +290,25 @@ void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
 }
 
+// delta = down(silu(gate(normed)) * up(normed))
+void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) const {
+  const DeviceLinear* first[] = {&mlp.gate, &mlp.up};
+  float* const outputs[] = {gate_, up_};
+  linears(normed_, hidden_padded_, rows, first, outputs, 2, false, stream);
+  cuda::swiglu(gate_, up_, static_cast<long long>(rows) * mlp.gate.out, gated_, stream);
+  const DeviceLinear* last[] = {&mlp.down};
+  linears(gated_, mlp.gate.out, rows, last, &delta_, 1, false, stream);
+}
+
 // delta = experts(norm(x)); the next norm adds it.
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const {
   if (layer.moe.top_k == 0) {
     norm(nullptr, layer.mlp_input_norm, rows, stream);
+    const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows;
+    if (layer.dense.gate.is_trellis && rows <= kDenseRows && !few) {
+      dense_mlp(layer.dense, rows, stream);
+      return;
+    }
   } else {
     cuda::RouteCall call{};
     call.norm = norm_call(nullptr, layer.mlp_input_norm, rows);
@@ -297,6 +327,7 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
   }
   const cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
   if (calls_ != nullptr) calls_->experts.push_back({layer.moe, call});
+  if (paths_ != nullptr && paths_->leaves_out(layer.moe)) return;
   const cuda::MoePath path =
       paths_ != nullptr ? paths_->choose(layer.moe, rows) : cuda::moe_default_path(layer.moe, rows);
   cuda::moe_swiglu(layer.moe, call, path, moe_workspace_, stream);
@@ -305,9 +336,11 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
 void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) const {
   cuda::embed({weights_.embedding.data, weights_.embedding.type, c_.vocab_size, c_.hidden_size}, ids_, pass.rows, x_,
               hidden_padded_, stream);
-  for (std::size_t l = 0; l < weights_.layers.size(); ++l) {
+  const std::size_t count = pass.layers.empty() ? weights_.layers.size() : pass.layers.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t l = pass.layers.empty() ? i : static_cast<std::size_t>(pass.layers[i]);
     const DeviceLayer& layer = weights_.layers[l];
-    norm(l == 0 ? nullptr : delta_, layer.attention_input_norm, pass.rows, stream);
+    norm(i == 0 ? nullptr : delta_, layer.attention_input_norm, pass.rows, stream);
     if (is_mla(c_)) {
       mla(l, pass, stream);
     } else {

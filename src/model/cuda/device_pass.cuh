@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "backend/cuda/arena.h"
 #include "backend/cuda/stream.h"
@@ -30,7 +31,8 @@ struct DevicePassLimits {
 struct DevicePassRows {
   int rows;
   bool one_sequence;
-  int max_context;  // no row's position is beyond max_context - 1
+  int max_context;                   // no row's position is beyond max_context - 1
+  std::span<const int> layers = {};  // of the model, in this order; empty: all of them
 };
 
 class DevicePass {
@@ -83,6 +85,7 @@ class DevicePass {
   void mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const;
   void gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const;
   void experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const;
+  void dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) const;
 
   const formats::ModelConfig& c_;
   const DeviceWeights& weights_;
@@ -105,7 +108,9 @@ class DevicePass {
   __half* attended_ = nullptr;                        // [rows, attended_padded]
   int* expert_ids_ = nullptr;                         // [rows, top_k]
   float *expert_weights_ = nullptr, *router_logits_ = nullptr;
-  float* logits_ = nullptr;  // [head_rows, vocab_size]
+  float *gate_ = nullptr, *up_ = nullptr;  // [up to kDenseRows, padded width of a dense MLP]
+  __half* gated_ = nullptr;                // the same
+  float* logits_ = nullptr;                // [head_rows, vocab_size]
   unsigned long long* random_states_ = nullptr;
   void *linear_workspace_ = nullptr, *moe_workspace_ = nullptr, *attend_workspace_ = nullptr;
   unsigned char* cache_ = nullptr;

@@ -49,13 +49,22 @@ const CudaRow& row_of(LinearPath path) {
   return linear_rows()[static_cast<std::size_t>(path)];
 }
 
+template <class Call, class Legal>
+const CudaRow& DevicePaths::row_for(const Call& call, int rows, const CudaRow& rule, const Legal& legal) const {
+  if (!table_ && choices_.empty()) return rule;
+  const std::string shape = shape_of(call);
+  const auto chosen = choices_.find(shape);
+  if (chosen != choices_.end()) return *chosen->second;
+  const PathEntry* entry = table_ ? table_->find(rule.op, shape, rows) : nullptr;
+  if (entry == nullptr || !legal(*entry->row)) return rule;
+  return entry->rows == rows || entry->default_row == &rule ? *entry->row : rule;
+}
+
 MoePath DevicePaths::choose(const MoeLayer& layer, int rows) {
   const CudaRow*& known = known_[Key(layer.experts, rows)];
   if (known == nullptr) {
-    known = table_ ? table_->find("moe_swiglu", shape_of(layer), rows) : nullptr;
-    if (known == nullptr || !kernels::cuda::moe_path_legal(layer, path_of<MoePath>(*known))) {
-      known = &row_of(kernels::cuda::moe_default_path(layer, rows));
-    }
+    known = &row_for(layer, rows, row_of(kernels::cuda::moe_default_path(layer, rows)),
+                     [&](const CudaRow& row) { return kernels::cuda::moe_path_legal(layer, path_of<MoePath>(row)); });
   }
   ++calls_[known->id];
   return path_of<MoePath>(*known);
@@ -64,10 +73,9 @@ MoePath DevicePaths::choose(const MoeLayer& layer, int rows) {
 LinearPath DevicePaths::choose(const LinearCall& call) {
   const CudaRow*& known = known_[Key(call.outputs[0].matrix.words, call.rows)];
   if (known == nullptr) {
-    known = table_ ? table_->find("trellis_linear", shape_of(call), call.rows) : nullptr;
-    if (known == nullptr || !kernels::cuda::linear_path_legal(call, path_of<LinearPath>(*known))) {
-      known = &row_of(kernels::cuda::linear_default_path(call));
-    }
+    known = &row_for(call, call.rows, row_of(kernels::cuda::linear_default_path(call)), [&](const CudaRow& row) {
+      return kernels::cuda::linear_path_legal(call, path_of<LinearPath>(row));
+    });
   }
   ++calls_[known->id];
   return path_of<LinearPath>(*known);

@@ -41,7 +41,21 @@ class DevicePaths {
     known_.clear();
   }
 
-  // The table's path if it has one for the shape that is legal for the call, else the default. Counts it.
+  // For measurements: paths by shape that come before table and rules; null: calls of the shape are left out.
+  using Choices = std::map<std::string, const kernels::CudaRow*>;
+  void set_choices(Choices choices) {
+    choices_ = std::move(choices);
+    known_.clear();
+  }
+  bool leaves_out(const kernels::cuda::MoeLayer& layer) const {
+    return !choices_.empty() && leaves_out(shape_of(layer));
+  }
+  bool leaves_out(const kernels::cuda::LinearCall& call) const {
+    return !choices_.empty() && leaves_out(shape_of(call));
+  }
+
+  // The table's path if it has one for the shape that is legal for the call, else the default. Between two numbers of
+  // rows that were measured the lower one's holds as long as it had to beat the same default. Counts the call.
   kernels::cuda::MoePath choose(const kernels::cuda::MoeLayer& layer, int rows);
   kernels::cuda::LinearPath choose(const kernels::cuda::LinearCall& call);
 
@@ -51,7 +65,15 @@ class DevicePaths {
   // By weights and rows: shapes are text, which is slow to make for every call of a pass.
   using Key = std::pair<const void*, int>;
 
+  bool leaves_out(const std::string& shape) const {
+    const auto found = choices_.find(shape);
+    return found != choices_.end() && found->second == nullptr;
+  }
+  template <class Call, class Legal>
+  const kernels::CudaRow& row_for(const Call& call, int rows, const kernels::CudaRow& rule, const Legal& legal) const;
+
   std::optional<PathTable> table_;
+  Choices choices_;
   std::map<Key, const kernels::CudaRow*> known_;
   std::map<std::string, std::int64_t> calls_;
 };

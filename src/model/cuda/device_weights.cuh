@@ -43,6 +43,12 @@ struct DeviceRouter {
   kernels::RouteParams params{};
 };
 
+// A dense MLP: the matrices of the layer's only expert once more, as linear layers. `out` of gate and up includes the
+// padding, whose outputs are zeros. Without one gate.is_trellis is false.
+struct DeviceMlp {
+  DeviceLinear gate, up, down;
+};
+
 struct DeviceLayer {
   const float* attention_input_norm = nullptr;
   const float* mlp_input_norm = nullptr;
@@ -50,6 +56,7 @@ struct DeviceLayer {
   DeviceGqa gqa;
   DeviceRouter router;
   kernels::cuda::MoeLayer moe{};
+  DeviceMlp dense;
 };
 
 struct DeviceWeights {

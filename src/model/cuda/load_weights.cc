@@ -59,7 +59,7 @@ class Loader {
       d.gqa = gqa(host.gqa, prefix + "self_attn.");
     }
     if (!host.mlp.experts.empty()) d.router = router(host.mlp, prefix + "mlp.gate");
-    d.moe = experts(host.mlp, prefix + "mlp.");
+    d.moe = experts(host.mlp, prefix + "mlp.", d.dense);
     return d;
   }
 
@@ -125,7 +125,7 @@ class Loader {
     return d;
   }
 
-  kernels::cuda::MoeLayer experts(const moe::MoeLayerWeights& host, const std::string& prefix) {
+  kernels::cuda::MoeLayer experts(const moe::MoeLayerWeights& host, const std::string& prefix, DeviceMlp& dense) {
     kernels::cuda::MoeLayer d{};
     d.routed = static_cast<int>(host.experts.size());
     d.shared = static_cast<int>(host.always_on.size());
@@ -155,8 +155,26 @@ class Loader {
     for (const ExpertWeights& e : host.always_on) {
       add(e, prefix + (host.experts.empty() ? "(dense)" : "shared_experts"));
     }
+    if (host.experts.empty() && refs.size() == 1) dense = mlp_of(host.always_on.front(), refs.front());
     d.experts = store_.copy_of<ExpertRef>(refs, prefix + "experts");
     d.common_suh = shares ? common : nullptr;
+    return d;
+  }
+
+  static DeviceMlp mlp_of(const ExpertWeights& host, const ExpertRef& ref) {
+    const auto shaped = [](const LinearWeights& matrix, const TrellisRef& trellis) {
+      DeviceLinear d;
+      d.in = matrix.in;
+      d.out = matrix.out;
+      d.is_trellis = true;
+      d.trellis = trellis;
+      d.trellis_in = matrix.trellis().in;
+      d.trellis_out = matrix.trellis().out;
+      return d;
+    };
+    DeviceMlp d{shaped(host.gate, ref.gate), shaped(host.up, ref.up), shaped(host.down, ref.down)};
+    d.gate.out = d.gate.trellis_out;
+    d.up.out = d.up.trellis_out;
     return d;
   }
 

@@ -1,8 +1,13 @@
-// Sites, candidates and rounds.
+// Chains, sites, candidates and rounds.
 #include "model/cuda/path_tuner.cuh"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
+
+#include "fairway/error.h"
+#include "model/path_contest.h"
+#include "select/verdict.h"
 
 namespace fairway::model {
 namespace {
@@ -14,35 +19,28 @@ using kernels::cuda::MoeCall;
 using kernels::cuda::MoeLayer;
 using kernels::cuda::MoePath;
 
-constexpr double kTie = 0.02;          // a gain that is not worth another path
-constexpr double kHopeless = 2;        // times the default's time
-constexpr double kSampleTarget = 400;  // microseconds of a sample, for which short graphs are replayed several times
-constexpr int kMostReplays = 20;
-constexpr int kManyRows = 64, kCallsOfManyRows = 8;
+constexpr double kHopeless = 1.25;       // times what a call of the default takes, after one sample
+constexpr double kSlackOfSample = 0.01;  // of a chain's time: what one sample may be wrong by
+constexpr double kBehind = 0.003;        // of a chain's time: who is further behind after kFirstRounds leaves
+constexpr int kFirstRounds = 3;
+constexpr std::size_t kFinalists = 3;        // beside the default
+constexpr double kSampleMicroseconds = 800;  // short chains are replayed several times for a sample
+constexpr int kMostReplays = 4;
 constexpr int kMostDirectRows = 16;  // a path that decodes for each row is not tried beyond
+// Contestants of a site. kRest: what is not of the calls, that is a decode step's chain without them. Of a prompt,
+// whose rows grow alike and choose the same experts if something is left out, it is the calls alone.
+constexpr std::size_t kRule = 0, kRest = 1, kFirstCandidate = 2;
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
-// Calls by shape, in the order of their first.
 template <class Call, class ShapeOf>
-std::vector<std::pair<std::string, std::vector<Call>>> by_shape(const std::vector<Call>& calls, const ShapeOf& shape) {
-  std::vector<std::pair<std::string, std::vector<Call>>> groups;
+std::vector<std::vector<Call>> by_shape(const std::vector<Call>& calls, const ShapeOf& shape) {
+  std::vector<std::vector<Call>> groups;
   for (const Call& call : calls) {
     const std::string name = shape(call);
-    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == name; });
-    if (group == groups.end()) group = groups.insert(groups.end(), {name, {}});
-    group->second.push_back(call);
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return shape(g.front()) == name; });
+    if (group == groups.end()) group = groups.insert(groups.end(), std::vector<Call>{});
+    group->push_back(call);
   }
   return groups;
-}
-
-template <class Call>
-void limit(std::vector<Call>& calls, int rows) {
-  if (rows > kManyRows && calls.size() > kCallsOfManyRows) calls.erase(calls.begin() + kCallsOfManyRows, calls.end());
 }
 
 template <class Path, class Legal>
@@ -56,109 +54,268 @@ std::vector<const CudaRow*> legal_rows(Path first, int count, int rows, const Le
   return paths;
 }
 
+std::string shape_of_experts(const std::pair<MoeLayer, MoeCall>& call) {
+  return shape_of(call.first);
+}
+std::string shape_of_linear(const LinearCall& call) {
+  return shape_of(call);
+}
+
 }  // namespace
 
-PathTuner::PathTuner(const DevicePass& pass, backend::CudaStream& stream, const PathTuneOptions& options)
-    : pass_(pass), stream_(stream), options_(options), timer_(stream.device()), begin_(Clock::now()) {}
+PathTuner::PathTuner(DevicePass& pass, DevicePaths& usual, std::size_t model_layers, backend::CudaStream& stream,
+                     const PathTuneOptions& options)
+    : pass_(pass),
+      usual_(usual),
+      model_layers_(model_layers),
+      stream_(stream),
+      options_(options),
+      begin_(Clock::now()) {}
+
+// The chain with rules and choices alone, whatever table the model has.
+PathTuner::Graph PathTuner::record(const Choices& choices, DeviceCalls* calls) {
+  DevicePaths trial;
+  trial.set_choices(choices);
+  const struct Lent {
+    DevicePass& pass;
+    DevicePaths& usual;
+    ~Lent() {
+      pass.set_paths(&usual);
+      pass.set_calls(nullptr);
+    }
+  } lent{pass_, usual_};
+  pass_.set_paths(&trial);
+  pass_.set_calls(calls);
+  return std::make_shared<backend::CudaGraph>(stream_, [&] {
+    const auto stream = static_cast<cudaStream_t>(stream_.handle());
+    pass_.layers(rows_, stream);
+    if (with_head_) pass_.head(0, rows_.rows, stream);
+  });
+}
+
+void PathTuner::choose_layers() {
+  std::vector<std::string> kinds;
+  for (int l = 0; l < static_cast<int>(model_layers_); ++l) {
+    DeviceCalls calls;
+    rows_.layers = {&l, 1};
+    record({}, &calls);
+    std::string kind;
+    for (const auto& call : calls.experts) kind += shape_of_experts(call) + "\n";
+    for (const LinearCall& call : calls.linears) kind += shape_of(call) + "\n";
+    kinds.push_back(std::move(kind));
+  }
+  layers_ = chain_layers(kinds, options_.layers);
+}
 
 std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const {
   std::vector<Site> sites;
-  using Expert = std::pair<MoeLayer, MoeCall>;
-  for (auto& [shape, group] : by_shape(calls.experts, [](const Expert& e) { return shape_of(e.first); })) {
+  for (const auto& group : by_shape(calls.experts, shape_of_experts)) {
     const auto& [layer, call] = group.front();
-    Site site{shape, 0, call.tokens, {}, {}};
     const MoeLayer& first = layer;
-    site.paths = legal_rows(kernels::cuda::moe_default_path(layer, call.tokens), kernels::cuda::kMoePaths, call.tokens,
+    const MoePath rule = kernels::cuda::moe_default_path(layer, call.tokens);
+    Site site{shape_of(layer), static_cast<int>(group.size()), {}, {}};
+    site.paths = legal_rows(rule, kernels::cuda::kMoePaths, call.tokens,
                             [&](MoePath path) { return kernels::cuda::moe_path_legal(first, path); });
-    limit(group, site.rows);
-    site.calls = static_cast<int>(group.size());
-    site.queue = [group = group, workspace = pass_.moe_workspace()](const CudaRow& row, cudaStream_t stream) {
-      for (const Expert& e : group) {
-        kernels::cuda::moe_swiglu(e.first, e.second, path_of<MoePath>(row), workspace, stream);
-      }
+    site.queue = [group = group, rule, workspace = pass_.moe_workspace()](cudaStream_t stream) {
+      for (const auto& [l, c] : group) kernels::cuda::moe_swiglu(l, c, rule, workspace, stream);
     };
     sites.push_back(std::move(site));
   }
-  for (auto& [shape, group] : by_shape(calls.linears, [](const LinearCall& c) { return shape_of(c); })) {
+  for (const auto& group : by_shape(calls.linears, shape_of_linear)) {
     const LinearCall& call = group.front();
-    Site site{shape, 0, call.rows, {}, {}};
-    site.paths = legal_rows(kernels::cuda::linear_default_path(call), kernels::cuda::kLinearPaths, call.rows,
+    const LinearPath rule = kernels::cuda::linear_default_path(call);
+    Site site{shape_of(call), static_cast<int>(group.size()), {}, {}};
+    site.paths = legal_rows(rule, kernels::cuda::kLinearPaths, call.rows,
                             [&](LinearPath path) { return kernels::cuda::linear_path_legal(call, path); });
-    limit(group, site.rows);
-    site.calls = static_cast<int>(group.size());
-    site.queue = [group = group, workspace = pass_.linear_workspace()](const CudaRow& row, cudaStream_t stream) {
-      for (const LinearCall& c : group) {
-        kernels::cuda::trellis_linear(c, path_of<LinearPath>(row), workspace, stream);
-      }
+    site.queue = [group = group, rule, workspace = pass_.linear_workspace()](cudaStream_t stream) {
+      for (const LinearCall& c : group) kernels::cuda::trellis_linear(c, rule, workspace, stream);
     };
     sites.push_back(std::move(site));
   }
   return sites;
 }
 
-void PathTuner::tune(const DeviceCalls& calls, int rows, std::size_t passes_left) {
-  std::vector<Site> sites = sites_of(calls);
-  // The head computes a limited number of rows; each number once.
-  std::erase_if(sites, [&](const Site& site) {
-    return site.rows != rows && std::any_of(entries_.begin(), entries_.end(), [&](const PathEntry& e) {
-             return e.shape == site.shape && e.rows == site.rows;
-           });
-  });
+void PathTuner::tune(const DevicePassRows& rows, bool with_head, std::size_t passes_left) {
   const double share = 1.0 / static_cast<double>(passes_left);
   const double left = std::max(0.0, options_.budget_seconds - seconds_used());
   const double end = seconds_used() + left * share, progress = (1 - done_) * share;
+  if (left <= 0) {
+    complete_ = false;
+    return;
+  }
+  rows_ = rows;
+  with_head_ = false;
+  if (layers_.empty()) choose_layers();
+  rows_.layers = layers_;
+  with_head_ = with_head;
+  DeviceCalls calls;
+  Choices choices;
+  const Graph rules = record(choices, &calls);
+  Graph chain = rules;
+  replays_ = 1;
+  Contestant first(nullptr, rules, stream_.device());
+  replays_ = static_cast<int>(std::clamp(std::ceil(kSampleMicroseconds / std::max(1.0, warm_up(first))), 1.0,
+                                         static_cast<double>(kMostReplays)));
+  const std::vector<Site> sites = sites_of(calls);
+  const std::size_t first_entry = table_.entries.size();
   for (std::size_t i = 0; i < sites.size(); ++i) {
-    tune_site(sites[i], std::max(0.0, end - seconds_used()) / static_cast<double>(sites.size() - i));
+    const double seconds = std::max(0.0, end - seconds_used()) / static_cast<double>(sites.size() - i);
+    tune_site(sites[i], seconds, choices, chain);
     done_ += progress / static_cast<double>(sites.size());
     if (options_.progress) options_.progress(done_);
   }
+  check_choices(rules, chain, first_entry);
 }
 
-// Microseconds of a call.
-double PathTuner::sample(const Candidate& candidate, int calls) {
-  timer_.start(stream_);
-  for (int i = 0; i < candidate.replays; ++i) candidate.graph->replay(stream_);
-  timer_.stop(stream_);
-  return timer_.microseconds() / (candidate.replays * calls);
+// One sample, after a replay that loads code and keeps the device busy while the one that counts is queued.
+double PathTuner::warm_up(Contestant& contestant) {
+  contestant.graph->replay(stream_);
+  contestant.timer.start(stream_);
+  contestant.graph->replay(stream_);
+  contestant.timer.stop(stream_);
+  return contestant.timer.microseconds();
 }
 
-void PathTuner::tune_site(const Site& site, double seconds) {
-  const double end = seconds_used() + seconds;
-  std::vector<Candidate> candidates;
-  double warm_default = 0;
-  for (const CudaRow* row : site.paths) {
-    if (!candidates.empty() && seconds_used() >= end) {
-      complete_ = false;
-      break;
-    }
-    Candidate candidate{row, {}, 1, {}};
-    const auto record = [&] { site.queue(*row, static_cast<cudaStream_t>(stream_.handle())); };
-    candidate.graph = std::make_unique<backend::CudaGraph>(stream_, record);
-    sample(candidate, site.calls);  // loads code and fills caches
-    const double warm = sample(candidate, site.calls);
-    if (candidates.empty()) warm_default = warm;
-    if (warm > kHopeless * warm_default) continue;
-    candidate.replays = static_cast<int>(
-        std::clamp(kSampleTarget / std::max(1e-3, warm * site.calls), 1.0, static_cast<double>(kMostReplays)));
-    candidates.push_back(std::move(candidate));
+// A sample of each contestant that is still in, starting with another one each time. All are queued before the first is
+// read, so that the device never waits for the host; the replay ahead of them does not count.
+void PathTuner::round(std::deque<Contestant>& contestants, std::size_t number) {
+  const std::size_t count = contestants.size();
+  contestants[kRule].graph->replay(stream_);
+  for (std::size_t i = 0; i < count; ++i) {
+    Contestant& one = contestants[(i + number) % count];
+    if (!one.in) continue;
+    one.timer.start(stream_);
+    for (int replay = 0; replay < replays_; ++replay) one.graph->replay(stream_);
+    one.timer.stop(stream_);
   }
-  int rounds = 0;
-  for (; rounds < options_.rounds; ++rounds) {
+  for (Contestant& one : contestants) {
+    if (one.in) one.samples.push_back(one.timer.microseconds() / replays_);
+  }
+}
+
+// False if the time was over before all of them.
+bool PathTuner::rounds(std::deque<Contestant>& contestants, int count, double end) {
+  for (int r = 0; r < count; ++r) {
+    if (seconds_used() >= end) return complete_ = false;
+    round(contestants, static_cast<std::size_t>(r));
+    if (r + 1 != kFirstRounds) continue;
+    std::vector<std::pair<double, Contestant*>> order;
+    const double slowest = (1 + kBehind) * select::median(contestants[kRule].samples);
+    for (std::size_t i = kFirstCandidate; i < contestants.size(); ++i) {
+      Contestant& one = contestants[i];
+      if (one.in) order.emplace_back(select::median(one.samples), &one);
+    }
+    std::sort(order.begin(), order.end());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i].second->in = i < kFinalists && order[i].first <= slowest;
+  }
+  return true;
+}
+
+// The default, the rest or the calls alone, and the candidates that one sample does not rule out.
+void PathTuner::enter(std::deque<Contestant>& contestants, const Site& site, const Choices& choices, double end) {
+  Choices trial = choices;
+  trial[site.shape] = nullptr;
+  Graph rest;
+  if (rows_.one_sequence) {
+    rest =
+        std::make_shared<backend::CudaGraph>(stream_, [&] { site.queue(static_cast<cudaStream_t>(stream_.handle())); });
+  } else {
+    rest = record(trial);
+  }
+  contestants.emplace_back(nullptr, std::move(rest), stream_.device());
+  const double rule = warm_up(contestants[kRule]), other = warm_up(contestants[kRest]);
+  const double calls = rows_.one_sequence ? other : std::max(0.0, rule - other);
+  const double most = rule + (kHopeless - 1) * calls + kSlackOfSample * rule;
+  for (std::size_t p = 1; p < site.paths.size(); ++p) {
     if (seconds_used() >= end) {
       complete_ = false;
-      break;
+      return;
     }
-    for (Candidate& candidate : candidates) candidate.samples.push_back(sample(candidate, site.calls));
+    trial[site.shape] = site.paths[p];
+    Graph graph;
+    try {
+      graph = record(trial);
+    } catch (const Error&) {
+      continue;  // a layer too wide for the path
+    }
+    Contestant candidate(site.paths[p], std::move(graph), stream_.device());
+    if (warm_up(candidate) > most) continue;
+    contestants.emplace_back(candidate.row, std::move(candidate.graph), stream_.device());
   }
-  if (rounds == 0) return;
-  const Candidate& first = candidates.front();
-  const Candidate* best = &first;
-  for (const Candidate& candidate : candidates) {
-    if (median(candidate.samples) < median(best->samples)) best = &candidate;
+}
+
+void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Graph& chain) {
+  const double end = seconds_used() + seconds;
+  if (seconds <= 0) {
+    complete_ = false;
+    return;
   }
-  if (median(best->samples) > (1 - kTie) * median(first.samples)) best = &first;
-  entries_.push_back(
-      {site.shape, site.rows, best->row, first.row, median(best->samples), median(first.samples), rounds});
+  std::deque<Contestant> contestants;
+  contestants.emplace_back(site.paths.front(), chain, stream_.device());
+  enter(contestants, site, choices, end);
+  const bool alone = contestants.size() == kFirstCandidate;
+  rounds(contestants, alone ? kFirstRounds : options_.rounds, end);
+  if (contestants[kRule].samples.empty()) return;
+
+  std::vector<const Contestant*> competing;  // the default and the candidates
+  const auto judge = [&] {
+    std::vector<std::vector<double>> samples;
+    competing.clear();
+    for (std::size_t i = 0; i < contestants.size(); ++i) {
+      if (i == kRest || contestants[i].samples.empty()) continue;
+      competing.push_back(&contestants[i]);
+      samples.push_back(contestants[i].samples);
+    }
+    std::vector<double> rest = contestants[kRest].samples;
+    for (std::size_t r = 0; rows_.one_sequence && r < rest.size(); ++r) rest[r] = samples.front()[r] - rest[r];
+    return judge_paths(samples, rest, site.calls);
+  };
+  PathVerdict verdict = judge();
+  const Contestant& winner = *competing[verdict.winner];
+  PathEntry entry{site.shape, rows_.rows, winner.row, site.paths.front(), 0, 0, 0, verdict.reason, {}};
+  if (options_.judging_rounds > 0 && !alone) {
+    for (Contestant& one : contestants) one.samples.clear();
+    rounds(contestants, options_.judging_rounds, seconds_used() + seconds);
+    if (contestants[kRule].samples.empty()) return;
+    verdict = judge();
+  }
+  for (std::size_t i = 0; i < competing.size(); ++i) {
+    entry.measured.push_back({competing[i]->row, verdict.call_us[i], static_cast<int>(competing[i]->samples.size())});
+    if (competing[i] == &winner) entry.us = verdict.call_us[i];
+  }
+  entry.default_us = verdict.call_us.front();
+  entry.samples = static_cast<int>(contestants[kRule].samples.size());
+  if (winner.row != site.paths.front()) {
+    choices[site.shape] = winner.row;
+    chain = winner.graph;
+  }
+  table_.entries.push_back(std::move(entry));
+}
+
+// Replaced paths must pay together: each was judged with those before it and not with those after.
+void PathTuner::check_choices(const Graph& rules, const Graph& chain, std::size_t first_entry) {
+  PathChain result{rows_.rows, static_cast<int>(layers_.size()), 0, 0};
+  std::deque<Contestant> both;
+  both.emplace_back(nullptr, rules, stream_.device());
+  both.emplace_back(nullptr, chain, stream_.device());
+  for (int r = 0; r < options_.rounds; ++r) round(both, static_cast<std::size_t>(r));
+  result.default_us = result.us = select::median(both[0].samples);
+  if (chain != rules) {
+    std::vector<double> ratios;
+    for (std::size_t r = 0; r < both[0].samples.size(); ++r) ratios.push_back(both[1].samples[r] / both[0].samples[r]);
+    result.us = select::median(ratios) * result.default_us;
+    if (result.us >= result.default_us) {
+      for (std::size_t i = first_entry; i < table_.entries.size(); ++i) {
+        PathEntry& entry = table_.entries[i];
+        if (entry.row == entry.default_row) continue;
+        entry.row = entry.default_row;
+        entry.us = entry.default_us;
+        entry.reason = PathReason::kTogether;
+      }
+      result.us = result.default_us;
+    }
+  }
+  table_.chains.push_back(result);
 }
 
 }  // namespace fairway::model

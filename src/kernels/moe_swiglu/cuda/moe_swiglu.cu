@@ -189,14 +189,16 @@ bool moe_path_legal(const MoeLayer& layer, MoePath path) {
   return layer.all_mul1 || !facts(path).integer;
 }
 
-// The fastest of the paths at 1, 2, 4, ... 1024 tokens of GLM-4.7-Flash and Qwen3-30B-A3B on an H200, as layers of a
-// whole step where that was measured (1 to 64 tokens of the first). Without mul1 the half paths alone were compared, at
-// one token and more.
+// By the rows that an expert has on average, shared ones included, and by those of a call that one launch of the stream
+// path takes. The fastest of the paths at 1, 2, 4, ... 1024 tokens of GLM-4.7-Flash and Qwen3-30B-A3B on an H200,
+// inside chains of layers (`fairway bench selection --device cuda`). Without mul1 the half paths alone were compared.
 MoePath moe_default_path(const MoeLayer& layer, int tokens) {
-  const double per_expert = layer.routed == 0 ? tokens : static_cast<double>(tokens) * layer.top_k / layer.routed;
-  if (layer.all_mul1 && per_expert <= 4 && tokens <= stream_tokens(layer)) return MoePath::kIntStream;
-  if (per_expert <= 2) return layer.all_mul1 ? MoePath::kInt4 : MoePath::kHalf8;
-  return per_expert <= 8 ? MoePath::kHalf16 : MoePath::kWide128;
+  const double slots = static_cast<double>(tokens) * (layer.top_k + layer.shared);
+  const double rows = slots / std::max(layer.routed + layer.shared, 1);
+  if (layer.all_mul1 && rows <= 5 && tokens <= stream_tokens(layer)) return MoePath::kIntStream;
+  if (layer.all_mul1 && rows <= 2) return MoePath::kInt4;
+  if (rows <= 5) return MoePath::kHalf8;
+  return rows <= 9 ? MoePath::kHalf16 : MoePath::kWide128;
 }
 
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens) {

@@ -92,7 +92,7 @@ constexpr int kMoePaths = 10;
 
 const char* moe_path_name(MoePath path);
 bool moe_path_legal(const MoeLayer& layer, MoePath path);
-MoePath moe_default_path(const MoeLayer& layer, int tokens);  // from the expected number of tokens of an expert
+MoePath moe_default_path(const MoeLayer& layer, int tokens);  // from the mean number of rows of an expert
 
 // Scratch of a call, 256-byte aligned; may be shared by calls that follow each other on a stream. Needs no clearing.
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens);

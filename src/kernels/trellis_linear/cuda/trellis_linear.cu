@@ -167,17 +167,16 @@ bool linear_path_legal(const LinearCall& call, LinearPath path) {
   return plan_ring(1, m.fixed, m.stage_bytes, 1).stages >= 1;
 }
 
-// Below 64 rows not measured: by the number of rows that share a decode, and by what the expert layer's paths of the
-// same size do. From there on wg_128 is the fastest on an H200, but for narrow matrices at 64 rows.
+// The fastest of the paths on an H200 inside chains of layers of GLM-4.7-Flash and Qwen3-30B-A3B (`fairway bench
+// selection --device cuda`). Matrices of one size prefer another path now and then, but a step whose linear layers all
+// take the same one finds its code in the caches.
 LinearPath linear_default_path(const LinearCall& call) {
   LinearPath path = LinearPath::kWide128;
-  if (call.rows <= 4) {
-    path = call.all_mul1 ? LinearPath::kInt4 : LinearPath::kHalf8;
-  } else if (call.rows <= 8) {
-    path = call.all_mul1 ? LinearPath::kInt8 : LinearPath::kHalf8;
+  if (call.rows <= 8) {
+    path = call.all_mul1 && call.rows <= 4 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
     path = LinearPath::kHalf16;
-  } else if (call.rows < 64) {
+  } else if (call.rows <= 32) {
     path = LinearPath::kHalf32;
   }
   return linear_path_legal(call, path) ? path : LinearPath::kHalf32;

@@ -1,0 +1,30 @@
+// Paths that compete inside a chain of layers: which layers, and who wins. Compiles without a CUDA toolkit.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/path_table.h"
+
+namespace fairway::model {
+
+// Layers for a chain, ascending: all if they are not more than `most`, else of each kind its share of `most`, at least
+// one, evenly spaced. kinds: of each layer; those with equal text have the same shapes.
+std::vector<int> chain_layers(std::span<const std::string> kinds, int most);
+
+struct PathVerdict {
+  std::size_t winner = 0;
+  PathReason reason = PathReason::kFastest;
+  std::vector<double> call_us;  // of each contestant, PathTime's microseconds
+};
+
+// samples[i]: times of the chain with the path of contestant i, one a round; 0 is the default, which was in every round
+// as was `without`, the chain without the calls; the others were from the first round until they were given up. One of
+// those that were in every round replaces the default if it has the lowest median, its ratios to the default in the
+// same rounds are below one beyond doubt (as select::fastest_beyond_doubt()), and its calls take at least 2 % less than
+// the default's. calls: in the chain.
+PathVerdict judge_paths(std::span<const std::vector<double>> samples, const std::vector<double>& without, int calls);
+
+}  // namespace fairway::model
