@@ -134,7 +134,7 @@ def main():
     parser.add_argument("program", metavar="FAIRWAY")
     parser.add_argument("folder", metavar="FOLDER", type=pathlib.Path)
     parser.add_argument("out", metavar="OUT.json", type=pathlib.Path)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--config", default=str(REPO / "bench" / "configs" / "glm-4.7-flash.json"))
     parser.add_argument("--bits", default="3")
     options = parser.parse_args()
