@@ -277,10 +277,11 @@ def floors_table(content):
         cells = [call["call"], str(call["calls"])]
         if call["call"] in works:
             work = works[call["call"]]
-            floor = step_work.floor_of(work, content["rows"], limits, copy_rate)
+            only_last = content["kind"] == "prefill" and call["call"] == step_work.HEAD
+            floor = step_work.floor_of(work, 1 if only_last else content["rows"], limits, copy_rate)
             whole += max(floor) * call["calls"]
             cells += [f"{work.bytes * 1e-6:.3g}", f"{work.decoded * 1e-6:.3g}", f"{work.flops * 1e-9:.3g}",
-                      " / ".join(f"{us:.3g}" for us in floor), f"{call['median_us']:.1f}", f"{call['median_us'] / max(floor):.3g}"]
+                      " / ".join(f"{us:.3g}" for us in floor), f"{call['median_us']:.1f}", f"{call['median_us'] / max(floor):{'.0f' if call['median_us'] >= 100 * max(floor) else '.3g'}}"]
         else:
             cells += ["–", "–", "–", "–", f"{call['median_us']:.1f}", "–"]
         rows.append([*cells, f"{call['sum_us']:.0f}"])

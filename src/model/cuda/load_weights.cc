@@ -5,12 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <string>
 
 #include "fairway/error.h"
 #include "formats/model_layout.h"
-#include "model/cuda/up_projection_rounder.h"
+#include "model/cuda/rounding_jobs.h"
 
 namespace fairway::model {
 namespace {
@@ -45,6 +44,8 @@ class Loader {
     } else {
       w.head = linear(model_.head, "lm_head");
     }
+    // Last, while other threads read what was left to them.
+    if (!rounding_.empty()) round_up_projections(config_, rounding_, store_.device(), [this] { store_.report(); });
     return w;
   }
 
@@ -105,14 +106,11 @@ class Loader {
       d.scales = store_.copy_of<float>(scales, name);
       return d;
     }
-    std::vector<signed char> weights(count);
-    std::vector<float> scales(rows);
-    if (!store_.measuring()) {
-      if (!rounder_) rounder_.emplace(config_);
-      rounder_->quantize(layer, input_norm, weights.data(), scales.data());
-    }
-    d.weights = store_.copy_of<signed char>(weights, name);
-    d.scales = store_.copy_of<float>(scales, name);
+    auto* const weights = store_.room_for<signed char>(count, name);
+    auto* const scales = store_.room_for<float>(rows, name);
+    if (!store_.measuring()) rounding_.push_back({&layer, &input_norm, weights, scales});
+    d.weights = weights;
+    d.scales = scales;
     return d;
   }
 
@@ -236,7 +234,7 @@ class Loader {
   const HostModel& model_;
   const formats::ModelConfig& config_;
   WeightStore& store_;
-  std::optional<UpProjectionRounder> rounder_;  // of kv_b_proj, once there is one
+  std::vector<RoundingJob> rounding_;  // kv_b_proj of the layers
 };
 
 }  // namespace

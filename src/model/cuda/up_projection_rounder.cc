@@ -1,6 +1,8 @@
 // Moments of the latents, and the rounding, in parallel.
 #include "model/cuda/up_projection_rounder.h"
 
+#include <algorithm>
+
 #include "kernels/attention_mla/cuda/quantize_rows.h"
 #include "kernels/dense_linear/dense_linear.h"
 #include "model/linear_apply.h"
@@ -8,13 +10,14 @@
 namespace fairway::model {
 namespace {
 
-constexpr int kRowsPerTask = 64;     // of kv_b_proj
-constexpr int kLatentsPerTask = 16;  // rows of moments
+constexpr std::size_t kComponentsAtOnce = 512;  // of hidden states: 4 MB for 2048
+constexpr int kRowsPerTask = 64;                // of kv_b_proj
+constexpr int kLatentsPerTask = 16;             // rows of moments
 
 }  // namespace
 
-UpProjectionRounder::UpProjectionRounder(const formats::ModelConfig& config)
-    : config_(config), pool_(0), context_{pool_, workspace_}, policy_(select::make_policy("", "fp32", "")) {}
+UpProjectionRounder::UpProjectionRounder(const formats::ModelConfig& config, int threads)
+    : config_(config), pool_(threads), context_{pool_, workspace_}, policy_(select::make_policy("", "fp32", "")) {}
 
 // kv_a_proj is seen through what it does with every component of the hidden states by itself.
 std::vector<double> UpProjectionRounder::latent_moments(const MlaWeights& w,
@@ -22,10 +25,14 @@ std::vector<double> UpProjectionRounder::latent_moments(const MlaWeights& w,
   const std::size_t hidden = static_cast<std::size_t>(config_.hidden_size);
   const std::size_t latent = static_cast<std::size_t>(config_.kv_lora_rank);
   const std::size_t width = latent + static_cast<std::size_t>(config_.qk_rope_head_dim);
-  std::vector<float> components(hidden * hidden, 0.0f), outputs(hidden * width);
-  for (std::size_t i = 0; i < hidden; ++i) components[i * hidden + i] = attention_input_norm[i];
-  apply_linear(w.kv_a, components.data(), config_.hidden_size, config_.hidden_size, outputs.data(),
-               static_cast<std::int64_t>(width), {policy_, context_, counters_});
+  std::vector<float> outputs(hidden * width);
+  for (std::size_t first = 0; first < hidden; first += kComponentsAtOnce) {
+    const std::size_t count = std::min(kComponentsAtOnce, hidden - first);
+    std::vector<float> components(count * hidden, 0.0f);
+    for (std::size_t i = 0; i < count; ++i) components[i * hidden + first + i] = attention_input_norm[first + i];
+    apply_linear(w.kv_a, components.data(), config_.hidden_size, static_cast<int>(count), &outputs[first * width],
+                 static_cast<std::int64_t>(width), {policy_, context_, counters_});
+  }
   std::vector<double> moments(latent * latent, 0.0);
   for_row_blocks(pool_, config_.kv_lora_rank, kLatentsPerTask, [&](int begin, int end) {
     for (std::size_t h = 0; h < hidden; ++h) {

@@ -13,11 +13,12 @@ namespace fairway::model {
 
 class UpProjectionRounder {
  public:
-  explicit UpProjectionRounder(const formats::ModelConfig& config);
+  // threads: as of ThreadPool.
+  UpProjectionRounder(const formats::ModelConfig& config, int threads);
 
   // w.kv_b, whose data is there, as quantize_rows_int8() of attention_mla makes it: weights [rows, latent], scales
   // [rows]. Latents are taken to have the second moments that kv_a_proj gives them for normalised hidden states whose
-  // components are independent; of trained models these are far from alike in all directions. Runs on all processors.
+  // components are independent; of trained models these are far from alike in all directions.
   void quantize(const MlaWeights& w, const std::vector<float>& attention_input_norm, signed char* weights,
                 float* scales);
 

@@ -34,6 +34,11 @@ class WeightStore {
     return static_cast<const T*>(
         copy({reinterpret_cast<const std::uint8_t*>(values.data()), values.size_bytes()}, what));
   }
+  // Room for so many elements that somebody else writes before finish(), at least 16-byte aligned.
+  template <class T>
+  T* room_for(std::size_t count, std::string_view what) {
+    return static_cast<T*>(place(count * sizeof(T), what));
+  }
   // Halves of floats that are exact halves, the first `live` of them; the others become 0. Vectors at one address,
   // where a checkpoint has equal ones, share a copy.
   const std::uint16_t* halves(std::span<const float> values, std::size_t live, std::string_view what);
@@ -44,13 +49,14 @@ class WeightStore {
 
   bool measuring() const { return arena_ == nullptr; }
   std::int64_t bytes() const { return bytes_; }
+  void report();  // to progress
+  int device() const { return arena_->device(); }
   void finish();  // waits for all copies
 
  private:
   void* place(std::size_t bytes, std::string_view what);
   // Places so many bytes and, unless it only adds up, lets `fill` queue on stream_ what writes them.
   void* fill(std::size_t bytes, std::string_view what, const std::function<void(void* to)>& fill);
-  void report();
 
   backend::DeviceArena* arena_ = nullptr;
   std::optional<backend::Uploader> uploader_;

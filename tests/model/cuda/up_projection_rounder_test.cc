@@ -46,7 +46,7 @@ TEST(UpProjectionRounder, RoundsForTheLatentsOfIndependentHiddenStates) {
   w.kv_b = dense(b, kLatent, kRows);
   std::vector<signed char> weights(b.size()), expected(b.size()), nearest(b.size());
   std::vector<float> scales(kRows), expected_scales(kRows);
-  UpProjectionRounder(config).quantize(w, input_norm, weights.data(), scales.data());
+  UpProjectionRounder(config, 2).quantize(w, input_norm, weights.data(), scales.data());
 
   std::vector<double> moments(kLatent * kLatent, 0.0);
   for (int i = 0; i < kLatent; ++i) {

@@ -118,12 +118,15 @@ class Row {
   // The id of member `number` (from 1) in rising order; the last member's if there are fewer.
   __device__ int select_id(double number, Members members) {
     const double all = sum<Of::kNumber>(members);
-    number = number < all ? number : all;
+    if (number >= all) return last_id(members);  // mostly: few logits are equal
     return static_cast<int>(kAllIds -
                             find<By::kId, Of::kNumber>(members, [&](double count) { return count >= number; }).key);
   }
 
  private:
+  __device__ int last_id(Members members) {
+    return static_cast<int>(exchange_.max(members != 0 ? id(31 - __clz(static_cast<int>(members))) + 1.0 : 0.0)) - 1;
+  }
   __device__ int id(int j) const {
     return (j * kCluster + rank_) * stride_ + static_cast<int>(threadIdx.x);
   }
