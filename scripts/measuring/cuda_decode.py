@@ -4,7 +4,7 @@ import json
 import pathlib
 import re
 
-from measuring import step_profile
+from measuring import cuda, cuda_load, step_profile, step_work
 from measuring.base import RESULTS
 from measuring.markup import table
 
@@ -155,16 +155,27 @@ def context_table(files):
             *table(["cache", *[f"{p:,} positions" for p in positions], f"lost at {CONTEXT_BAR_AT:,}, and the bar"], rows)]
 
 
-def mixed_table(path, content, uniform):
-    even = rates(uniform)
+def beside_table(path, content, plain, what, own_name, plain_name):
+    """Decode beside the same with something left out: `what` says what it is, and there is a column for either."""
+    even = rates(plain) if plain else {}
     rows = []
-    for what, own in rates(content).items():
+    for key, own in rates(content).items():
         rate = own["rate"]["median"]
-        beside = even[what]["rate"]["median"] if what in even else None
-        rows.append([name_of(*what[:2]), spread(own), grouped(beside) if beside else "–", f"{rate / beside:.2f}" if beside else "–"])
-    return [f"{model_of(content)}, experts that take the widths {bits_of(content)} of gate, up and down in turn; {source(path, content)}.",
-            "", *table(["what", "tokens/s", f"uniform {bits_of(uniform)} bits, tokens/s" if uniform else "uniform, tokens/s",
-                        "mixed / uniform"], rows)]
+        beside = even[key]["rate"]["median"] if key in even else None
+        rows.append([name_of(*key[:2]), spread(own), grouped(beside) if beside else "–", f"{rate / beside:.2f}" if beside else "–"])
+    return [f"{model_of(content)}, {what}; {source(path, content)}.", "",
+            *table(["what", "tokens/s", f"{plain_name}, tokens/s", f"{own_name} / {plain_name.split()[0]}"], rows)]
+
+
+def mixed_table(path, content, uniform):
+    return beside_table(path, content, uniform, f"experts that take the widths {bits_of(content)} of gate, up and down in turn", "mixed",
+                        f"uniform {bits_of(uniform)} bits" if uniform else "uniform")
+
+
+def sampled_table(path, content, greedy):
+    how = content["sampling"]
+    return beside_table(path, content, greedy, f"experts of {bits_of(content)} bits, tokens drawn on the device at temperature {how['temperature']:.2g}, "
+                        f"of the {how['top_k']} likeliest, up to a probability of {how['top_p']:.2g}", "drawn", "greedy")
 
 
 def decode_sections():
@@ -184,6 +195,9 @@ def decode_sections():
     mixed = bench("decode-mixed")
     if mixed:
         sections.append(([mixed[0]], mixed_table(*mixed, glm[1] if glm else None)))
+    sampled = bench("decode-sampled")
+    if sampled:
+        sections.append(([sampled[0]], sampled_table(*sampled, glm[1] if glm else None)))
     for path, peer in peers.values():
         sections.append(([path], [f"The reference is {peer['program']}, {peer['date']} (`results/{path.name}`). {peer['method']}"]))
     return sections
@@ -242,27 +256,97 @@ def page_agreement():
     return page_of(agreement(), agreement_tables)
 
 
+def ceilings():
+    """(ceilings of the GPU, bytes per second of a copy there) from the files of the expert layer."""
+    path, own = cuda.newest()
+    return cuda.reference(path)[1]["ceilings"], own["copy_bytes_per_second"]
+
+
+def step_name(content):
+    return f"prefill of {content['rows']:,} tokens" if content["kind"] == "prefill" else \
+        f"decode, {content['rows']} sequence{'s' if content['rows'] > 1 else ''}"
+
+
+def floors_table(content):
+    """(rows of the calls' table, sum of the floors)"""
+    config = json.loads((RESULTS.parent / "bench" / "configs" / f"{content['model']}.json").read_text(encoding="utf-8"))
+    works = step_work.work_of(config, rows=content["rows"], context=content["context"], prefill=content["kind"] == "prefill", bits=content["bits"])
+    limits, copy_rate = ceilings()
+    rows, whole = [], 0.0
+    for call in content["calls"]:
+        cells = [call["call"], str(call["calls"])]
+        if call["call"] in works:
+            work = works[call["call"]]
+            floor = step_work.floor_of(work, content["rows"], limits, copy_rate)
+            whole += max(floor) * call["calls"]
+            cells += [f"{work.bytes * 1e-6:.3g}", f"{work.decoded * 1e-6:.3g}", f"{work.flops * 1e-9:.3g}",
+                      " / ".join(f"{us:.3g}" for us in floor), f"{call['median_us']:.1f}", f"{call['median_us'] / max(floor):.3g}"]
+        else:
+            cells += ["–", "–", "–", "–", f"{call['median_us']:.1f}", "–"]
+        rows.append([*cells, f"{call['sum_us']:.0f}"])
+    return rows, whole
+
+
+def kernel_row(k):
+    def scaled(key, scale, form):
+        return f"{k[key] * scale:{form}}" if key in k else "–"
+
+    moved = k.get("read_bytes", 0) + k.get("written_bytes", 0)
+    local = f"{k['local_loads']:.0f}, {k['local_stores']:.0f}" if "local_loads" in k and "local_stores" in k else "–"
+    return [f"`{k['kernel']}`", k["call"], f"`{k['grid']}` `{k['block']}`", str(k["launches"]), f"{k['median_us']:.1f}", f"{k['sum_us']:.0f}",
+            scaled("read_bytes", 1e-6, ".2f"), scaled("written_bytes", 1e-6, ".2f"), f"{moved / k['median_us'] * 1e-3:.0f}",
+            scaled("issue_percent", 1, ".0f") + ("%" if "issue_percent" in k else ""), str(k.get("registers", "–")), local]
+
+
 def step_tables(content):
     whole = content["sum_us"]
     parts = [[p["part"], str(p["launches"]), f"{p['sum_us']:.0f}", f"{p['sum_us'] / whole:.0%}"] for p in content["parts"]]
-    kernels = [[f"`{k['kernel']}`", k["part"], f"`{k['grid']}` `{k['block']}`", str(k["launches"]), f"{k['median_us']:.1f}", f"{k['sum_us']:.0f}",
-                f"{k['read_bytes'] * 1e-6:.1f}" if "read_bytes" in k else "–", str(k.get("registers", "–"))] for k in content["kernels"]]
-    cut = "" if content["complete"] else " The profile has no whole step; these are the kernels that it has."
-    return [f"{content['machine']['gpu']}, revision `{content['revision'][:12]}`, {content['date'][:10]}; {content['model']}, {content['bits']} bits, "
-            f"{content['batch']} sequence{'s' if content['batch'] > 1 else ''}, {content['context']} positions before. "
-            f"{content['launches']} kernels, {whole:.0f} us when each runs by itself, which is more than a step takes.{cut}", "",
+    cut = "" if content["complete"] else " The profile has no whole pass; these are the kernels that it has."
+    few = f" ({content['profiled_launches']} were profiled, of fewer layers)" if content["profiled_launches"] < content["launches"] else ""
+    calls, floor = floors_table(content)
+    return [f"**{step_name(content)[0].upper()}{step_name(content)[1:]}**, {content['model']}, {content['bits']} bits, {content['context']} positions before; "
+            f"{content['machine']['gpu']}, revision `{content['revision'][:12]}`, {content['date'][:10]}. {content['launches']} kernels, {whole:.0f} us when each "
+            f"runs by itself{few}; the floors of all calls add up to {floor:.0f} us.{cut}", "",
             *table(["part", "launches", "us", "share"], parts), "",
-            *table(["kernel", "part", "CTAs and threads", "launches", "median, us", "sum, us", "read, MB", "registers"], kernels)]
+            *table(["call", "calls", "moves, MB", "decodes, M weights", "GFLOP", "floor: decode / move / multiply, us", "measured, us", "measured / floor",
+                    "of the pass, us"], calls), "",
+            *table(["kernel", "of", "CTAs and threads", "launches", "median, us", "sum, us", "read, MB", "written, MB", "GB/s", "issue slots busy",
+                    "registers", "local loads, stores"], [kernel_row(k) for k in content["kernels"]])]
+
+
+STEP_METHOD = ("Floors: weights decoded at the rate of a register-only loop (the byte path up to 8 rows, the path to half precision above), bytes at the "
+               "copy rate, products at 700 TFLOP/s; the largest counts. Bytes are the call's weights, read once, and its inputs and outputs; experts are those "
+               "that uniform routing hits on average. The profiler runs kernels one after the other with empty caches, so a small launch takes longer there "
+               "than in a step. Kernels: medians of a launch; GB/s of memory traffic; local loads and stores are instructions of warps, those of spilled "
+               "registers among them.")
 
 
 def step():
-    return one("cuda_step_profile_*.json", step_profile.SCHEMA, step_profile.KEYS)
+    """[(path, content)] of one sequence, of more, of prompts."""
+    found = [(path, read(path, step_profile.SCHEMA, step_profile.KEYS)) for path in RESULTS.glob("cuda_step_profile*.json")]
+    return sorted(found, key=lambda one_of: (one_of[1]["kind"], one_of[1]["rows"]))
 
 
 def page_step():
-    return page_of(step(), step_tables)
+    found = step()
+    if not found:
+        return NOTHING
+    blocks = [line for _, content in found for line in ("", *step_tables(content))]
+    return [f"From {', '.join(f'`results/{path.name}`' for path, _ in found)}. {STEP_METHOD}", *blocks]
+
+
+def step_readme():
+    return [line for found in step() for line in section_of(found, step_tables)]
+
+
+def load():
+    return one("cuda_load_*.json", cuda_load.SCHEMA, cuda_load.KEYS)
+
+
+def page_load():
+    return page_of(load(), cuda_load.load_tables)
 
 
 def sections():
     """For results/README.md."""
-    return [*decode_readme(), *section_of(step(), step_tables), *section_of(agreement(), agreement_tables)]
+    return [*decode_readme(), *section_of(load(), cuda_load.load_tables), *step_readme(), *section_of(agreement(), agreement_tables)]

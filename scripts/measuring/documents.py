@@ -110,7 +110,8 @@ def stages():
 PAGES = {"cpu-performance.md": {"layer": layer, "ratios": ratios, "token": token},
          "cuda-performance.md": {"cuda-layer": cuda.page_layer, "cuda-widths": cuda.page_widths, "cuda-profile": cuda.page_profile,
                                  "cuda-decode": cuda_decode.page_decode, "cuda-step": cuda_decode.page_step,
-                                 "cuda-agreement": cuda_decode.page_agreement, "cuda-selection": cuda_selection.page},
+                                 "cuda-agreement": cuda_decode.page_agreement, "cuda-load": cuda_decode.page_load,
+                                 "cuda-selection": cuda_selection.page},
          "selection.md": {"choice": choice},
          "quantization.md": {"quality": quality, "stages": stages}}
 

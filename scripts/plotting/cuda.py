@@ -39,7 +39,7 @@ def step():
     axes.bar_label(bars, [f"{p['sum_us']:.0f} us, {p['sum_us'] / content['sum_us']:.0%}, {p['launches']} kernel{'s' if p['launches'] > 1 else ''}" for p in parts],
                    padding=4, fontsize=8, color=GRAY)
     axes.set(xlabel="us of a step, each kernel by itself", xlim=(0, 1.45 * parts[-1]["sum_us"]),
-             title=f"{content['model']}, {content['bits']} bits, batch {content['batch']}, {content['machine']['gpu']}")
+             title=f"{content['model']}, {content['bits']} bits, batch {content['rows']}, {content['machine']['gpu']}")
     axes.grid(True, axis="x", color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
     return figure

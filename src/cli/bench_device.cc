@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "backend/cuda/device.h"
+#include "backend/cuda/profiler.h"
 #include "cli/bench.h"
 #include "cli/device_source.h"
 #include "cli/report.h"
@@ -24,6 +25,8 @@ struct DeviceBenchOptions {
   DeviceOptions device;
   std::vector<int> batch = {1}, context = {0}, prefill;
   int steps = 64, warmup = 1, runs = 5;
+  kernels::SampleParams sample;
+  bool profile = false;
 };
 
 // One decode or prefill cell and its samples, a round each.
@@ -86,6 +89,24 @@ void measure_prefill(DeviceModel& device, DeviceCell& cell, bool counts) {
   cell.device_us.push_back(on_device);
 }
 
+// One decode step, or one prompt and the logits after it.
+void profile_pass(DeviceModel& device, DeviceCell cell) {
+  for (int i = 0; i < cell.batch; ++i) {
+    device.truncate(i, 0);
+    device.pretend_length(i, cell.context);
+  }
+  if (!cell.prefill) device.start(random_prompt(cell.batch, device.config().vocab_size));
+  device.synchronize();
+  const backend::ProfiledRange range;
+  if (cell.prefill) {
+    measure_prefill(device, cell, false);
+  } else {
+    device.step();
+    device.take_step();
+  }
+  device.synchronize();
+}
+
 // A prompt of one token and the token after it; forgotten again. What is made once is made by it.
 void take_first_token(DeviceModel& device) {
   device.start(random_prompt(1, device.config().vocab_size));
@@ -108,6 +129,11 @@ std::vector<double> rates_of(const DeviceCell& cell) {
   std::vector<double> rates;
   for (const double us : cell.wall_us) rates.push_back(1e6 * (cell.prefill ? cell.tokens : cell.batch) / us);
   return rates;
+}
+
+Json sampling_json(const kernels::SampleParams& sample) {
+  if (sample.temperature == 0) return "greedy";
+  return {{"temperature", sample.temperature}, {"top_k", sample.top_k}, {"top_p", sample.top_p}};
 }
 
 Json cell_json(const DeviceCell& cell) {
@@ -165,6 +191,7 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
   const auto begin = Clock::now();
   DeviceModel device = make_device_model(options.source, placement(options));
   const double load_seconds = microseconds_since(begin) * 1e-6;
+  device.set_sampling(options.sample, {});
   take_first_token(device);
   const double first_token_seconds = microseconds_since(kProgramStart) * 1e-6;
   std::vector<DeviceCell> cells = make_cells(options);
@@ -183,6 +210,9 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
     }
   }
   progress.clear();
+  if (options.profile) {
+    for (const DeviceCell& cell : cells) profile_pass(device, cell);
+  }
   Json results = Json::array();
   std::string text;
   for (const DeviceCell& cell : cells) {
@@ -197,6 +227,7 @@ int bench_device(const DeviceBenchOptions& options, bool json) {
   document.update({{"device", device_json(device)},
                    {"model", device_source_json(options.source)},
                    {"table", options.table.empty() ? Json(nullptr) : Json(options.table)},
+                   {"sampling", sampling_json(options.sample)},
                    {"path_calls", device.path_calls()},
                    {"load_seconds", load_seconds},
                    {"first_token_seconds", first_token_seconds},
@@ -247,6 +278,13 @@ void add_bench_device(CLI::App& bench_command, Invocation& call) {
       ->delimiter(',')
       ->check(number_in(1, kNoLimit))
       ->type_name("LIST");
+  command->add_option("--temperature", options->sample.temperature, "Of decoding; 0: greedy")
+      ->check(number_in(0, 100))
+      ->capture_default_str();
+  command->add_option("--top-k", options->sample.top_k, "With a temperature: keep the k likeliest tokens; 0: off")
+      ->check(number_in(0, kNoLimit));
+  command->add_option("--top-p", options->sample.top_p, "With a temperature: keep the likeliest up to this probability")
+      ->check(number_above(0, 1));
   command->add_option("--steps", options->steps, "Decode steps of a sample")
       ->check(number_in(1, 1e6))
       ->capture_default_str();
@@ -254,6 +292,9 @@ void add_bench_device(CLI::App& bench_command, Invocation& call) {
       ->check(number_in(0, 1e6))
       ->capture_default_str();
   command->add_option("--runs", options->runs, "Rounds that count")->check(number_in(1, 1e6))->capture_default_str();
+  command->add_flag(
+      "--profile", options->profile,
+      "At the end, one more pass of each kind between marks for a profiler (ncu --profile-from-start off)");
   command->add_option("--output,-o", options->output, "Write the result file (JSON with raw samples) here")
       ->type_name("FILE");
   command->callback([options, &call] { call.action = [options, &call] { return bench_device(*options, call.json); }; });

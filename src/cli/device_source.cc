@@ -1,8 +1,10 @@
 // Loading or making the model.
 #include "cli/device_source.h"
 
+#include "cli/signals.h"
 #include "cli/synth.h"
 #include "formats/config.h"
+#include "model/early_start.h"
 #include "model/model.h"
 
 namespace fairway::cli {
@@ -26,8 +28,22 @@ void check_device_source(const DeviceSource& source) {
   throw Error(ErrorKind::kUsage, "give one of --model DIR and --config FILE (with random weights made on the device)");
 }
 
+namespace {
+
+DeviceModel load_device_model(const std::string& directory, model::DeviceModelOptions options) {
+  Progress copying("copying to the device");
+  options.progress = [&](std::int64_t done, std::int64_t total) {
+    throw_if_cancelled("copying the model to the device");
+    copying.update(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1.0);
+  };
+  const model::EarlyStart early(directory, options.device);
+  return DeviceModel::load(model::Model::load(directory), options);
+}
+
+}  // namespace
+
 DeviceModel make_device_model(const DeviceSource& source, const model::DeviceModelOptions& options) {
-  if (!source.model.empty()) return DeviceModel::load(model::Model::load(source.model), options);
+  if (!source.model.empty()) return load_device_model(source.model, options);
   const formats::ModelConfig config = formats::parse_model_config(read_file(source.config, "--config"), source.config);
   model::RandomWeights weights;
   weights.expert_bits = parse_bit_tuples(source.bits);

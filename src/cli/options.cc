@@ -90,9 +90,23 @@ void add_device_options(CLI::App& command, DeviceOptions& device) {
       ->check(number_in(1, kNoLimit));
 }
 
+std::optional<int> cuda_device_number(const std::string& device) {
+  if (device == "cpu") return std::nullopt;
+  if (device == "cuda") return 0;
+  const std::string_view name = device;
+  const std::string_view number = name.starts_with("cuda:") ? name.substr(5) : std::string_view();
+  int value = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+  if (number.empty() || error != std::errc() || end != number.data() + number.size() || value < 0) {
+    throw Error(ErrorKind::kUsage, fmt::format("--device {}: expected cpu, cuda or cuda:N", device));
+  }
+  return value;
+}
+
 std::optional<model::DeviceModelOptions> device_model_options(const DeviceOptions& options) {
   model::DeviceModelOptions device;
-  if (options.device == "cpu") {
+  const std::optional<int> number = cuda_device_number(options.device);
+  if (!number) {
     if (options.kv_cache != "f16" || options.context != 0) {
       throw Error(ErrorKind::kUsage,
                   "--kv-cache and --context are for --device cuda; on the CPU the cache is fp32 and "
@@ -100,14 +114,7 @@ std::optional<model::DeviceModelOptions> device_model_options(const DeviceOption
     }
     return std::nullopt;
   }
-  const std::string_view name = options.device;
-  if (name != "cuda") {
-    const std::string_view number = name.starts_with("cuda:") ? name.substr(5) : std::string_view();
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), device.device);
-    if (number.empty() || error != std::errc() || end != number.data() + number.size() || device.device < 0) {
-      throw Error(ErrorKind::kUsage, fmt::format("--device {}: expected cpu, cuda or cuda:N", options.device));
-    }
-  }
+  device.device = *number;
   device.cache = options.kv_cache == "fp8" ? model::DeviceCacheType::kFp8 : model::DeviceCacheType::kHalf;
   device.context = options.context;
   device.table = options.table;

@@ -44,6 +44,9 @@ CLI::Validator number_above(double low, double high);
 
 select::Policy make_policy(const KernelOptions& options);
 
+// The number of the CUDA device that a --device names, nothing for "cpu". Error(kUsage) for anything else.
+std::optional<int> cuda_device_number(const std::string& device);
+
 // What --device, --kv-cache and --context ask for; nothing for the CPU. Error(kUsage) for an option that it has not.
 std::optional<model::DeviceModelOptions> device_model_options(const DeviceOptions& options);
 

@@ -3,9 +3,11 @@
 
 #include <fmt/core.h>
 
+#include <chrono>
 #include <memory>
 #include <numeric>
 
+#include "backend/cuda/device.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -87,6 +89,8 @@ double mean_bits(const std::vector<kernels::BitTuple>& tuples) {
 }
 
 int synth(const SynthOptions& options, bool json) {
+  const std::optional<int> device = cuda_device_number(options.device);
+  if (device) backend::require_cuda_device(*device);
   const std::vector<kernels::BitTuple> tuples = parse_bit_tuples(options.bits);
   const Source source = find_source(options.config);
   const nlohmann::ordered_json config_json =
@@ -96,14 +100,16 @@ int synth(const SynthOptions& options, bool json) {
   if (!fs::exists(source.directory / "tokenizer.json"))
     byte_tokenizer_json(config.vocab_size);  // refuse before writing
 
+  const auto begin = std::chrono::steady_clock::now();
   prepare_output(options, source);
   const fs::path out(options.out);
   check_space(out, tensors);
-  write_tensors(tensors, options.seed, out);
+  write_tensors(tensors, options.seed, out, device);
   write_side_files(config_json, tensors, config.vocab_size, source, out);
   // Last, so that a directory that was interrupted is not taken for a model.
   write_text_file(out / "config.json", json_text(config_json), "--out");
 
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   std::int64_t bytes = 0;
   for (const SynthTensor& tensor : tensors) bytes += tensor.bytes();
   if (json) {
@@ -114,10 +120,12 @@ int synth(const SynthOptions& options, bool json) {
                 {"bytes", bytes},
                 {"mean_expert_bits", mean_bits(tuples)},
                 {"codebook", options.codebook},
+                {"device", options.device},
+                {"seconds", seconds},
                 {"seed", options.seed}});
   } else {
-    print_text(fmt::format("{}: {} with {} layers, {} tensors, {}\n", options.out, config.architecture_name,
-                           config.num_hidden_layers, tensors.size(), human_bytes(static_cast<double>(bytes))));
+    print_text(fmt::format("{}: {} with {} layers, {} tensors, {} in {:.1f} s\n", options.out, config.architecture_name,
+                           config.num_hidden_layers, tensors.size(), human_bytes(static_cast<double>(bytes)), seconds));
   }
   return kExitOk;
 }
@@ -149,6 +157,11 @@ void add_synth_command(CLI::App& app, Invocation& call) {
   command
       ->add_option("--attention-bits", options->attention_bits, "Width of attention matrices (default: mean of --bits)")
       ->check(number_in(1, 8));
+  command
+      ->add_option("--device", options->device,
+                   "What makes the random numbers: cpu, cuda or cuda:N; the bytes are the same")
+      ->type_name("DEVICE")
+      ->capture_default_str();
   command->add_option("--seed", options->seed, "Same seed, same bytes")->capture_default_str();
   command->add_flag("--force", options->force, "Replace the model in a directory that is not empty");
   command->callback([options, &call] { call.action = [options, &call] { return synth(*options, call.json); }; });

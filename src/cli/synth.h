@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,8 @@ namespace fairway::cli {
 
 struct SynthOptions {
   std::string config, bits, out, codebook = "mul1";
-  int layers = 0;  // 0: as in the config
+  std::string device = "cpu";  // that makes the random numbers: cpu, cuda or cuda:N
+  int layers = 0;              // 0: as in the config
   int head_bits = 6;
   int attention_bits = 0;  // 0: the rounded mean of the tuples
   std::uint64_t seed = 1;
@@ -51,8 +53,10 @@ codec::Codebook codebook_named(const std::string& name);
 std::vector<SynthTensor> plan_tensors(const formats::ModelConfig& config, const SynthOptions& options,
                                       const std::vector<kernels::BitTuple>& tuples);
 
-// Writes the tensors to model.safetensors, or to shards of at most about 4 GB with an index.
-void write_tensors(const std::vector<SynthTensor>& tensors, std::uint64_t seed, const std::filesystem::path& out);
+// Writes the tensors to model.safetensors, or to shards of at most about 4 GB with an index. With a CUDA device that
+// makes the random numbers; the bytes are the same.
+void write_tensors(const std::vector<SynthTensor>& tensors, std::uint64_t seed, const std::filesystem::path& out,
+                   std::optional<int> device);
 
 // The config with its layer count changed and the quantization described. Error(kBadInput) names `file`.
 nlohmann::ordered_json synth_config(const std::string& text, const std::string& file, const SynthOptions& options,

@@ -9,6 +9,7 @@
 
 #include "engine/state.h"
 #include "fairway/error.h"
+#include "model/early_start.h"
 
 namespace fairway::engine {
 
@@ -71,6 +72,8 @@ Engine Engine::load(const std::filesystem::path& model_dir, const EngineOptions&
     throw Error(ErrorKind::kUsage, fmt::format("prefill_chunk is {}, expected at least 1", options.prefill_chunk));
   }
   const auto begin = std::chrono::steady_clock::now();
+  std::optional<model::EarlyStart> early;
+  if (options.device) early.emplace(model_dir, options.device->device);
   model::Model model = model::Model::load(model_dir, options.load_progress);
   Engine engine;
   engine.state_ = std::make_unique<State>(options, std::move(model), formats::Tokenizer::load(model_dir));

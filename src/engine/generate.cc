@@ -52,24 +52,35 @@ std::optional<StopReason> stop_after(int id, std::size_t produced, int cached, i
 
 }  // namespace
 
-// Feeds tokens and chooses the next one. On a device greedy choices are made there, and while one token is read the
-// next is already being computed; what was computed too many is forgotten.
+// Feeds tokens and chooses the next one. On a device choices are made there and logits stay there, if nobody else wants
+// them; while one token is read the next is already being computed, and what was computed too many is forgotten.
 class TokenChooser {
  public:
   TokenChooser(Engine::State& state, const GenerateOptions& options)
       : state_(state),
         sampler_(options.sample, options.seed),
-        on_device_(state.device && options.sample.temperature == 0.0f && options.sample.repetition_penalty == 1.0f &&
-                   options.top_logprobs == 0) {}
+        on_device_(state.device && state.device->samples(options.sample) && options.top_logprobs == 0) {
+    if (on_device_) state_.device->set_sampling(options.sample, std::span(&options.seed, 1));
+  }
   ~TokenChooser() {
     if (on_device_) state_.device->stop();
   }
   TokenChooser(const TokenChooser&) = delete;
   TokenChooser& operator=(const TokenChooser&) = delete;
 
-  // After the prompt, whose last logits are at hand, or after feed().
+  // Waits for the prompt's last logits, or for the token that was chosen from them.
+  void finish_prompt() {
+    if (on_device_) {
+      first_ = state_.device->choose();
+    } else {
+      state_.last_row_logits();
+    }
+  }
+
+  // After finish_prompt() or feed().
   int choose(std::span<const int> history) {
-    if (!on_device_ || !started_) return sampler_.sample(state_.logits, history);
+    if (!on_device_) return sampler_.sample(state_.logits, history);
+    if (!started_) return first_;
     step_if_room();
     return state_.device->take_step().front();
   }
@@ -93,6 +104,7 @@ class TokenChooser {
   Engine::State& state_;
   kernels::Sampler sampler_;
   bool on_device_, started_ = false;
+  int first_ = 0;  // token that the device chose after the prompt
 };
 
 const char* stop_reason_name(StopReason reason) {
@@ -142,7 +154,7 @@ GenerateResult Engine::generate(std::span<const int> prompt, const GenerateOptio
     result.prefill_seconds = seconds_since(prefill_begin);
     return result;
   }
-  s.last_row_logits();
+  chooser.finish_prompt();
   result.prefill_seconds = seconds_since(prefill_begin);
 
   const auto keep_logprobs = [&] {

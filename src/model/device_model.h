@@ -14,6 +14,7 @@
 #include "codec/trellis.h"
 #include "formats/config.h"
 #include "kernels/common/registry.h"
+#include "kernels/sample/sample.h"
 #include "model/path_table.h"
 
 namespace fairway::model {
@@ -94,14 +95,24 @@ class DeviceModel {
   // Of rows [row, row + rows) of the last forward(): logits [rows, vocab_size].
   void logits(int row, int rows, float* logits);
 
-  // Greedy generation. start() gives each of the first ids.size() sequences its next input; every step() feeds it,
-  // chooses the likeliest next token and makes that the next input. Two steps may be under way before the first one's
-  // tokens are read. Error(kUsage) if a sequence is full.
+  // Whether tokens can be chosen like that on the device: not with a repetition penalty, and other than greedily only
+  // from a vocabulary of at most 163,840.
+  bool samples(const kernels::SampleParams& params) const;
+  // How choose() and step() choose from now on; greedily before the first call. Sequence i draws as
+  // Sampler(params, seeds[i]) would on the host from the same logits. Sequences without a seed take their number.
+  // Error(kUsage) for parameters that no Sampler takes, Error(kUnsupported) for those that samples() denies.
+  void set_sampling(const kernels::SampleParams& params, std::span<const std::uint64_t> seeds);
+  // The next token of the last forward()'s sequence, from its last row. Error(kUsage) if there is none.
+  int choose();
+
+  // Generation. start() gives each of the first ids.size() sequences its next input; every step() feeds it, chooses the
+  // next token and makes that the next input: nothing but tokens comes to the host. Two steps may be under way before
+  // the first one's tokens are read. Error(kUsage) if a sequence is full.
   void start(std::span<const int> ids);
   void step();
   // Tokens that the oldest unread step chose, one for each sequence. Error(kUsage) if all were read.
   std::vector<int> take_step();
-  // The steps that have not been read are forgotten, their positions too.
+  // The steps that have not been read are forgotten, their positions too, but not the random numbers that they drew.
   void stop();
 
   // Device time, of the step that take_step() read last and of the last forward(), which is waited for. Without the

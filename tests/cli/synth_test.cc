@@ -149,6 +149,10 @@ TEST_F(Synth, RefusesWhatWouldDestroyOrMakesNoSense) {
   expect_error(run({"synth", "--config", "/nowhere.json", "--bits", "3", "--out", path("never")}), 2, "/nowhere.json");
   expect_error(run({"synth", "--config", config, "--bits", "3", "--out", path("never"), "--codebook", "x"}), 2,
                "--codebook");
+  for (const char* device : {"tpu", "cuda:", "cuda:x", "cuda:-1"}) {
+    expect_error(run({"synth", "--config", config, "--bits", "3", "--out", path("never"), "--device", device}), 2,
+                 "--device");
+  }
   EXPECT_FALSE(fs::exists(path("never")));
 }
 

@@ -29,15 +29,19 @@ void Uploader::upload(void* device_to, std::span<const std::uint8_t> from) {
   auto* to = static_cast<std::uint8_t*>(device_to);
   while (!from.empty()) {
     Slot& slot = slots_[next_slot_];
-    const std::size_t bytes = std::min(from.size(), slot.buffer.size());
-    slot.copied.wait();  // passed at once where the slot has not been used
-    std::memcpy(slot.buffer.data(), from.data(), bytes);
-    stream_.copy_to_device(to, slot.buffer.data(), bytes);
-    slot.copied.record(stream_);
+    std::uint8_t* const place = slot.buffer.data() + slot_bytes_;
+    const std::size_t bytes = std::min(from.size(), slot.buffer.size() - slot_bytes_);
+    if (slot_bytes_ == 0) slot.copied.wait();  // passed at once where the slot has not been used
+    std::memcpy(place, from.data(), bytes);
+    stream_.copy_to_device(to, place, bytes);
     to += bytes;
     from = from.subspan(bytes);
     uploaded_bytes_ += bytes;
+    slot_bytes_ += bytes;
+    if (slot_bytes_ < slot.buffer.size()) continue;
+    slot.copied.record(stream_);
     next_slot_ = 1 - next_slot_;
+    slot_bytes_ = 0;
   }
 }
 

@@ -13,7 +13,8 @@
 namespace fairway::backend {
 
 // Two pinned buffers take turns: while the device copies one, this thread fills the other, which for a mapped file is
-// when its pages are read. One thread at a time; several uploaders on several threads read a file faster.
+// when its pages are read. Short ranges share a buffer. One thread at a time; several uploaders on several threads read
+// a file faster.
 class Uploader {
  public:
   static constexpr std::size_t kDefaultChunkBytes = std::size_t{16} << 20;  // far above what starting a copy costs
@@ -43,7 +44,7 @@ class Uploader {
   CudaStream stream_;
   std::array<Slot, 2> slots_;
   CudaEvent arrived_;
-  std::size_t next_slot_ = 0, uploaded_bytes_ = 0;
+  std::size_t next_slot_ = 0, slot_bytes_ = 0, uploaded_bytes_ = 0;  // slot_bytes_: of the next slot that are in use
 };
 
 }  // namespace fairway::backend

@@ -5,7 +5,9 @@
 #include "backend/cuda/event.h"
 #include "backend/cuda/graph.h"
 #include "backend/cuda/pinned_buffer.h"
+#include "backend/cuda/profiler.h"
 #include "backend/cuda/stream.h"
+#include "backend/cuda/upload_pool.h"
 #include "backend/cuda/uploader.h"
 
 namespace fairway::backend {
@@ -104,5 +106,24 @@ void Uploader::finish() {
 const CudaEvent& Uploader::arrived() {
   no_object();
 }
+
+UploadPool::UploadPool(int device, int, std::size_t chunk_bytes) : device_(device), chunk_bytes_(chunk_bytes) {
+  no_object();
+}
+UploadPool::~UploadPool() {}
+void UploadPool::add(void*, std::span<const std::uint8_t>) {
+  no_object();
+}
+void UploadPool::finish(const std::function<void()>&) {
+  no_object();
+}
+int upload_threads() {
+  return 0;
+}
+
+ProfiledRange::ProfiledRange() {
+  no_object();
+}
+ProfiledRange::~ProfiledRange() {}
 
 }  // namespace fairway::backend

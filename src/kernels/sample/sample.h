@@ -15,6 +15,7 @@ struct SampleParams {
   float min_p = 0.0f;        // [0, 1); 0: off
   float repetition_penalty =
       1.0f;  // > 0; 1: off. Logits of seen tokens are divided (positive) or multiplied (negative)
+  bool operator==(const SampleParams&) const = default;
 };
 
 // Order: repetition penalty, temperature, top-k, top-p, min-p, draw. Greedy ties go to the lower id. NaN never wins.

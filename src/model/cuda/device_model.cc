@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "backend/cuda/device.h"
@@ -128,6 +129,7 @@ struct DeviceModel::State {
   void check_room(int sequence, std::size_t tokens) const;
   void upload_rows(std::span<const int> ids, std::span<const int> sequence, std::span<const int> position);
   const backend::CudaGraph& step_graph(int batch);
+  void choose_tokens(int rows, int* position, unsigned long long* states) const;
   int longest(int rows) const { return *std::max_element(lengths.begin(), lengths.begin() + rows); }
 
   ModelConfig config;
@@ -141,8 +143,9 @@ struct DeviceModel::State {
   backend::CudaStream stream;
   std::unique_ptr<backend::PinnedBuffer> inputs;  // ids, sequences and positions of a pass
   std::vector<int> lengths;                       // of the sequences, queued steps included
-  int forward_rows = 0;
-  int batch = 0;  // of the present start()
+  int forward_rows = 0, forward_sequence = 0;
+  int batch = 0;                 // of the present start()
+  kernels::SampleParams sample;  // steps are recorded with them
   const backend::CudaGraph* last_step = nullptr;
   std::map<StepKey, std::unique_ptr<backend::CudaGraph>> graphs;
   std::vector<std::unique_ptr<StepSlot>> slots;
@@ -204,12 +207,12 @@ void DeviceModel::State::build(const HostModel& host) {
   };
   WeightStore store(*arena, progress);
   weights = load_weights(host, store);
-  store.finish();
   pass = std::make_unique<DevicePass>(config, weights, limits(context), arena.get());
   pass->set_paths(&paths);
   pass->clear(stream);
   lengths.assign(static_cast<std::size_t>(options.sequences), 0);
-  fill_rope();
+  fill_rope();  // while the last weights arrive
+  store.finish();
 }
 
 void DeviceModel::State::fill_rope() {
@@ -262,18 +265,24 @@ const backend::CudaGraph& DeviceModel::State::step_graph(int rows) {
       const cudaStream_t native = backend::native(stream);
       pass->layers({rows, false, key.max_context}, native);
       pass->head(0, rows, native);
-      kernels::cuda::GreedyCall greedy{};
-      greedy.logits = pass->logits();
-      greedy.ld = config.vocab_size;
-      greedy.vocab = config.vocab_size;
-      greedy.rows = rows;
-      greedy.ids = pass->ids();
-      greedy.position = pass->position();
-      kernels::cuda::greedy(greedy, native);
+      choose_tokens(rows, pass->position(), pass->random_states());
     };
     graph = std::make_unique<backend::CudaGraph>(stream, record);
   }
   return *graph;
+}
+
+// From the first rows of logits to the first ids of the pass. Positions, if given, move on; states are of these rows.
+void DeviceModel::State::choose_tokens(int rows, int* position, unsigned long long* states) const {
+  const cudaStream_t native = backend::native(stream);
+  const int vocab = config.vocab_size;
+  if (sample.temperature == 0) {
+    kernels::cuda::greedy({pass->logits(), vocab, vocab, rows, pass->ids(), position, nullptr, 0}, native);
+  } else {
+    kernels::cuda::sample_top({pass->logits(), vocab, vocab, rows, sample.temperature, sample.top_k, sample.top_p,
+                               sample.min_p, states, pass->ids(), position, nullptr, 0},
+                              native);
+  }
 }
 
 DeviceModel::DeviceModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -362,6 +371,7 @@ void DeviceModel::forward(std::span<const int> ids, int sequence) {
   s.forward_timer.stop(s.stream);
   length += rows;
   s.forward_rows = rows;
+  s.forward_sequence = sequence;
 }
 
 int DeviceModel::forward_rows() const {
@@ -382,6 +392,45 @@ void DeviceModel::logits(int row, int rows, float* logits) {
                           sizeof(float) * vocab * static_cast<std::size_t>(count));
   }
   s.stream.wait();
+}
+
+bool DeviceModel::samples(const kernels::SampleParams& params) const {
+  return params.repetition_penalty == 1 &&
+         (params.temperature == 0 || state_->config.vocab_size <= kernels::cuda::kMaxSampledVocabulary);
+}
+
+void DeviceModel::set_sampling(const kernels::SampleParams& params, std::span<const std::uint64_t> seeds) {
+  State& s = *state_;
+  const kernels::Sampler checked(params, 0);  // refuses what is no number for it
+  if (!samples(params)) {
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("on a CUDA device tokens cannot be chosen with a repetition penalty ({}) or, but for "
+                            "temperature 0, from more than {} tokens (vocab_size {})",
+                            params.repetition_penalty, kernels::cuda::kMaxSampledVocabulary, s.config.vocab_size));
+  }
+  stop();
+  const backend::DeviceScope scope(s.options.device);
+  std::vector<std::uint64_t> states(static_cast<std::size_t>(s.options.sequences));
+  std::iota(states.begin(), states.end(), std::uint64_t{0});
+  std::copy_n(seeds.begin(), std::min(seeds.size(), states.size()), states.begin());
+  s.stream.wait();  // recorded steps may be running
+  s.stream.copy_to_device(s.pass->random_states(), states.data(), sizeof(std::uint64_t) * states.size());
+  s.stream.wait();
+  if (params == s.sample) return;
+  s.graphs.clear();
+  s.last_step = nullptr;
+  s.sample = params;
+}
+
+int DeviceModel::choose() {
+  State& s = *state_;
+  if (s.forward_rows == 0) throw Error(ErrorKind::kUsage, "a token after no forward pass");
+  const backend::DeviceScope scope(s.options.device);
+  s.pass->head(s.forward_rows - 1, 1, backend::native(s.stream));
+  s.choose_tokens(1, nullptr, s.pass->random_states() + s.forward_sequence);
+  s.stream.copy_to_host(s.inputs->data(), s.pass->ids(), sizeof(int));
+  s.stream.wait();
+  return *reinterpret_cast<const int*>(s.inputs->data());
 }
 
 void DeviceModel::start(std::span<const int> ids) {

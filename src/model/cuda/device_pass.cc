@@ -88,6 +88,7 @@ void DevicePass::place() {
                                           "scratch of linear layers");
   logits_ =
       take<float>(static_cast<std::size_t>(limits_.head_rows) * static_cast<std::size_t>(c_.vocab_size), "logits");
+  random_states_ = take<unsigned long long>(static_cast<std::size_t>(limits_.sequences), "random number generators");
 }
 
 void DevicePass::place_attention() {

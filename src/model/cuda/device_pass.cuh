@@ -64,6 +64,7 @@ class DevicePass {
   int* sequence() const { return sequence_; }
   int* position() const { return position_; }
   float* logits() const { return logits_; }
+  unsigned long long* random_states() const { return random_states_; }  // [sequences], of the generators that draw
   float* cos_table() const { return cos_; }
   float* sin_table() const { return sin_; }
   int rope_half() const;  // entries of a position in either table
@@ -110,6 +111,7 @@ class DevicePass {
   float *gate_ = nullptr, *up_ = nullptr;  // [up to kDenseRows, padded width of a dense MLP]
   __half* gated_ = nullptr;                // the same
   float* logits_ = nullptr;                // [head_rows, vocab_size]
+  unsigned long long* random_states_ = nullptr;
   void *linear_workspace_ = nullptr, *moe_workspace_ = nullptr, *attend_workspace_ = nullptr;
   unsigned char* cache_ = nullptr;
   std::size_t layer_cache_bytes_ = 0;

@@ -205,11 +205,10 @@ class Loader {
                               static_cast<std::size_t>(host.bits);
     TrellisRef d{};
     d.words = static_cast<const unsigned char*>(host.words == nullptr ? store_.random_words(bytes, name)
-                                                                      : store_.copy({host.words, bytes}, name));
-    d.suh = as_half(store_.halves({host.suh, static_cast<std::size_t>(host.in)}, name + ".suh"));
-    std::vector<float> svh(host.svh, host.svh + host.out);
-    std::fill(svh.begin() + linear.out, svh.end(), 0.0f);
-    d.svh = as_half(store_.halves(svh, name + ".svh"));
+                                                                      : store_.copy_later({host.words, bytes}, name));
+    const auto in = static_cast<std::size_t>(host.in), out = static_cast<std::size_t>(host.out);
+    d.suh = as_half(store_.halves({host.suh, in}, in, name + ".suh"));
+    d.svh = as_half(store_.halves({host.svh, out}, static_cast<std::size_t>(linear.out), name + ".svh"));
     d.bits = host.bits;
     d.codebook = static_cast<int>(host.codebook);
     return d;
@@ -222,7 +221,7 @@ class Loader {
     d.data = static_cast<const std::uint8_t*>(
         host.data == nullptr
             ? store_.random_values(count, host.type == kernels::DenseType::kBf16, deviation, name)
-            : store_.copy({host.data, count * static_cast<std::size_t>(dense_type_bytes(host.type))}, name));
+            : store_.copy_later({host.data, count * static_cast<std::size_t>(dense_type_bytes(host.type))}, name));
     return d;
   }
 

@@ -13,6 +13,7 @@ namespace fairway::model {
 WeightStore::WeightStore(backend::DeviceArena& arena, std::function<void(std::int64_t)> progress)
     : arena_(&arena), progress_(std::move(progress)) {
   uploader_.emplace(arena.device());
+  pool_.emplace(arena.device(), backend::upload_threads());
   stream_.emplace(arena.device());
 }
 
@@ -21,8 +22,9 @@ void* WeightStore::place(std::size_t bytes, std::string_view what) {
   return measuring() ? nullptr : arena_->alloc<std::uint8_t>(bytes, what);
 }
 
-void WeightStore::report() const {
-  if (progress_) progress_(bytes_);
+// Bytes that other threads are to copy count when they have been.
+void WeightStore::report() {
+  if (progress_) progress_(bytes_ - later_bytes_ + static_cast<std::int64_t>(pool_->uploaded_bytes()));
 }
 
 void* WeightStore::copy(std::span<const std::uint8_t> bytes, std::string_view what) {
@@ -33,12 +35,23 @@ void* WeightStore::copy(std::span<const std::uint8_t> bytes, std::string_view wh
   return to;
 }
 
-const std::uint16_t* WeightStore::halves(std::span<const float> values, std::string_view what) {
+void* WeightStore::copy_later(std::span<const std::uint8_t> bytes, std::string_view what) {
+  void* const to = place(bytes.size(), what);
+  if (measuring()) return to;
+  later_bytes_ += static_cast<std::int64_t>(bytes.size());
+  pool_->add(to, bytes);
+  report();
+  return to;
+}
+
+const std::uint16_t* WeightStore::halves(std::span<const float> values, std::size_t live, std::string_view what) {
+  const auto [found, added] = halves_.try_emplace({values.data(), values.size(), live}, nullptr);
+  if (!added) return found->second;
   std::vector<std::uint16_t> bits(values.size());
-  for (std::size_t i = 0; i < values.size(); ++i) bits[i] = codec::half_from_float(values[i]);
-  const auto [found, added] = halves_.try_emplace(std::move(bits), nullptr);
-  if (added) found->second = copy_of<std::uint16_t>(found->first, what);
-  return found->second;
+  if (!measuring()) {
+    for (std::size_t i = 0; i < live; ++i) bits[i] = codec::half_from_float(values[i]);
+  }
+  return found->second = copy_of<std::uint16_t>(bits, what);
 }
 
 void* WeightStore::fill(std::size_t bytes, std::string_view what, const std::function<void(void* to)>& fill) {
@@ -65,6 +78,7 @@ void* WeightStore::random_values(std::size_t count, bool bfloat, float deviation
 }
 
 void WeightStore::finish() {
+  if (pool_) pool_->finish([this] { report(); });
   if (uploader_) uploader_->finish();
   if (stream_) stream_->wait();
 }

@@ -69,6 +69,15 @@ int DeviceModel::forward_rows() const {
 void DeviceModel::logits(int, int, float*) {
   no_device();
 }
+bool DeviceModel::samples(const kernels::SampleParams&) const {
+  no_device();
+}
+void DeviceModel::set_sampling(const kernels::SampleParams&, std::span<const std::uint64_t>) {
+  no_device();
+}
+int DeviceModel::choose() {
+  no_device();
+}
 void DeviceModel::start(std::span<const int>) {
   no_device();
 }

@@ -194,6 +194,48 @@ TEST(GpuHopperDeviceModel, StepsChooseWhatThePromptsLogitsSay) {
   }
 }
 
+// The device's draws are those of the host's sampler from the device's logits, whose random numbers go on from draw to
+// draw.
+TEST(GpuHopperDeviceModel, DrawsAsTheHostsSampler) {
+  Both both(kGqa);
+  const kernels::SampleParams params{.temperature = 1.2f, .top_k = 100, .top_p = 0.9f, .min_p = 0.001f};
+  const std::vector<std::uint64_t> seeds{5, 6};
+  std::vector<std::vector<int>> texts = {some_ids(4), some_ids(6, 90)};
+  const auto vocab = static_cast<std::size_t>(both.vocab());
+  DeviceModel device = both.device({.sequences = 2, .pass_rows = 8 + kSteps});
+  device.set_sampling(params, seeds);
+  std::vector<int> next;
+  for (int s = 0; s < 2; ++s) {
+    device.forward(texts[static_cast<std::size_t>(s)], s);
+    next.push_back(device.choose());
+    texts[static_cast<std::size_t>(s)].push_back(next.back());
+  }
+  device.start(next);
+  for (int i = 0; i < kSteps; ++i) {
+    device.step();
+    const std::vector<int> chosen = device.take_step();
+    for (std::size_t s = 0; s < 2; ++s) texts[s].push_back(chosen[s]);
+  }
+  int differs = 0;
+  for (std::size_t s = 0; s < 2; ++s) {
+    const std::size_t prompt = s == 0 ? 4 : 6;
+    kernels::Sampler sampler(params, seeds[s]);
+    const std::vector<float> logits = both.device_logits(device, texts[s], texts[s].size(), static_cast<int>(s));
+    for (std::size_t p = prompt - 1; p + 1 < texts[s].size(); ++p) {
+      const auto row = std::span(logits).subspan(p * vocab, vocab);
+      differs += sampler.sample(row, {}) != texts[s][p + 1] ? 1 : 0;
+    }
+  }
+  // A step's logits are not to the bit those of a prompt of the same text, so a draw near an edge may differ.
+  EXPECT_LE(differs, 1 + kSteps / 6);
+  device.set_sampling({}, {});
+  device.truncate(0, 0);
+  device.forward(texts[0]);
+  std::vector<float> last(vocab);
+  device.logits(static_cast<int>(texts[0].size()) - 1, 1, last.data());
+  EXPECT_EQ(device.choose(), argmax(last)) << "greedy again";
+}
+
 TEST(GpuHopperDeviceModel, RunsAreRepeatable) {
   Both both(kMla);
   DeviceModel device = both.device({.pass_rows = 16});
@@ -219,6 +261,10 @@ TEST(GpuHopperDeviceModel, LimitsAreErrors) {
   EXPECT_EQ(kind_of([&] { device.forward(std::vector<int>{-1}); }), ErrorKind::kUsage);
   EXPECT_EQ(kind_of([&] { device.forward(some_ids(1), 2); }), ErrorKind::kUsage);
   EXPECT_EQ(kind_of([&] { device.start(some_ids(3)); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.choose(); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.set_sampling({.temperature = -1.0f}, {}); }), ErrorKind::kUsage);
+  EXPECT_EQ(kind_of([&] { device.set_sampling({.repetition_penalty = 1.1f}, {}); }), ErrorKind::kUnsupported);
+  EXPECT_FALSE(device.samples({.temperature = 1.0f, .repetition_penalty = 1.1f}));
   EXPECT_EQ(kind_of([&] { device.step(); }), ErrorKind::kUsage);
   EXPECT_EQ(kind_of([&] { device.take_step(); }), ErrorKind::kUsage);
   EXPECT_EQ(kind_of([&] { both.device({.sequences = 65}); }), ErrorKind::kUsage);
@@ -260,10 +306,22 @@ TEST(GpuHopperDeviceModel, EnginesGenerateTheHostsText) {
   EXPECT_EQ(actual.ids, expected.ids);
   EXPECT_EQ(actual.text, expected.text);
   EXPECT_EQ(actual.stop, engine::StopReason::kLength);
-  // Sampling reads the logits on the host.
+  // Sampling, on the device and with logits on the host.
   engine::GenerateOptions sampled = options;
   sampled.sample.temperature = 1e-3f;
   EXPECT_EQ(device.generate(prompt, sampled).ids, expected.ids);
+  sampled.sample = {.temperature = 1.5f, .top_k = 50, .top_p = 0.95f};
+  sampled.seed = 7;
+  sampled.max_tokens = 3;
+  const std::vector<int> drawn = device.generate(prompt, sampled).ids;
+  EXPECT_EQ(device.generate(prompt, sampled).ids, drawn) << "a seed gives one text";
+  engine::GenerateOptions from_host = sampled;
+  from_host.top_logprobs = from_host.max_tokens = 1;  // needs the logits there
+  // A token's logits come from other kernels where it was fed by forward(), so only the first has the same ones.
+  EXPECT_EQ(device.generate(prompt, from_host).ids.front(), drawn.front());
+  sampled.sample.repetition_penalty = 1.3f;
+  sampled.max_tokens = 2;
+  EXPECT_EQ(device.generate(prompt, sampled).ids.size(), 2u) << "on the host again";
   const std::vector<float> logprobs = device.logprobs(prompt), reference = host.logprobs(prompt);
   for (std::size_t i = 0; i < reference.size(); ++i) EXPECT_NEAR(logprobs[i], reference[i], 0.05);
 }

@@ -4,13 +4,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 namespace fairway::kernels {
 namespace {
 
 constexpr int kMost = 127;
 constexpr double kUnknownShare = 0.01;  // of the mean moment
-constexpr int kRowsAtOnce = 16;         // that share a pass over the factors, and vector registers
+constexpr int kRowsAtOnce = 16;         // that share a pass over the factors
+
+// One value of each of four rows, in a vector register that every processor has; wider ones would go through memory.
+using FourRows [[gnu::vector_size(16)]] = float;
 
 float largest(const float* row, int columns) {
   float most = 0;
@@ -34,11 +38,18 @@ void quantize_block(const float* matrix, int rows, const RoundingFeedback& feedb
   }
   for (int c = 0; c < columns; ++c) {
     const float* const factors = feedback.of_column(c);
-    float wanted[kRowsAtOnce] = {};
+    FourRows sums[kRowsAtOnce / 4] = {};
     for (int j = 0; j < c; ++j) {
       const float* const error = &errors[static_cast<std::size_t>(j) * kRowsAtOnce];
-      for (int r = 0; r < kRowsAtOnce; ++r) wanted[r] += factors[j] * error[r];
+#pragma GCC unroll 4
+      for (int i = 0; i < kRowsAtOnce / 4; ++i) {
+        FourRows four;
+        std::memcpy(&four, error + 4 * i, sizeof four);
+        sums[i] += factors[j] * four;
+      }
     }
+    float wanted[kRowsAtOnce];
+    std::memcpy(wanted, sums, sizeof wanted);
     float* const error = &errors[static_cast<std::size_t>(c) * kRowsAtOnce];
     for (int r = 0; r < rows; ++r) {
       const std::int64_t at = static_cast<std::int64_t>(r) * columns + c;
@@ -78,7 +89,7 @@ RoundingFeedback::RoundingFeedback(std::span<const double> moments, int columns)
     }
     for (std::size_t i = 0; i < k; ++i) {
       const double scaled = pivot * factor[i];
-      for (std::size_t j = 0; j < k; ++j) rest[i * width_ + j] -= scaled * factor[j];
+      for (std::size_t j = 0; j <= i; ++j) rest[i * width_ + j] -= scaled * factor[j];  // the other half is like it
     }
   }
 }

@@ -8,11 +8,12 @@
 
 namespace fairway::kernels::cuda {
 
-// Word i is a hash of (seed, i): the same on every device.
-void random_words(std::uint32_t* words, std::size_t count, std::uint64_t seed, cudaStream_t stream);
+// words[i] = random_word(seed, first + i) of kernels/common/random_values.h.
+void random_words(std::uint32_t* words, std::size_t count, std::uint64_t seed, cudaStream_t stream,
+                  std::uint64_t first = 0);
 
-// Uniform in (-sqrt(3), sqrt(3)) * deviation, as halves or bfloats.
+// values[i] = random_value(seed, first + i, deviation), as halves or bfloats, to the nearest, ties to even.
 void random_values(std::uint16_t* values, std::size_t count, bool bfloat, float deviation, std::uint64_t seed,
-                   cudaStream_t stream);
+                   cudaStream_t stream, std::uint64_t first = 0);
 
 }  // namespace fairway::kernels::cuda
