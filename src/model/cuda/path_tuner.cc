@@ -254,7 +254,7 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Gr
   contestants.emplace_back(site.paths.front(), chain, stream_.device());
   enter(contestants, site, choices, end);
   const bool alone = contestants.size() == kFirstCandidate;
-  rounds(contestants, alone ? kFirstRounds : options_.rounds, end);
+  rounds(contestants, alone ? std::min(kFirstRounds, options_.rounds) : options_.rounds, end);
   if (contestants[kRule].samples.empty()) return;
 
   std::vector<const Contestant*> competing;  // the default and the candidates

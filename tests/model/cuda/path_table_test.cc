@@ -70,9 +70,13 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
   DeviceModel device = model.device();
   double last = 0;
   bool complete = false;
+#ifdef FAIRWAY_CUDA_EMULATED
+  const std::vector<int> counts{1, 4096};
+#else
+  const std::vector<int> counts{1, 3, 4096};
+#endif
   PathTable table = device.tune_paths(
-      {.rows = {1, 3, 4096}, .rounds = 1, .budget_seconds = 1e6, .progress = [&](double share) { last = share; }},
-      &complete);
+      {.rows = counts, .rounds = 1, .budget_seconds = 1e6, .progress = [&](double share) { last = share; }}, &complete);
   EXPECT_TRUE(complete);
   EXPECT_NEAR(last, 1.0, 1e-6);
   EXPECT_EQ(device.length(0), 0);
@@ -88,9 +92,9 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
     ASSERT_FALSE(entry.measured.empty());
     EXPECT_EQ(entry.measured.front().row, entry.default_row);
   }
-  EXPECT_EQ(rows, (std::set<int>{1, 3}));  // 4096 do not fit a pass
+  EXPECT_EQ(rows, std::set<int>(counts.begin(), counts.end() - 1));  // 4096 do not fit a pass
   EXPECT_EQ(ops, (std::set<std::string>{"moe_swiglu", "trellis_linear"}));
-  ASSERT_EQ(table.chains.size(), 2u);
+  ASSERT_EQ(table.chains.size(), rows.size());
   for (const PathChain& chain : table.chains) {
     EXPECT_EQ(chain.layers, 2);
     EXPECT_GT(chain.default_us, 0);
