@@ -19,6 +19,9 @@ class CacheRow {
         (static_cast<long long>(sequence) * cache.sequence_rows + position) * cache.row_elems * cache_type_bytes_of();
   }
 
+  // A copy of a row elsewhere, in shared memory say.
+  __device__ explicit CacheRow(unsigned char* data) : data_(data) {}
+
   // Saturates; NaN stays NaN.
   __device__ void store(int element, float v) const {
     if (data_ == nullptr) return;

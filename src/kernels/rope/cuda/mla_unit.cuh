@@ -1,0 +1,80 @@
+// What a row of latent attention is made of before kv_b_proj: the parts of its cache row and the rotated part of a head
+// of its query, each by a warp.
+#pragma once
+
+#include "kernels/common/cuda/cache_write.cuh"
+#include "kernels/common/cuda/chunk.cuh"
+#include "kernels/common/cuda/hopper.cuh"
+#include "kernels/common/cuda/reduce.cuh"
+#include "kernels/rope/cuda/rope_cuda.cuh"
+#include "kernels/rope/cuda/rotation.cuh"
+
+namespace fairway::kernels::cuda {
+
+// The norm of a row's latent. Weights of the first elements are in a lane's registers, so that they may be loaded
+// before the latent is there: all of 512.
+class LatentNorm {
+ public:
+  __device__ __forceinline__ void load_weights(const MlaPrepare& a) {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) weight_[j] = lane + 32 * j < a.latent ? a.kv_norm[lane + 32 * j] : 0.0f;
+  }
+
+  // kv: [latent].
+  __device__ __forceinline__ void load(const MlaPrepare& a, const float* kv) {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) held_[j] = lane + 32 * j < a.latent ? kv[lane + 32 * j] : 0.0f;
+  }
+  // Element i of the result goes to store(i, result).
+  template <class Store>
+  __device__ __forceinline__ void run(const MlaPrepare& a, const float* kv, const Store& store) const {
+    const int lane = threadIdx.x & 31;
+    float sum = 0;
+#pragma unroll
+    for (const float v : held_) sum = fmaf(v, v, sum);
+    for (int i = lane + 32 * kHeld; i < a.latent; i += 32) sum = fmaf(kv[i], kv[i], sum);
+    const float scale = 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(a.latent) + a.eps);
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) {
+      if (lane + 32 * j < a.latent) store(lane + 32 * j, held_[j] * scale * weight_[j]);
+    }
+    for (int i = lane + 32 * kHeld; i < a.latent; i += 32) store(i, kv[i] * scale * a.kv_norm[i]);
+  }
+
+ private:
+  static constexpr int kHeld = 16;
+  float weight_[kHeld], held_[kHeld];
+};
+
+// Waits for the previous kernel. Unit `heads` of row r is its cache row, the others are heads of the query: their
+// rotated part, and with kNope the other one as halves.
+template <CacheType kType, bool kNope>
+__device__ __forceinline__ void prepare_mla_unit(const MlaPrepare& a, long long r, int unit) {
+  const int rope = a.angles.dim, position = a.rows.position[r], sequence = a.rows.sequence[r];
+  Rotation rotation(a.angles, position);
+  LatentNorm norm;
+  if (unit == a.heads) norm.load_weights(a);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  if (unit > a.heads) return;
+  if (unit < a.heads) {
+    const float* const q = a.q + r * a.ldq + static_cast<long long>(unit) * (a.nope + rope);
+    __half* const q_rope = a.q_full + (r * a.heads + unit) * (a.latent + rope) + a.latent;
+    rotation.rotate([&](int i) { return q[a.nope + i]; }, [&](int i, float v) { q_rope[i] = saturated_half(v); });
+    if constexpr (kNope) {
+      __half* const q_nope = a.q_nope + (r * a.heads + unit) * a.nope;
+      copy_elements<8>(
+          a.nope, [&](int i) { return q[i]; }, [&](int i, float v) { q_nope[i] = saturated_half(v); });
+    }
+    return;
+  }
+  const float* const kv = a.kv + r * a.ldkv;
+  const CacheRow<kType> row(a.cache, sequence, position);
+  rotation.rotate([&](int i) { return kv[a.latent + i]; }, [&](int i, float v) { row.store(a.latent + i, v); });
+  norm.load(a, kv);
+  norm.run(a, kv, [&](int i, float v) { row.store(i, v); });
+}
+
+}  // namespace fairway::kernels::cuda
