@@ -56,8 +56,7 @@ __global__ void __launch_bounds__(kFewThreads)
   }
 }
 
-// Rows whose splits are merged by every CTA of a head: there are at most about as many splits of all rows together as
-// multiprocessors, so what a CTA reads does not grow with the rows, but the kernel that it saves gets cheaper.
+// Rows whose splits are merged by the kernel that unfolds: it reads a head's weights again for every row.
 constexpr int kMaxMergedRows = 4;
 void require(bool holds, const char* name, long long value, const char* expected) {
   if (holds) return;
@@ -136,16 +135,17 @@ void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* 
   require(call.heads == up.heads, "heads of the attention", call.heads, "those of kv_b_proj");
   require(call.value_dim == up.latent, "value_dim of the attention", call.value_dim, "the latent");
   const AttendPlan plan = plan_attend(call, workspace);
-  if (plan.args.splits == 1 || rows > kMaxMergedRows || (call.one_sequence && rows > 1)) {
+  if (plan.args.splits == 1 || rows > kMaxMergedRows || (call.one_sequence && rows > 1) || !one_row_fits(up)) {
     attend(call, workspace, stream);
     mla_unfold(up, call.out, rows, out, ldo, stream);
     return;
   }
   launch_attend_units(plan, stream);
-  const dim3 grid(static_cast<unsigned>(up.heads * ((up.v + kSplitsOutputs - 1) / kSplitsOutputs)));
-  backend::check_cuda(launch(unfold_splits_kernel, {grid, kSplitsThreads, SplitsMemory(up.latent).bytes()}, stream, up,
-                             plan.args, out, ldo),
-                      "mla_attend_unfold");
+  const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(rows));
+  backend::check_cuda(
+      launch(unfold_splits_kernel, {grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory)), kOneCluster}, stream, up,
+             plan.args, out, ldo),
+      "mla_attend_unfold");
 }
 
 }  // namespace fairway::kernels::cuda
