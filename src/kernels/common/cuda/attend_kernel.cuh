@@ -315,7 +315,7 @@ AttendKernel attend_instance() {
 template <CacheType kType>
 AttendKernel choose_attend_instance(int queries, int value_dim) {
   constexpr int kOne = 16 * kAttendWarps;  // values of one tile a warp
-  if (queries <= 8 && value_dim <= kOne) return attend_instance<kType, 1, 1>();
+  if (queries <= 8) return value_dim <= kOne ? attend_instance<kType, 1, 1>() : attend_instance<kType, 1, 4>();
   if (queries <= 24) return value_dim <= kOne ? attend_instance<kType, 3, 1>() : attend_instance<kType, 3, 4>();
   return value_dim <= kOne ? attend_instance<kType, 8, 1>() : attend_instance<kType, 8, 4>();
 }

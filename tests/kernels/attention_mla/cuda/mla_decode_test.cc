@@ -24,6 +24,7 @@ namespace {
 constexpr float kEps = 1e-6f;
 constexpr Shape kGlm{"GLM", 20, 192, 64, 256, 512}, kDemo{"demo", 8, 64, 32, 64, 128};
 constexpr Shape kOdd{"odd", 3, 80, 16, 48, 192}, kSmall{"small", 1, 16, 16, 16, 64};
+constexpr Shape kManyHeads{"many heads", 20, 16, 16, 16, 64};
 #ifdef FAIRWAY_CUDA_EMULATED
 constexpr Shape kLarge{"two heads of GLM", 2, 192, 64, 256, 512};
 #else
@@ -289,6 +290,11 @@ void check_step(const Shape& shape, const std::vector<int>& positions, CacheType
   });
   // Rows of no sequence have no positions that a launch of its own could read.
   if (*std::min_element(positions.begin(), positions.end()) < 0) return;
+  step.check("three launches", longest, [](const MlaAttention& c, void* workspace) {
+    ASSERT_TRUE(mla_prepare_absorb_fits(c.prepare, c.up));
+    mla_prepare_absorb(c.prepare, c.up, nullptr);
+    mla_attend_unfold(c.up, c.attend, workspace, c.out, c.ldo, nullptr);
+  });
   step.check("several launches", std::max(longest, 8192),
              [](const MlaAttention& c, void* workspace) { mla_attention(c, workspace, nullptr); });
 }
@@ -311,6 +317,7 @@ TEST(GpuMlaDecode, OfSeveralSequences) {
   check_step(kOdd, {130, 64, 63}, kE4m3, kHalves, 11);
   check_step(kSmall, {3, 0, 70, 12, 1, 5, 9, 40, 2}, kHalf, kHalves, 12);
   check_step(kOdd, {4, -1, 9}, kHalf, kAdjacent, 13);
+  check_step(kManyHeads, {80, 7}, kHalf, kAdjacent, 14);
 }
 
 #ifndef FAIRWAY_CUDA_EMULATED
