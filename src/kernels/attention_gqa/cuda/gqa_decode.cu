@@ -11,7 +11,7 @@ namespace fairway::kernels::cuda {
 namespace {
 
 // Above these the positions are read too often: by every head.
-constexpr int kDecodeRows = 4, kDecodeContext = 1024;
+constexpr int kDecodeRows = 4, kDecodeContext = 256;
 
 void require_same(int a, int b, const char* what) {
   if (a == b) return;

@@ -16,7 +16,7 @@ constexpr int kGqaWarps = 8, kGqaThreads = 32 * kGqaWarps;
 constexpr int kGqaLanes = 16;                     // of a position
 constexpr int kGqaDim = kCachePiece * kGqaLanes;  // most elements of a head
 constexpr int kGqaGroups = kGqaThreads / kGqaLanes;
-constexpr int kGqaBatch = 2;
+constexpr int kGqaBatch = 4;
 
 struct GqaDecodeArgs {
   GqaPrepare prepare;

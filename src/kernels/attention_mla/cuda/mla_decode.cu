@@ -14,8 +14,7 @@ namespace fairway::kernels::cuda {
 namespace {
 
 // Above these the positions are read too often: by every head.
-constexpr int kDecodeRows = 4, kDecodeContext = 1024;
-constexpr int kAskedRows = 2;         // long contexts of more do not fit the second-level cache
+constexpr int kDecodeRows = 2, kDecodeContext = 1024;
 constexpr int kMaxPrepareCtas = 160;  // about as many as run beside those that absorb
 
 void require_same(int a, int b, const char* what) {
@@ -74,7 +73,7 @@ void mla_prepare_absorb(const MlaPrepare& prepare, const MlaUpProjection& up, cu
                   static_cast<unsigned>(row_blocks));
   const auto kernel = prepare.cache.type == CacheType::kHalf ? prepare_absorb_kernel<CacheType::kHalf>
                                                              : prepare_absorb_kernel<CacheType::kE4m3>;
-  const PrepareAbsorb args{prepare, up, block_rows, absorb_ctas, rows <= kAskedRows};
+  const PrepareAbsorb args{prepare, up, block_rows, absorb_ctas};
   backend::check_cuda(launch(kernel, {grid, kFewThreads, kAbsorbSharedBytes}, stream, args), "mla_prepare_absorb");
 }
 

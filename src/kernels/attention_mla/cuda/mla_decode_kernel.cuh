@@ -146,10 +146,25 @@ class MlaDecodeCta {
     cluster_wait();  // the others' barriers are initialised
 
     const float* const kv = p_.kv + row_ * p_.ldkv;
+    const float* const rotated = makes_row ? kv + latent : q() + p_.nope;
+    const auto element = [&](int i) { return rotated[i]; };
     if (makes_row) norm.load(p_, kv);
+    if (makes_row || warp == 0) rotation.load(element);
     absorb.run(q(), a_.scale_log2, rank_, memory_);
-    if (makes_row) new_row(sequence, position, kv, rotation, norm);
-    if (warp == 0) rotate_query(rotation);
+    if (makes_row) {
+      const CacheRow<kType> here(memory_.new_row);
+      const CacheRow<kType> stored =
+          head_ == 0 ? CacheRow<kType>(p_.cache, sequence, position) : CacheRow<kType>(nullptr);
+      const auto store = [&](int i, float v) {
+        here.store(i, v);
+        stored.store(i, v);
+      };
+      rotation.rotate(element, [&](int i, float v) { store(latent + i, v); });
+      norm.run(p_, kv, store);
+      __syncwarp();
+    } else if (warp == 0) {
+      rotation.rotate(element, [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
+    }
     __syncthreads();  // the rotated part of the query is there
     barrier_wait_cluster(&memory_.query_sent, 0);
     attend.run(memory_.query, makes_row ? memory_.new_row : nullptr);
@@ -180,27 +195,6 @@ class MlaDecodeCta {
             (p_.latent + p_.angles.dim) / kCachePiece,
             p_.latent / kCachePiece,
             there ? position : 0};
-  }
-
-  // The position's own row, as the cache has it: for the CTA, and by one cluster for the cache.
-  __device__ __forceinline__ void new_row(int sequence, int position, const float* kv, Rotation& rotation,
-                                          const LatentNorm& norm) const {
-    const CacheRow<kType> here(memory_.new_row);
-    const CacheRow<kType> stored =
-        head_ == 0 ? CacheRow<kType>(p_.cache, sequence, position) : CacheRow<kType>(nullptr);
-    const auto store = [&](int i, float v) {
-      here.store(i, v);
-      stored.store(i, v);
-    };
-    rotation.rotate([&](int i) { return kv[p_.latent + i]; }, [&](int i, float v) { store(p_.latent + i, v); });
-    norm.run(p_, kv, store);
-    __syncwarp();
-  }
-
-  __device__ __forceinline__ void rotate_query(Rotation& rotation) const {
-    const float* const rotated = q() + p_.nope;
-    rotation.rotate([&](int i) { return rotated[i]; },
-                    [&](int i, float v) { memory_.query[p_.latent + i] = v * a_.scale_log2; });
   }
 
   __device__ __forceinline__ void leave_sums(const Attend& attend) const {

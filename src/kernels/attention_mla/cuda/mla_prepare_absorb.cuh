@@ -12,31 +12,12 @@ struct PrepareAbsorb {
   MlaUpProjection up;
   int block_rows;   // of CTAs that absorb, along y
   int absorb_ctas;  // along x
-  bool asks;        // for what the rows' positions have in the cache, so that attention finds it near
 };
-
-// The CTAs share the positions before each row's own.
-__device__ __forceinline__ void ask_for_positions(const MlaPrepare& p, int cta, int ctas) {
-  if (threadIdx.x != 0) return;
-  for (int r = 0; r < p.rows.count; ++r) {
-    const int position = p.rows.position[r], sequence = p.rows.sequence[r];
-    if (sequence < 0 || position <= 0 || position >= p.cache.sequence_rows) continue;
-    const long long row_bytes = static_cast<long long>(p.cache.row_elems) * (p.cache.type == CacheType::kHalf ? 2 : 1);
-    const int share = (position + ctas - 1) / ctas, begin = cta * share, end = min(begin + share, position);
-    if (begin >= end) continue;
-    const long long first = static_cast<long long>(sequence) * p.cache.sequence_rows + begin;
-    prefetch_bulk(static_cast<const unsigned char*>(p.cache.data) + first * row_bytes,
-                  static_cast<unsigned>((end - begin) * row_bytes));
-  }
-}
 
 template <CacheType kType>
 __global__ void __launch_bounds__(kFewThreads) prepare_absorb_kernel(const __grid_constant__ PrepareAbsorb a) {
   const MlaPrepare& p = a.prepare;
   const int rows = p.rows.count, x = static_cast<int>(blockIdx.x), y = static_cast<int>(blockIdx.y);
-  if (a.asks) {
-    ask_for_positions(p, x * static_cast<int>(gridDim.y) + y, static_cast<int>(gridDim.x * gridDim.y));
-  }
   if (x < a.absorb_ctas) {
     const int begin = y * a.block_rows;
     absorb_rows<float>(a.up, {p.q, p.ldq, p.nope + p.angles.dim}, begin, min(begin + a.block_rows, rows), p.q_full,

@@ -53,26 +53,20 @@ class AttendCta {
     const AttendUnit unit(args_, kQueries, Shape::kElemBytes);
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const bool empty = span.begin >= span.end;
-    // Two tiles at first in a step of long contexts: most splits have no more.
-    const int loaded = Shape::kWide && !args_.call.one_sequence ? min(span.begin + 2, span.end) : span.begin + 1;
     if (early) {
-      for (int tile = span.begin; tile < loaded && !empty; ++tile) {
-        copy_positions(args_, unit, tile_rows(tile), tile, 0, unit.settled);
-      }
+      if (!empty) copy_positions(args_, unit, tile_rows(span.begin), span.begin, 0, unit.settled);
       wait_for_previous_kernel();
     }
     let_next_kernel_start();
     if (empty) return;
-    for (int tile = span.begin; tile < loaded; ++tile) {
-      copy_positions(args_, unit, tile_rows(tile), tile, unit.settled, kNoEnd);
-    }
+    copy_positions(args_, unit, tile_rows(span.begin), span.begin, unit.settled, kNoEnd);
     copy_queries<Shape>(args_, unit, queries_);
     copy_async_commit();
     start(unit);
     for (int tile = span.begin; tile < span.end; ++tile) {
       copy_async_wait<0>();
       __syncthreads();  // the tile is there, and the one before it is no longer read
-      if (tile + 1 < span.end && tile + 1 >= loaded) {
+      if (tile + 1 < span.end) {
         copy_positions(args_, unit, tile_rows(tile + 1), tile + 1, 0, kNoEnd);
         copy_async_commit();
       }

@@ -332,9 +332,4 @@ __device__ __forceinline__ void wgmma_half(float (&d)[kWgmmaSums], const unsigne
 #undef FAIRWAY_NAMES_64
 }
 
-// Asks for bytes (a multiple of 16, 16-byte aligned), so that a later read finds them in the second-level cache.
-__device__ __forceinline__ void prefetch_bulk(const void* p, unsigned bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
-}
-
 }  // namespace fairway::kernels::cuda

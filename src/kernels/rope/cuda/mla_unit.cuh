@@ -62,7 +62,9 @@ __device__ __forceinline__ void prepare_mla_unit(const MlaPrepare& a, long long 
   if (unit < a.heads) {
     const float* const q = a.q + r * a.ldq + static_cast<long long>(unit) * (a.nope + rope);
     __half* const q_rope = a.q_full + (r * a.heads + unit) * (a.latent + rope) + a.latent;
-    rotation.rotate([&](int i) { return q[a.nope + i]; }, [&](int i, float v) { q_rope[i] = saturated_half(v); });
+    const auto rotated = [&](int i) { return q[a.nope + i]; };
+    rotation.load(rotated);
+    rotation.rotate(rotated, [&](int i, float v) { q_rope[i] = saturated_half(v); });
     if constexpr (kNope) {
       __half* const q_nope = a.q_nope + (r * a.heads + unit) * a.nope;
       copy_elements<8>(
@@ -72,8 +74,10 @@ __device__ __forceinline__ void prepare_mla_unit(const MlaPrepare& a, long long 
   }
   const float* const kv = a.kv + r * a.ldkv;
   const CacheRow<kType> row(a.cache, sequence, position);
-  rotation.rotate([&](int i) { return kv[a.latent + i]; }, [&](int i, float v) { row.store(a.latent + i, v); });
+  const auto rotated = [&](int i) { return kv[a.latent + i]; };
+  rotation.load(rotated);
   norm.load(a, kv);
+  rotation.rotate(rotated, [&](int i, float v) { row.store(a.latent + i, v); });
   norm.run(a, kv, [&](int i, float v) { row.store(i, v); });
 }
 

@@ -57,6 +57,7 @@ __device__ __forceinline__ void prepare_head(const GqaPrepare& a, Rotation& rota
   }
   const float scale = weight != nullptr ? norm_scale(x, a.dim, a.eps) : 1.0f;
   const auto value = [&](int i) { return weight != nullptr ? x[i] * scale * weight[i] : x[i]; };
+  rotation.load(value);
   rotation.rotate(value, store);
   for (int i = a.angles.dim + static_cast<int>(threadIdx.x & 31); i < a.dim; i += 32) store(i, value(i));
 }

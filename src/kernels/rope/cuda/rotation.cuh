@@ -49,26 +49,38 @@ class Rotation {
     }
   }
 
-  // Element i is value(i), result i goes to store(i, result).
+  // Loads the lane's first batch of elements; element i is value(i).
+  template <class Value>
+  __device__ __forceinline__ void load(const Value& value) {
+    load_batch(value, threadIdx.x & 31);
+  }
+
+  // After load(). Result i goes to store(i, result).
   template <class Value, class Store>
   __device__ __forceinline__ void rotate(const Value& value, const Store& store) {
     const int lane = threadIdx.x & 31;
     for (int begin = lane; begin < half_; begin += 32 * kPairs) {
-      if (begin != lane) load_angles(begin);
-      float a[kPairs], b[kPairs];
-#pragma unroll
-      for (int j = 0; j < kPairs; ++j) {
-        const int i = min(begin + 32 * j, half_ - 1);
-        a[j] = value(first(i));
-        b[j] = value(second(i));
+      if (begin != lane) {
+        load_angles(begin);
+        load_batch(value, begin);
       }
-      rotate_batch(begin, a, b, store);
+      rotate_batch(begin, a_, b_, store);
     }
   }
 
  private:
   __device__ __forceinline__ bool adjacent() const {
     return angles_.layout == RopeLayout::kInterleaved;
+  }
+  template <class Value>
+  __device__ __forceinline__ void load_batch(const Value& value, int begin) {
+    if (half_ == 0) return;
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      const int i = min(begin + 32 * j, half_ - 1);
+      a_[j] = value(first(i));
+      b_[j] = value(second(i));
+    }
   }
   __device__ __forceinline__ void load_angles(int begin) {
 #pragma unroll
@@ -82,7 +94,7 @@ class Rotation {
   const RopeAngles& angles_;
   int half_;
   long long row_;
-  float cos_[kPairs], sin_[kPairs];
+  float cos_[kPairs], sin_[kPairs], a_[kPairs], b_[kPairs];
 };
 
 }  // namespace fairway::kernels::cuda

@@ -363,12 +363,4 @@ void wgmma_half(float (&d)[kWgmmaSums], const unsigned (&a)[4], unsigned rows) {
   mine.open.push_back(m);
 }
 
-inline void prefetch_bulk(const void* p, unsigned bytes) {
-  if (((reinterpret_cast<std::uintptr_t>(p) | bytes) & 15) != 0 || bytes == 0) {
-    emulator::fail("a bulk prefetch that is not aligned to 16 bytes, or of nothing");
-  }
-  static_cast<void>(static_cast<const volatile unsigned char*>(p)[0]);
-  static_cast<void>(static_cast<const volatile unsigned char*>(p)[bytes - 1]);
-}
-
 }  // namespace fairway::kernels::cuda
