@@ -42,14 +42,15 @@ __global__ void __launch_bounds__(kGqaThreads) gqa_decode_kernel(const __grid_co
   const int group = a.heads / a.kv_heads, kv_head = head / group;
   const int position = a.rows.position[r], sequence = a.rows.sequence[r];
   const bool there = sequence >= 0 && position >= 0 && position < a.cache.sequence_rows;
-  const long long row_bytes = static_cast<long long>(a.cache.row_elems) * kElem;
+  const int row_bytes = a.cache.row_elems * kElem;
   const int pieces = a.dim / kCachePiece;
 
   Attend attend;
-  attend.start({static_cast<const unsigned char*>(a.cache.data) +
-                    (there ? sequence * a.cache.sequence_rows * row_bytes : 0) + kv_head * a.dim * kElem,
-                row_bytes, a.kv_heads * a.dim * kElem, pieces, pieces, there ? position : 0},
-               warp * Attend::kGroups, kGqaGroups);
+  attend.start(
+      {static_cast<const unsigned char*>(a.cache.data) +
+           (there ? static_cast<long long>(sequence) * a.cache.sequence_rows * row_bytes : 0) + kv_head * a.dim * kElem,
+       row_bytes, a.kv_heads * a.dim * kElem, pieces, pieces, there ? position : 0},
+      warp * Attend::kGroups, kGqaGroups);
   Rotation rotation(a.angles, position);
   wait_for_previous_kernel();
   let_next_kernel_start();

@@ -140,7 +140,9 @@ class MlaDecodeCta {
     absorb.load(a_.up, head_, rank_);
     Rotation rotation(p_.angles, position);
     LatentNorm norm;
-    if (makes_row) norm.load_weights(p_);
+    if (makes_row) {  // the norm's weights, where the result comes later
+      for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
+    }
     wait_for_previous_kernel();
     let_next_kernel_start();
     cluster_wait();  // the others' barriers are initialised
@@ -160,7 +162,8 @@ class MlaDecodeCta {
         stored.store(i, v);
       };
       rotation.rotate(element, [&](int i, float v) { store(latent + i, v); });
-      norm.run(p_, kv, store);
+      norm.run(
+          p_, kv, [&](int j) { return memory_.latent[thread_ % 32 + 32 * j]; }, store);
       __syncwarp();
     } else if (warp == 0) {
       rotation.rotate(element, [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
@@ -187,9 +190,9 @@ class MlaDecodeCta {
   __device__ __forceinline__ CachedPositions cached(int sequence, int position) const {
     const LayerCache& cache = p_.cache;
     const bool there = sequence >= 0 && position >= 0 && position < cache.sequence_rows;
-    const long long row_bytes = static_cast<long long>(cache.row_elems / kCachePiece) * CachePiece<kType>::kBytes;
+    const int row_bytes = cache.row_elems / kCachePiece * CachePiece<kType>::kBytes;
     const auto* const data = static_cast<const unsigned char*>(cache.data);
-    return {data + (there ? sequence * cache.sequence_rows * row_bytes : 0),
+    return {data + (there ? static_cast<long long>(sequence) * cache.sequence_rows * row_bytes : 0),
             row_bytes,
             0,
             (p_.latent + p_.angles.dim) / kCachePiece,

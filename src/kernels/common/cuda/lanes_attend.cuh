@@ -46,7 +46,7 @@ struct CachePiece {
 // Positions 0 .. end - 1 of a key/value head.
 struct CachedPositions {
   const unsigned char* keys;  // of position 0
-  long long row_bytes;
+  int row_bytes;
   int values_from_keys;          // bytes
   int key_pieces, value_pieces;  // of kCachePiece elements
   int end;
@@ -120,7 +120,7 @@ class LanesAttend {
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
       const int p = position(begin, b);
-      const unsigned char* const from = positions_.keys + p * positions_.row_bytes + lane * Piece::kBytes;
+      const unsigned char* const from = positions_.keys + static_cast<long long>(p) * positions_.row_bytes + lane * Piece::kBytes;
 #pragma unroll
       for (int j = 0; j < kKeyPieces; ++j) {
         rows[b].key[j].load(from + kLanes * j * Piece::kBytes,

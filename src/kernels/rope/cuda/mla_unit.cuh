@@ -11,15 +11,11 @@
 
 namespace fairway::kernels::cuda {
 
-// The norm of a row's latent. Weights of the first elements are in a lane's registers, so that they may be loaded
-// before the latent is there: all of 512.
+// The norm of a row's latent. The first elements are in a lane's registers, so that they may be loaded early: all of
+// 512.
 class LatentNorm {
  public:
-  __device__ __forceinline__ void load_weights(const MlaPrepare& a) {
-    const int lane = threadIdx.x & 31;
-#pragma unroll
-    for (int j = 0; j < kHeld; ++j) weight_[j] = lane + 32 * j < a.latent ? a.kv_norm[lane + 32 * j] : 0.0f;
-  }
+  static constexpr int kHeld = 16;
 
   // kv: [latent].
   __device__ __forceinline__ void load(const MlaPrepare& a, const float* kv) {
@@ -27,9 +23,10 @@ class LatentNorm {
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) held_[j] = lane + 32 * j < a.latent ? kv[lane + 32 * j] : 0.0f;
   }
-  // Element i of the result goes to store(i, result).
-  template <class Store>
-  __device__ __forceinline__ void run(const MlaPrepare& a, const float* kv, const Store& store) const {
+  // weight(j): of element lane + 32 * j, j < kHeld. Element i of the result goes to store(i, result).
+  template <class Weight, class Store>
+  __device__ __forceinline__ void run(const MlaPrepare& a, const float* kv, const Weight& weight,
+                                      const Store& store) const {
     const int lane = threadIdx.x & 31;
     float sum = 0;
 #pragma unroll
@@ -38,14 +35,13 @@ class LatentNorm {
     const float scale = 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(a.latent) + a.eps);
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) {
-      if (lane + 32 * j < a.latent) store(lane + 32 * j, held_[j] * scale * weight_[j]);
+      if (lane + 32 * j < a.latent) store(lane + 32 * j, held_[j] * scale * weight(j));
     }
     for (int i = lane + 32 * kHeld; i < a.latent; i += 32) store(i, kv[i] * scale * a.kv_norm[i]);
   }
 
  private:
-  static constexpr int kHeld = 16;
-  float weight_[kHeld], held_[kHeld];
+  float held_[kHeld];
 };
 
 // Waits for the previous kernel. Unit `heads` of row r is its cache row, the others are heads of the query: their
@@ -54,8 +50,12 @@ template <CacheType kType, bool kNope>
 __device__ __forceinline__ void prepare_mla_unit(const MlaPrepare& a, long long r, int unit) {
   const int rope = a.angles.dim, position = a.rows.position[r], sequence = a.rows.sequence[r];
   Rotation rotation(a.angles, position);
-  LatentNorm norm;
-  if (unit == a.heads) norm.load_weights(a);
+  float weight[LatentNorm::kHeld] = {};
+  if (unit == a.heads) {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int j = 0; j < LatentNorm::kHeld; ++j) weight[j] = lane + 32 * j < a.latent ? a.kv_norm[lane + 32 * j] : 0.0f;
+  }
   wait_for_previous_kernel();
   let_next_kernel_start();
   if (unit > a.heads) return;
@@ -76,9 +76,11 @@ __device__ __forceinline__ void prepare_mla_unit(const MlaPrepare& a, long long 
   const CacheRow<kType> row(a.cache, sequence, position);
   const auto rotated = [&](int i) { return kv[a.latent + i]; };
   rotation.load(rotated);
+  LatentNorm norm;
   norm.load(a, kv);
   rotation.rotate(rotated, [&](int i, float v) { row.store(a.latent + i, v); });
-  norm.run(a, kv, [&](int i, float v) { row.store(i, v); });
+  norm.run(
+      a, kv, [&](int j) { return weight[j]; }, [&](int i, float v) { row.store(i, v); });
 }
 
 }  // namespace fairway::kernels::cuda
