@@ -58,17 +58,21 @@ __device__ __forceinline__ void wait_with_weights(const unsigned (&a)[kSteps][4]
 struct AbsorbWeights {
   unsigned a[kAbsorbSteps][4][4];
   float4 scale[kAbsorbSteps];
-  int offset[kAbsorbSteps];  // of the lane's n
+  int first_offset, last_offset;
+
+  // Of the lane's n.
+  __device__ __forceinline__ int offset(int s) const { return min(first_offset + 16 * kAbsorbParts * s, last_offset); }
 
   // row0: the head's first stored row.
   __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part, int lane,
                                        float normal) {
     const int steps = up.nope / 16;
+    first_offset = 16 * part + 4 * (lane % 4);
+    last_offset = 16 * (steps - 1) + 4 * (lane % 4);
     uint2 bytes[kAbsorbSteps][4];
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
-      offset[s] = 16 * min(part + kAbsorbParts * s, steps - 1) + 4 * (lane % 4);
-      const long long n = row0 + offset[s];
+      const long long n = row0 + offset(s);
       const signed char* const from = up.weights + n * up.latent + first_latent + 8 * (lane / 4);
       for (int e = 0; e < 4; ++e) bytes[s][e] = *reinterpret_cast<const uint2*>(from + e * up.latent);
       scale[s] = make_float4(up.scales[n] * normal, up.scales[n + 1] * normal, up.scales[n + 2] * normal,
@@ -98,7 +102,7 @@ struct AbsorbWeights {
     using Four = std::conditional_t<std::is_same_v<T, float>, float4, uint2>;
     Four fours[kAbsorbSteps];
 #pragma unroll
-    for (int s = 0; s < kAbsorbSteps; ++s) fours[s] = *reinterpret_cast<const Four*>(q + offset[s]);
+    for (int s = 0; s < kAbsorbSteps; ++s) fours[s] = *reinterpret_cast<const Four*>(q + offset(s));
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
       const float4 v = floats(fours[s]);
