@@ -14,7 +14,7 @@ namespace fairway::kernels::cuda {
 namespace {
 
 // Above these the positions are read too often: by every head.
-constexpr int kDecodeRows = 2, kDecodeContext = 1024;
+constexpr int kDecodeRows = 1, kDecodeContext = 1024;
 constexpr int kMaxPrepareCtas = 160;  // about as many as run beside those that absorb
 
 void require_same(int a, int b, const char* what) {

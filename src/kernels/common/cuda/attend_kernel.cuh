@@ -35,6 +35,8 @@ class AttendCta {
         warp_(static_cast<int>(threadIdx.x) / 32),
         lane_(static_cast<int>(threadIdx.x) % 32) {
     unsigned char* at = dynamic_shared<unsigned char>();
+    barriers_ = reinterpret_cast<std::uint64_t*>(at);
+    at += Memory::kBarrierBytes;
     queries_ = {at, memory_.query_layout};
     tiles_ = at += memory_.query_bytes;
     probabilities_ = {at += memory_.tiles_bytes(), memory_.probability_layout};
@@ -53,21 +55,28 @@ class AttendCta {
     const AttendUnit unit(args_, kQueries, Shape::kElemBytes);
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const bool empty = span.begin >= span.end;
+    if constexpr (Shape::kBulk) {
+      if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; ++i) barrier_init(&barriers_[i], 1);
+        barrier_init_fence();
+      }
+    }
     if (early) {
-      if (!empty) copy_positions(args_, unit, tile_rows(span.begin), span.begin, 0, unit.settled);
+      if (!empty) load(unit, span, span.begin, true, 0, unit.settled);
       wait_for_previous_kernel();
     }
     let_next_kernel_start();
     if (empty) return;
-    copy_positions(args_, unit, tile_rows(span.begin), span.begin, unit.settled, kNoEnd);
+    load(unit, span, span.begin, !early, unit.settled, kNoEnd);
     copy_queries<Shape>(args_, unit, queries_);
     copy_async_commit();
     start(unit);
     for (int tile = span.begin; tile < span.end; ++tile) {
       copy_async_wait<0>();
-      __syncthreads();  // the tile is there, and the one before it is no longer read
+      __syncthreads();  // the tile before this one is no longer read
+      if constexpr (Shape::kBulk) barrier_wait(barrier_of(span, tile), (tile - span.begin) / 2 % 2);
       if (tile + 1 < span.end) {
-        copy_positions(args_, unit, tile_rows(tile + 1), tile + 1, 0, kNoEnd);
+        load(unit, span, tile + 1, true, 0, kNoEnd);
         copy_async_commit();
       }
       score(tile);
@@ -79,6 +88,24 @@ class AttendCta {
  private:
   __device__ SharedRows tile_rows(int tile) const {
     return {tiles_ + tile % 2 * memory_.tile_bytes, memory_.tile_layout};
+  }
+
+  __device__ std::uint64_t* barrier_of(const AttendSpan& span, int tile) const {
+    return barriers_ + (tile - span.begin) % 2;
+  }
+
+  // Positions in [begin, end) of a tile; first: no others of it were loaded.
+  __device__ __forceinline__ void load(const AttendUnit& unit, const AttendSpan& span, int tile, bool first, int begin,
+                                       int end) const {
+    if constexpr (Shape::kBulk) {
+      if (first) {
+        expect_positions(args_, unit, tile, barrier_of(span, tile));
+        clear_positions(args_, unit, tile_rows(tile), tile);
+      }
+      load_positions(args_, unit, tile_rows(tile), tile, begin, end, barrier_of(span, tile));
+    } else {
+      copy_positions(args_, unit, tile_rows(tile), tile, begin, end);
+    }
   }
 
   __device__ void start(const AttendUnit& unit) {
@@ -245,23 +272,26 @@ class AttendCta {
   __device__ void finish(const AttendUnit& unit) {
     __syncthreads();  // factors and tiles are no longer read
     share_totals();
-    auto* const outputs = reinterpret_cast<__half*>(tiles_);  // [queries, output_stride]
+    auto* const inverses = reinterpret_cast<float*>(limits_);  // of the totals
+    if (static_cast<int>(threadIdx.x) < kQueries) {
+      const float total = total_of(static_cast<int>(threadIdx.x));
+      inverses[threadIdx.x] = total == 0.0f ? 0.0f : 1.0f / total;
+    }
+    __syncthreads();
+    const int row_bytes = memory_.output_stride * static_cast<int>(sizeof(__half));
+#pragma unroll
     for (int t = 0; t < Shape::kQueryTiles; ++t) {
-      for (int e = 0; e < 2; ++e) {
-        const int n = 8 * t + 2 * (lane_ % 4) + e;
-        const float total = total_of(n), inverse = total == 0.0f ? 0.0f : 1.0f / total;
-        for (int i = 0; i < Shape::kValueTiles; ++i) {
-          const int value_tile = warp_ + kAttendWarps * i;
-          if (value_tile >= args_.call.value_dim / 16) break;
-          __half* const to =
-              outputs + n * memory_.output_stride + 16 * value_tile + Fragments::kValueFirst * (lane_ / 4);
-          to[0] = __float2half_rn(sums_[i][t][e] * inverse);
-          to[Fragments::kValueStep] = __float2half_rn(sums_[i][t][e + 2] * inverse);
+      const float2 inverse = *reinterpret_cast<const float2*>(inverses + 8 * t + 2 * (lane_ % 4));
+#pragma unroll
+      for (int i = 0; i < Shape::kValueTiles; ++i) {
+        const int value_tile = warp_ + kAttendWarps * i;
+        if (value_tile < args_.call.value_dim / 16) {
+          Fragments::store_values(tiles_ + 8 * t * row_bytes + 32 * value_tile, row_bytes, lane_, sums_[i][t], inverse);
         }
       }
     }
     __syncthreads();
-    store(unit, outputs);
+    store(unit, reinterpret_cast<const __half*>(tiles_));  // [queries, output_stride]
   }
 
   __device__ void store(const AttendUnit& unit, const __half* outputs) {
@@ -284,6 +314,7 @@ class AttendCta {
   const Memory memory_;
   const int warp_, lane_;
   int part_, row_warp_, column_;  // which scores are this warp's: of elements, of positions, first tile of queries
+  std::uint64_t* barriers_;
   SharedRows queries_, probabilities_;
   unsigned char* tiles_;
   float *maxima_, *factors_, *parts_;
