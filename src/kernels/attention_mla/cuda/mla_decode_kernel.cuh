@@ -34,8 +34,7 @@ struct alignas(16) DecodeMemory {
   unsigned char weights[UnfoldOne::kBytes];
   float4 statistics[kOneCluster];          // of each CTA: largest score, sum of factors
   float query[kDecodeKey];                 // [latent | rotated], times the scale of scores
-  __half sums[kOneCluster][kOneLatent];    // of each CTA
-  __half sum[kOneLatent];                  // of this one
+  float sums[kOneCluster][kOneLatent];     // of each CTA
   float scaled[kOneNope];                  // the query before kv_b_proj, times the scales of that
   float parts[kOneWarps][kDecodeSlice];    // of the absorbed query
   float warp_sums[kOneWarps][kOneLatent];  // over a warp's positions
@@ -108,8 +107,6 @@ class AbsorbOne {
 template <CacheType kType>
 class MlaDecodeCta {
   using Attend = LanesAttend<kType, 32, 3, 2, true, kDecodeBatch>;
-  static constexpr int kPieces = kOneLatent / 8;  // of a result
-  static_assert(2 * kOneThreads == kOneLatent);
 
  public:
   __device__ explicit MlaDecodeCta(const MlaDecodeArgs& args)
@@ -130,7 +127,7 @@ class MlaDecodeCta {
       barrier_init_fence();
       UnfoldOne::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
       barrier_expect(&memory_.query_sent, latent * 4);
-      barrier_expect(&memory_.sums_sent, kOneCluster * (latent * 2 + 16));
+      barrier_expect(&memory_.sums_sent, kOneCluster * (latent * 4 + 16));
     }
     __syncwarp();
     cluster_arrive();
@@ -142,6 +139,10 @@ class MlaDecodeCta {
     AbsorbOne absorb;
     absorb.load(a_.up, head_, rank_);
     Rotation rotation(p_.angles, position);
+    LatentNorm norm;
+    if (makes_row) {  // the norm's weights, where the result comes later
+      for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
+    }
     wait_for_previous_kernel();
     let_next_kernel_start();
     cluster_wait();  // the others' barriers are initialised
@@ -149,6 +150,8 @@ class MlaDecodeCta {
     const float* const kv = p_.kv + row_ * p_.ldkv;
     const float* const rotated = makes_row ? kv + latent : q() + p_.nope;
     const auto element = [&](int i) { return rotated[i]; };
+    if (makes_row) norm.load(p_, kv);
+    if (makes_row || warp == 0) rotation.load(element);
     absorb.run(q(), a_.scale_log2, rank_, memory_);
     if (makes_row) {
       const CacheRow<kType> here(memory_.new_row);
@@ -158,15 +161,11 @@ class MlaDecodeCta {
         here.store(i, v);
         stored.store(i, v);
       };
-      LatentNorm norm;
-      norm.load(p_, kv);
-      rotation.load(element);
       rotation.rotate(element, [&](int i, float v) { store(latent + i, v); });
       norm.run(
-          p_, kv, [&](int j) { return p_.kv_norm[min(thread_ % 32 + 32 * j, latent - 1)]; }, store);
+          p_, kv, [&](int j) { return memory_.latent[thread_ % 32 + 32 * j]; }, store);
       __syncwarp();
     } else if (warp == 0) {
-      rotation.load(element);
       rotation.rotate(element, [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
     }
     __syncthreads();  // the rotated part of the query is there
@@ -212,29 +211,27 @@ class MlaDecodeCta {
     if (lane == 0) memory_.warp_statistics[warp] = make_float2(attend.most, attend.total);
   }
 
-  // The CTA's result as if its positions were all, as halves: half the bytes to send.
+  // Half of the threads for half of the CTAs each.
   __device__ __forceinline__ void send_sums() const {
     float most = kNoScore, total = 0;
     for (int w = 0; w < kOneWarps; ++w) most = fmaxf(most, memory_.warp_statistics[w].x);
     const float reference = most == kNoScore ? 0.0f : most;
-    float low = 0, high = 0;
+    const int word = thread_ % (kOneThreads / 2), half = thread_ / (kOneThreads / 2);
+    float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
     for (int w = 0; w < kOneWarps; ++w) {
       const float2 of_warp = memory_.warp_statistics[w];
       const float factor = exp2f(of_warp.x - reference);
-      const float2 v = *reinterpret_cast<const float2*>(&memory_.warp_sums[w][2 * thread_]);
+      const float4 v = *reinterpret_cast<const float4*>(&memory_.warp_sums[w][4 * word]);
       total = fmaf(factor, of_warp.y, total);
-      low = fmaf(factor, v.x, low);
-      high = fmaf(factor, v.y, high);
+      sum.x = fmaf(factor, v.x, sum.x), sum.y = fmaf(factor, v.y, sum.y);
+      sum.z = fmaf(factor, v.z, sum.z), sum.w = fmaf(factor, v.w, sum.w);
     }
-    const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
-    *reinterpret_cast<__half2*>(&memory_.sum[2 * thread_]) = __floats2half2_rn(low * inverse, high * inverse);
-    __syncthreads();
-    const int piece = thread_ % kPieces, first = thread_ / kPieces;
-    if (8 * piece < p_.latent) {
-      const float4 v = *reinterpret_cast<const float4*>(&memory_.sum[8 * piece]);
-      auto* const to = reinterpret_cast<float4*>(&memory_.sums[rank_][8 * piece]);
-      for (int c = first; c < kOneCluster; c += kOneThreads / kPieces) send_to_cluster(to, &memory_.sums_sent, c, v);
+    if (4 * word < p_.latent) {
+      auto* const to = reinterpret_cast<float4*>(&memory_.sums[rank_][4 * word]);
+      for (int i = 0; i < kOneCluster / 2; ++i) {
+        send_to_cluster(to, &memory_.sums_sent, half * (kOneCluster / 2) + i, sum);
+      }
     }
     if (thread_ < kOneCluster) {
       send_to_cluster(&memory_.statistics[rank_], &memory_.sums_sent, thread_, make_float4(most, total, 0, 0));
@@ -249,13 +246,11 @@ class MlaDecodeCta {
 #pragma unroll
     for (int c = 0; c < kOneCluster; ++c) {
       const float4 of_cta = memory_.statistics[c];
-      const float factor = exp2f(of_cta.x - most) * of_cta.y;
-      const uint2 pairs = *reinterpret_cast<const uint2*>(&memory_.sums[c][4 * thread_]);
-      const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&pairs.x));
-      const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&pairs.y));
-      total += factor;
-      sum.x = fmaf(factor, low.x, sum.x), sum.y = fmaf(factor, low.y, sum.y);
-      sum.z = fmaf(factor, high.x, sum.z), sum.w = fmaf(factor, high.y, sum.w);
+      const float factor = exp2f(of_cta.x - most);
+      const float4 v = *reinterpret_cast<const float4*>(&memory_.sums[c][4 * thread_]);
+      total = fmaf(factor, of_cta.y, total);
+      sum.x = fmaf(factor, v.x, sum.x), sum.y = fmaf(factor, v.y, sum.y);
+      sum.z = fmaf(factor, v.z, sum.z), sum.w = fmaf(factor, v.w, sum.w);
     }
     const float inverse = 1.0f / total;
     *reinterpret_cast<float4*>(&memory_.latent[4 * thread_]) =
