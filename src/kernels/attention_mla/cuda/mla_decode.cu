@@ -41,6 +41,7 @@ void check(const MlaAttention& call) {
 bool mla_decode_fits(const MlaAttention& call) {
   const int key = call.attend.key_dim;
   return one_row_fits(call.up) && key <= kDecodeKey && key % kCachePiece == 0 && call.prepare.rows.count <= 65535 &&
+         call.prepare.ldkv % 4 == 0 && is_aligned(call.prepare.kv) &&
          (call.prepare.rows.count == 1 || !call.attend.one_sequence);
 }
 

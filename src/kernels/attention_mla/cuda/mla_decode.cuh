@@ -10,8 +10,8 @@
 
 namespace fairway::kernels::cuda {
 
-// prepare: q, kv, q_full 16-byte aligned. attend: its q is prepare.q_full, its rows and cache are those of prepare,
-// heads and value_dim those of `up`.
+// prepare: q, kv, q_full 16-byte aligned, row strides multiples of 4: otherwise it takes more launches. attend: its q
+// is prepare.q_full, its rows and cache are those of prepare, heads and value_dim those of `up`.
 struct MlaAttention {
   MlaPrepare prepare;
   MlaUpProjection up;

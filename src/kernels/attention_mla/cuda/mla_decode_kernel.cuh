@@ -9,9 +9,10 @@
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
 #include "kernels/attention_mla/cuda/weight_bytes.cuh"
 #include "kernels/common/cuda/cache_write.cuh"
+#include "kernels/common/cuda/chunk.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/common/cuda/lanes_attend.cuh"
-#include "kernels/rope/cuda/mla_unit.cuh"
+#include "kernels/common/cuda/reduce.cuh"
 #include "kernels/rope/cuda/rotation.cuh"
 
 namespace fairway::kernels::cuda {
@@ -107,6 +108,7 @@ class AbsorbOne {
 template <CacheType kType>
 class MlaDecodeCta {
   using Attend = LanesAttend<kType, 32, 3, 2, true, kDecodeBatch>;
+  static constexpr int kHeld = kOneLatent / kChunk / 32;
 
  public:
   __device__ explicit MlaDecodeCta(const MlaDecodeArgs& args)
@@ -139,7 +141,6 @@ class MlaDecodeCta {
     AbsorbOne absorb;
     absorb.load(a_.up, head_, rank_);
     Rotation rotation(p_.angles, position);
-    LatentNorm norm;
     if (makes_row) {  // the norm's weights, where the result comes later
       for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
     }
@@ -150,20 +151,16 @@ class MlaDecodeCta {
     const float* const kv = p_.kv + row_ * p_.ldkv;
     const float* const rotated = makes_row ? kv + latent : q() + p_.nope;
     const auto element = [&](int i) { return rotated[i]; };
-    if (makes_row) norm.load(p_, kv);
+    float held[kHeld][kChunk];  // of the new row's latent
+    if (makes_row) {
+      for (int j = 0; j < kHeld; ++j) load_floats<true>(kv + chunk(j), latent - chunk(j), held[j]);
+    }
     if (makes_row || warp == 0) rotation.load(element);
     absorb.run(q(), a_.scale_log2, rank_, memory_);
     if (makes_row) {
-      const CacheRow<kType> here(memory_.new_row);
-      const CacheRow<kType> stored =
-          head_ == 0 ? CacheRow<kType>(p_.cache, sequence, position) : CacheRow<kType>(nullptr);
-      const auto store = [&](int i, float v) {
-        here.store(i, v);
-        stored.store(i, v);
-      };
-      rotation.rotate(element, [&](int i, float v) { store(latent + i, v); });
-      norm.run(
-          p_, kv, [&](int j) { return memory_.latent[thread_ % 32 + 32 * j]; }, store);
+      const CacheRow<kType> row(memory_.new_row);
+      rotation.rotate(element, [&](int i, float v) { row.store(latent + i, v); });
+      norm(held, row);
       __syncwarp();
     } else if (warp == 0) {
       rotation.rotate(element, [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
@@ -180,12 +177,43 @@ class MlaDecodeCta {
     barrier_wait(&memory_.weights_there, 0);
     __syncthreads();
     unfold.run(memory_.weights, memory_.latent, a_.out + row_ * a_.ldo);
+    if (rank_ == kOneCluster - 1 && head_ == 0) keep_row(sequence, position);
   }
 
  private:
   __device__ __forceinline__ const float* q() const {
     return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (p_.nope + p_.angles.dim);
   }
+  // First of a lane's elements j of the latent.
+  __device__ static __forceinline__ int chunk(int j) { return kChunk * (static_cast<int>(threadIdx.x) % 32 + 32 * j); }
+
+  // By the warp that makes the position's own row: its latent, as the cache has it.
+  __device__ __forceinline__ void norm(const float (&held)[kHeld][kChunk], const CacheRow<kType>& row) const {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kHeld * kChunk; ++i)
+      sum = fmaf(held[i / kChunk][i % kChunk], held[i / kChunk][i % kChunk], sum);
+    const float scale = 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(p_.latent) + p_.eps);
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) {
+      if (chunk(j) >= p_.latent) break;
+      float v[kChunk];
+      load_floats<true>(memory_.latent + chunk(j), kChunk, v);
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) v[i] *= held[j][i] * scale;
+      row.store_chunk(chunk(j), v);
+    }
+  }
+
+  // The row to the cache, when nobody waits for it.
+  __device__ __forceinline__ void keep_row(int sequence, int position) const {
+    const CacheRow<kType> row(p_.cache, sequence, position);
+    const int words = (p_.latent + p_.angles.dim) / kCachePiece * CachePiece<kType>::kBytes / 8;
+    for (int i = thread_; i < words && row.there(); i += kOneThreads) {
+      reinterpret_cast<uint2*>(row.data())[i] = reinterpret_cast<const uint2*>(memory_.new_row)[i];
+    }
+  }
+
   // What was in the cache before this step.
   __device__ __forceinline__ CachedPositions cached(int sequence, int position) const {
     const LayerCache& cache = p_.cache;

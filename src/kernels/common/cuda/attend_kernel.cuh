@@ -35,8 +35,6 @@ class AttendCta {
         warp_(static_cast<int>(threadIdx.x) / 32),
         lane_(static_cast<int>(threadIdx.x) % 32) {
     unsigned char* at = dynamic_shared<unsigned char>();
-    barriers_ = reinterpret_cast<std::uint64_t*>(at);
-    at += Memory::kBarrierBytes;
     queries_ = {at, memory_.query_layout};
     tiles_ = at += memory_.query_bytes;
     probabilities_ = {at += memory_.tiles_bytes(), memory_.probability_layout};
@@ -55,28 +53,21 @@ class AttendCta {
     const AttendUnit unit(args_, kQueries, Shape::kElemBytes);
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const bool empty = span.begin >= span.end;
-    if constexpr (Shape::kBulk) {
-      if (threadIdx.x == 0) {
-        for (int i = 0; i < 2; ++i) barrier_init(&barriers_[i], 1);
-        barrier_init_fence();
-      }
-    }
     if (early) {
-      if (!empty) load(unit, span, span.begin, true, 0, unit.settled);
+      if (!empty) copy_positions(args_, unit, tile_rows(span.begin), span.begin, 0, unit.settled);
       wait_for_previous_kernel();
     }
     let_next_kernel_start();
     if (empty) return;
-    load(unit, span, span.begin, !early, unit.settled, kNoEnd);
+    copy_positions(args_, unit, tile_rows(span.begin), span.begin, unit.settled, kNoEnd);
     copy_queries<Shape>(args_, unit, queries_);
     copy_async_commit();
     start(unit);
     for (int tile = span.begin; tile < span.end; ++tile) {
       copy_async_wait<0>();
-      __syncthreads();  // the tile before this one is no longer read
-      if constexpr (Shape::kBulk) barrier_wait(barrier_of(span, tile), (tile - span.begin) / 2 % 2);
+      __syncthreads();  // the tile is there, and the one before it is no longer read
       if (tile + 1 < span.end) {
-        load(unit, span, tile + 1, true, 0, kNoEnd);
+        copy_positions(args_, unit, tile_rows(tile + 1), tile + 1, 0, kNoEnd);
         copy_async_commit();
       }
       score(tile);
@@ -88,24 +79,6 @@ class AttendCta {
  private:
   __device__ SharedRows tile_rows(int tile) const {
     return {tiles_ + tile % 2 * memory_.tile_bytes, memory_.tile_layout};
-  }
-
-  __device__ std::uint64_t* barrier_of(const AttendSpan& span, int tile) const {
-    return barriers_ + (tile - span.begin) % 2;
-  }
-
-  // Positions in [begin, end) of a tile; first: no others of it were loaded.
-  __device__ __forceinline__ void load(const AttendUnit& unit, const AttendSpan& span, int tile, bool first, int begin,
-                                       int end) const {
-    if constexpr (Shape::kBulk) {
-      if (first) {
-        expect_positions(args_, unit, tile, barrier_of(span, tile));
-        clear_positions(args_, unit, tile_rows(tile), tile);
-      }
-      load_positions(args_, unit, tile_rows(tile), tile, begin, end, barrier_of(span, tile));
-    } else {
-      copy_positions(args_, unit, tile_rows(tile), tile, begin, end);
-    }
   }
 
   __device__ void start(const AttendUnit& unit) {
@@ -314,7 +287,6 @@ class AttendCta {
   const Memory memory_;
   const int warp_, lane_;
   int part_, row_warp_, column_;  // which scores are this warp's: of elements, of positions, first tile of queries
-  std::uint64_t* barriers_;
   SharedRows queries_, probabilities_;
   unsigned char* tiles_;
   float *maxima_, *factors_, *parts_;

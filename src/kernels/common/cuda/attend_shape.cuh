@@ -1,8 +1,6 @@
 // The instances of the attention kernel: how its warps share the work, and its shared memory.
 #pragma once
 
-#include <cstdint>
-
 #include "kernels/common/cuda/attend_args.cuh"
 #include "kernels/common/cuda/shared_rows.cuh"
 
@@ -39,9 +37,6 @@ struct AttendShape {
   static constexpr bool kMost = kQueryTiles == 8 && kWide;
   static constexpr int kScoreUnroll = kQueryTiles == 8 ? 4 : 2, kGatherUnroll = kMost ? 2 : kAttendTile / 16;
   static constexpr int kAhead = kMost ? 2 : kValueTiles;
-  // Whether bulk copies bring positions: long rows, one instruction each, where the memory suffices for a layout of
-  // rows without swizzle.
-  static constexpr bool kBulk = kWide && kQueryTiles < 8;
   using Share = ScoreShare<kQueryTiles>;
 };
 
@@ -53,14 +48,13 @@ struct AttendMemory {
 
   __host__ __device__ explicit AttendMemory(const AttendArgs& args)
       : query_layout(RowLayout::of(args.call.key_dim / 8)),
-        tile_layout(Shape::kBulk ? RowLayout{args.row_pieces | 1, 0} : RowLayout::of(args.row_pieces)),
+        tile_layout(RowLayout::of(args.row_pieces)),
         probability_layout(RowLayout::of(Shape::kQueryTiles | 1)),  // an odd number: shared memory is short
         query_bytes(query_layout.bytes(Shape::kQueries)),
         tile_bytes(tile_layout.bytes(kAttendTile)),
         probability_bytes(probability_layout.bytes(kAttendTile)),
         output_stride(args.call.value_dim + 8) {}
 
-  static constexpr int kBarrierBytes = Shape::kBulk ? 2 * static_cast<int>(sizeof(std::uint64_t)) : 0;  // at the front
   static constexpr int kStatisticsFloats = (Shape::Share::kRowWarps + 2) * Shape::kQueries;
   static constexpr int kPartFloats = (Shape::Share::kParts - 1) * (kAttendThreads / 2) * 4 * Shape::Share::kColumns;
 
@@ -69,7 +63,7 @@ struct AttendMemory {
     return 2 * tile_bytes > outputs ? 2 * tile_bytes : outputs;
   }
   __host__ __device__ int bytes() const {
-    return kBarrierBytes + query_bytes + tiles_bytes() + probability_bytes + 4 * (kStatisticsFloats + kPartFloats);
+    return query_bytes + tiles_bytes() + probability_bytes + 4 * (kStatisticsFloats + kPartFloats);
   }
 };
 

@@ -74,37 +74,6 @@ __device__ __forceinline__ void copy_positions(const AttendArgs& args, const Att
   }
 }
 
-// The same by bulk copies of the first warp, for rows without swizzle. expect_positions() comes once for a tile, and
-// before; whoever waits for the barrier has the tile but for the zeros.
-__device__ __forceinline__ void expect_positions(const AttendArgs& args, const AttendUnit& unit, int tile,
-                                                 std::uint64_t* bar) {
-  const int rows = min(unit.last_position + 1 - tile * kAttendTile, kAttendTile);
-  if (threadIdx.x == 0) barrier_expect(bar, rows * args.row_pieces * kPieceBytes);
-}
-__device__ __forceinline__ void load_positions(const AttendArgs& args, const AttendUnit& unit, const SharedRows& rows,
-                                               int tile, int begin, int end, std::uint64_t* bar) {
-  if (threadIdx.x >= 32) return;
-  __syncwarp();  // the barrier expects them
-  const int key_bytes = args.key_pieces * kPieceBytes, value_bytes = args.row_pieces * kPieceBytes - key_bytes;
-  for (int row = static_cast<int>(threadIdx.x); row < kAttendTile; row += 32) {
-    const int position = tile * kAttendTile + row;
-    if (position < begin || position >= end || position > unit.last_position) continue;
-    const unsigned char* const from = unit.keys + position * unit.row_bytes;
-    unsigned char* const to = rows.piece(row, 0);
-    bulk_load(to, from, key_bytes, bar);
-    if (value_bytes > 0) bulk_load(to + key_bytes, from + unit.values_from_keys, value_bytes, bar);
-  }
-}
-__device__ __forceinline__ void clear_positions(const AttendArgs& args, const AttendUnit& unit, const SharedRows& rows,
-                                                int tile) {
-  const int lane = static_cast<int>(threadIdx.x) % 8, first = unit.last_position + 1 - tile * kAttendTile;
-  for (int row = first + static_cast<int>(threadIdx.x) / 8; row < kAttendTile; row += kAttendThreads / 8) {
-    for (int c = lane; c < args.row_pieces; c += 8) {
-      *reinterpret_cast<uint4*>(rows.piece(row, c)) = make_uint4(0, 0, 0, 0);
-    }
-  }
-}
-
 // A query's elements in the order of AttendFragments. Loads are under way together; lanes that have no more elements
 // load and store the last ones again.
 template <class Shape>

@@ -60,7 +60,7 @@ class Step {
         context_(std::max(1, *std::max_element(positions.begin(), positions.end()) + 3)),
         width_(shape.latent + shape.rope),
         ldq_(shape.heads * (shape.nope + shape.rope) + 8),
-        ldkv_(width_ + 3),
+        ldkv_(width_ + 4),
         q_(normal(random_, static_cast<std::size_t>(rows_) * ldq_, 1.0f)),
         kv_(normal(random_, static_cast<std::size_t>(rows_) * ldkv_, 3.0f)),
         weight_(normal(random_, static_cast<std::size_t>(shape.latent), 0.7f)),
