@@ -34,7 +34,7 @@ using formats::ModelConfig;
 constexpr int kMaxSequences = 64, kMaxPassRows = 8192;
 constexpr int kHeadRows = 64;   // rows whose logits are computed at once
 constexpr int kStepsAhead = 2;  // unread steps that may be queued
-constexpr int kFirstContextBucket = 1024;
+constexpr int kFirstContextBucket = 256, kSecondContextBucket = 1024;
 constexpr std::int64_t kSpareBytes = std::int64_t{512} << 20;  // left free for the driver and other programs
 
 void check_options(const DeviceModelOptions& o) {
@@ -83,9 +83,11 @@ std::string gigabytes(std::int64_t bytes) {
                   gigabytes(need.scratch), gigabytes(free_bytes)));
 }
 
-// The smallest power of two, from kFirstContextBucket on, that is at least `positions`; at most `context`.
+// kFirstContextBucket, or the smallest power of two, from kSecondContextBucket on, that is at least `positions`; at
+// most `context`.
 int context_bucket(int positions, int context) {
-  int bucket = kFirstContextBucket;
+  if (positions <= kFirstContextBucket) return std::min(kFirstContextBucket, context);
+  int bucket = kSecondContextBucket;
   while (bucket < positions) bucket *= 2;
   return std::min(bucket, context);
 }
@@ -183,7 +185,7 @@ int DeviceModel::State::fitting_context(const std::function<DeviceMemoryNeed(int
   const DeviceMemoryNeed all = need_at(longest_context);
   if (all.total() <= room) return longest_context;
   // Both the caches and what grows with the context are linear in it.
-  const int least = std::min(kFirstContextBucket, longest_context);
+  const int least = std::min(kSecondContextBucket, longest_context);
   const DeviceMemoryNeed small = need_at(least);
   if (small.total() > room || least == longest_context) throw_too_large(small, room, options.sequences, least);
   const double slope = static_cast<double>(all.total() - small.total()) / (longest_context - least);

@@ -5,11 +5,11 @@
 #include <cmath>
 
 #include "codec/packing.h"
-#include "kernels/attention_mla/cuda/mla_projection.cuh"
+#include "kernels/attention_gqa/cuda/gqa_decode.cuh"
+#include "kernels/attention_mla/cuda/mla_decode.cuh"
 #include "kernels/common/cuda/embed.cuh"
 #include "kernels/common/cuda/swiglu.cuh"
 #include "kernels/dense_linear/cuda/dense_linear_cuda.cuh"
-#include "kernels/rope/cuda/rope_cuda.cuh"
 #include "kernels/route/cuda/route_cuda.cuh"
 #include "model/weights.h"
 
@@ -240,7 +240,8 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
     float* const outputs[] = {q_, kv_};
     linears(normed_, hidden_padded_, pass.rows, both, outputs, 2, false, stream);
   }
-  cuda::MlaPrepare prepare{};
+  cuda::MlaAttention attention{};
+  cuda::MlaPrepare& prepare = attention.prepare;
   prepare.heads = c_.num_attention_heads;
   prepare.nope = c_.qk_nope_head_dim;
   prepare.latent = c_.kv_lora_rank;
@@ -255,10 +256,11 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   prepare.cache = cache_of(layer);
   prepare.q_nope = q_nope_;
   prepare.q_full = q_full_;
-  cuda::mla_prepare(prepare, stream);
-  const int key = c_.kv_lora_rank + c_.qk_rope_head_dim;
-  cuda::mla_absorb(w.kv_b, q_nope_, pass.rows, q_full_, key, stream);
-  cuda::mla_attend_unfold(w.kv_b, attend_call(layer, pass), attend_workspace_, attended_, attended_padded_, stream);
+  attention.up = w.kv_b;
+  attention.attend = attend_call(layer, pass);
+  attention.out = attended_;
+  attention.ldo = attended_padded_;
+  cuda::mla_attention(attention, attend_workspace_, stream);
   const DeviceLinear* last[] = {&w.o};
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
 }
@@ -268,7 +270,8 @@ void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   const DeviceLinear* first[] = {&w.q, &w.k, &w.v};
   float* const outputs[] = {q_, k_, v_};
   linears(normed_, hidden_padded_, pass.rows, first, outputs, 3, false, stream);
-  cuda::GqaPrepare prepare{};
+  cuda::GqaAttention attention{};
+  cuda::GqaPrepare& prepare = attention.prepare;
   prepare.heads = c_.num_attention_heads;
   prepare.kv_heads = c_.num_key_value_heads;
   prepare.dim = c_.head_dim;
@@ -284,8 +287,8 @@ void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   prepare.rows = rows_of(pass);
   prepare.cache = cache_of(layer);
   prepare.q_out = q_full_;
-  cuda::gqa_prepare(prepare, stream);
-  cuda::attend(attend_call(layer, pass), attend_workspace_, stream);
+  attention.attend = attend_call(layer, pass);
+  cuda::gqa_attention(attention, attend_workspace_, stream);
   const DeviceLinear* last[] = {&w.o};
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
 }

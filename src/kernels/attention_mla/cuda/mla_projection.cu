@@ -14,36 +14,54 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kMaxFewRows = 64;  // derived: above that half of the rows of the other kernel's tiles are in use
-// Rows whose splits are merged by every CTA of a head: there are at most about as many splits of all rows together as
-// multiprocessors, so what a CTA reads does not grow with the rows, but the kernel that it saves gets cheaper.
-constexpr int kMaxMergedRows = 4;
-constexpr int kRowBlocks = 3;  // about as many CTAs as run at once with 20 heads
+__global__ void __launch_bounds__(kFewThreads)
+    absorb_kernel(const MlaUpProjection up, const __half* q, int rows, int block_rows, __half* out, int out_stride) {
+  const int begin = static_cast<int>(blockIdx.y) * block_rows;
+  absorb_rows<__half>(up, {q, static_cast<long long>(up.heads) * up.nope, up.nope}, begin,
+                      min(begin + block_rows, rows), out, out_stride);
+}
 
+__global__ void __launch_bounds__(kFewThreads)
+    unfold_kernel(const MlaUpProjection up, const __half* mixed, int rows, int block_rows, __half* out, long long ldo) {
+  auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kUnfoldOutputs + kFewPad]
+  constexpr int kStride = kUnfoldOutputs + kFewPad, kPart = kFewRows * kStride;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int g = lane / 4, i = lane % 4, part = warp / 2, tile = warp % 2;
+  const int blocks = (up.v + kUnfoldOutputs - 1) / kUnfoldOutputs;
+  const int head = static_cast<int>(blockIdx.x) / blocks;
+  const int first = static_cast<int>(blockIdx.x) % blocks * kUnfoldOutputs;
+  UnfoldWeights<kUnfoldChunks, kUnfoldParts> weights;
+  weights.load(up, head, first + 16 * tile, part, lane);
+  const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 2;
+  const bool stores = first + column < up.v;
+  const long long output = static_cast<long long>(head) * up.v + first + column;
+  const float* const scales = up.scales + static_cast<long long>(head) * (up.nope + up.v) + up.nope + first;
+  const float scale0 = stores ? scales[column] : 0.0f, scale1 = stores ? scales[column + 1] : 0.0f;
+  wait_with_weights(weights.a);
+  let_next_kernel_start();
+
+  const int begin = static_cast<int>(blockIdx.y) * block_rows, end = min(begin + block_rows, rows);
+  for (int r0 = begin; r0 < end; r0 += kFewRows) {
+    float d[4] = {};
+    weights.multiply(mixed + (static_cast<long long>(min(r0 + g, end - 1)) * up.heads + head) * up.latent, d);
+    float* const all = sums + (r0 - begin) / kFewRows % 2 * kUnfoldParts * kPart;
+    float* const mine = all + part * kPart + 2 * i * kStride + 16 * tile + g;
+    for (int e = 0; e < 4; ++e) mine[e % 2 * kStride + e / 2 * 8] = d[e];
+    __syncthreads();
+    if (r0 + row < end && stores) {
+      const float* const from = all + row * kStride + column;
+      *reinterpret_cast<__half2*>(out + (r0 + row) * ldo + output) =
+          __floats2half2_rn((from[0] + from[kPart]) * scale0, (from[1] + from[kPart + 1]) * scale1);
+    }
+  }
+}
+
+// Rows whose splits are merged by the kernel that unfolds: it reads a head's weights again for every row.
+constexpr int kMaxMergedRows = 4;
 void require(bool holds, const char* name, long long value, const char* expected) {
   if (holds) return;
   throw Error(ErrorKind::kUsage,
               std::string("CUDA kv_b_proj: ") + name + " " + std::to_string(value) + ", expected " + expected);
-}
-
-void check(const MlaUpProjection& up, int rows) {
-  require(up.latent >= 64 && up.latent % 64 == 0 && up.latent <= kMaxLatent, "latent", up.latent,
-          "a multiple of 64, at most 512");
-  require(up.nope >= 16 && up.nope % 16 == 0 && up.nope <= kMaxNope, "nope", up.nope, "a multiple of 16, at most 256");
-  require(up.v >= 16 && up.v % 16 == 0, "v", up.v, "a multiple of 16");
-  require(up.heads >= 1, "heads", up.heads, "1 or more");
-  require(rows >= 1 && rows <= 65535 * kManyRows, "rows", rows, "1 or more");
-}
-
-void require_stride(const MlaUpProjection& up, long long ldo) {
-  require(ldo >= static_cast<long long>(up.heads) * up.v && ldo % 8 == 0, "ldo", ldo,
-          "a multiple of 8, at least heads * v");
-}
-
-// Of few rows: how many a CTA takes, a multiple of kFewRows.
-int rows_of_block(int rows) {
-  const int groups = (rows + kFewRows - 1) / kFewRows;
-  return (groups + kRowBlocks - 1) / kRowBlocks * kFewRows;
 }
 
 dim3 few_grid(const MlaUpProjection& up, int outputs, int outputs_of_block, int rows) {
@@ -62,9 +80,23 @@ void run_many(const ManyProduct& p, const char* what, cudaStream_t stream) {
 
 }  // namespace
 
+void check_mla_projection(const MlaUpProjection& up, int rows) {
+  require(up.latent >= 64 && up.latent % 64 == 0 && up.latent <= kMaxLatent, "latent", up.latent,
+          "a multiple of 64, at most 512");
+  require(up.nope >= 16 && up.nope % 16 == 0 && up.nope <= kMaxNope, "nope", up.nope, "a multiple of 16, at most 256");
+  require(up.v >= 16 && up.v % 16 == 0, "v", up.v, "a multiple of 16");
+  require(up.heads >= 1, "heads", up.heads, "1 or more");
+  require(rows >= 1 && rows <= 65535 * kManyRows, "rows", rows, "1 or more");
+}
+
+void check_mla_output(const MlaUpProjection& up, long long ldo) {
+  require(ldo >= static_cast<long long>(up.heads) * up.v && ldo % 8 == 0, "ldo", ldo,
+          "a multiple of 8, at least heads * v");
+}
+
 void mla_absorb(const MlaUpProjection& up, const __half* q, int rows, __half* out, int out_stride,
                 cudaStream_t stream) {
-  check(up, rows);
+  check_mla_projection(up, rows);
   require(out_stride >= up.latent && out_stride % 8 == 0, "out_stride", out_stride,
           "a multiple of 8, at least the latent");
   if (rows > kMaxFewRows) {
@@ -81,8 +113,8 @@ void mla_absorb(const MlaUpProjection& up, const __half* q, int rows, __half* ou
 
 void mla_unfold(const MlaUpProjection& up, const __half* mixed, int rows, __half* out, long long ldo,
                 cudaStream_t stream) {
-  check(up, rows);
-  require_stride(up, ldo);
+  check_mla_projection(up, rows);
+  check_mla_output(up, ldo);
   if (rows > kMaxFewRows) {
     const long long heads = up.heads;
     run_many<false>({up, mixed, heads * up.latent, up.latent, out, ldo, up.v, rows, up.v, up.latent},
@@ -98,21 +130,22 @@ void mla_unfold(const MlaUpProjection& up, const __half* mixed, int rows, __half
 void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* workspace, __half* out, long long ldo,
                        cudaStream_t stream) {
   const int rows = call.rows.count;
-  check(up, rows);
-  require_stride(up, ldo);
+  check_mla_projection(up, rows);
+  check_mla_output(up, ldo);
   require(call.heads == up.heads, "heads of the attention", call.heads, "those of kv_b_proj");
   require(call.value_dim == up.latent, "value_dim of the attention", call.value_dim, "the latent");
   const AttendPlan plan = plan_attend(call, workspace);
-  if (plan.args.splits == 1 || rows > kMaxMergedRows || (call.one_sequence && rows > 1)) {
+  if (plan.args.splits == 1 || rows > kMaxMergedRows || (call.one_sequence && rows > 1) || !one_row_fits(up)) {
     attend(call, workspace, stream);
     mla_unfold(up, call.out, rows, out, ldo, stream);
     return;
   }
   launch_attend_units(plan, stream);
-  const dim3 grid(static_cast<unsigned>(up.heads * ((up.v + kSplitsOutputs - 1) / kSplitsOutputs)));
-  backend::check_cuda(launch(unfold_splits_kernel, {grid, kSplitsThreads, SplitsMemory(up.latent).bytes()}, stream, up,
-                             plan.args, out, ldo),
-                      "mla_attend_unfold");
+  const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(rows));
+  backend::check_cuda(
+      launch(unfold_splits_kernel, {grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory)), kOneCluster}, stream, up,
+             plan.args, out, ldo),
+      "mla_attend_unfold");
 }
 
 }  // namespace fairway::kernels::cuda

@@ -18,6 +18,11 @@ struct MlaUpProjection {
   int heads, nope, v, latent;
 };
 
+// Error(kUsage) if kv_b_proj is none of the above, if there are no rows or more than a launch can have, or if ldo is no
+// stride of the outputs below.
+void check_mla_projection(const MlaUpProjection& up, int rows);
+void check_mla_output(const MlaUpProjection& up, long long ldo);
+
 // out[r, h, 0 .. latent) = sum over n of q[r, h, n] * kv_b[h * (nope + v) + n, :].
 // q: [rows, heads, nope]. The query of row r and head h begins at out + (r * heads + h) * out_stride (a multiple of 8,
 // at least latent); what lies between latent and out_stride is left alone. q and out 16-byte aligned. Sums in floats, q

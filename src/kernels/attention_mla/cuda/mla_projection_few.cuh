@@ -4,6 +4,8 @@
 
 #include <cuda_fp16.h>
 
+#include <type_traits>
+
 #include "kernels/attention_mla/cuda/int8_halves.cuh"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/scale_normalizer.cuh"
@@ -16,7 +18,15 @@ constexpr int kFewRows = 8;  // rows of x at a time
 constexpr int kMaxLatent = 512, kMaxNope = 256;
 constexpr int kAbsorbOutputs = 64, kAbsorbParts = 4, kAbsorbSteps = kMaxNope / 16 / kAbsorbParts;
 constexpr int kUnfoldOutputs = 32, kUnfoldParts = 2, kUnfoldChunks = kMaxLatent / 64 / kUnfoldParts;
-constexpr int kFewPad = 4;  // floats, between sums of a row
+constexpr int kFewPad = 4;       // floats, between sums of a row
+constexpr int kMaxFewRows = 64;  // derived: above that half of the rows of the other kernel's tiles are in use
+constexpr int kRowBlocks = 3;    // about as many CTAs as run at once with 20 heads
+
+// How many rows a CTA takes, a multiple of kFewRows.
+inline int rows_of_block(int rows) {
+  const int groups = (rows + kFewRows - 1) / kFewRows;
+  return (groups + kRowBlocks - 1) / kRowBlocks * kFewRows;
+}
 
 constexpr int kAbsorbSharedBytes =
     2 * kAbsorbParts * kFewRows * (kAbsorbOutputs + kFewPad) * static_cast<int>(sizeof(float));
@@ -48,17 +58,21 @@ __device__ __forceinline__ void wait_with_weights(const unsigned (&a)[kSteps][4]
 struct AbsorbWeights {
   unsigned a[kAbsorbSteps][4][4];
   float4 scale[kAbsorbSteps];
-  int offset[kAbsorbSteps];  // of the lane's n
+  int first_offset, last_offset;
+
+  // Of the lane's n.
+  __device__ __forceinline__ int offset(int s) const { return min(first_offset + 16 * kAbsorbParts * s, last_offset); }
 
   // row0: the head's first stored row.
   __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part, int lane,
                                        float normal) {
     const int steps = up.nope / 16;
+    first_offset = 16 * part + 4 * (lane % 4);
+    last_offset = 16 * (steps - 1) + 4 * (lane % 4);
     uint2 bytes[kAbsorbSteps][4];
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
-      offset[s] = 16 * min(part + kAbsorbParts * s, steps - 1) + 4 * (lane % 4);
-      const long long n = row0 + offset[s];
+      const long long n = row0 + offset(s);
       const signed char* const from = up.weights + n * up.latent + first_latent + 8 * (lane / 4);
       for (int e = 0; e < 4; ++e) bytes[s][e] = *reinterpret_cast<const uint2*>(from + e * up.latent);
       scale[s] = make_float4(up.scales[n] * normal, up.scales[n + 1] * normal, up.scales[n + 2] * normal,
@@ -82,22 +96,32 @@ struct AbsorbWeights {
     }
   }
 
-  // q: of the lane's column, from n = 0 on.
-  __device__ __forceinline__ void multiply(const __half* q, float (&d)[4][4]) const {
-    uint2 pairs[kAbsorbSteps];
+  // q: of the lane's column, from n = 0 on; 8-byte aligned halves or 16-byte aligned floats.
+  template <class T>
+  __device__ __forceinline__ void multiply(const T* q, float (&d)[4][4]) const {
+    using Four = std::conditional_t<std::is_same_v<T, float>, float4, uint2>;
+    Four fours[kAbsorbSteps];
 #pragma unroll
-    for (int s = 0; s < kAbsorbSteps; ++s) pairs[s] = *reinterpret_cast<const uint2*>(q + offset[s]);
+    for (int s = 0; s < kAbsorbSteps; ++s) fours[s] = *reinterpret_cast<const Four*>(q + offset(s));
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
-      const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&pairs[s].x));
-      const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&pairs[s].y));
-      const __half2 b0 = __floats2half2_rn(low.x * scale[s].x, low.y * scale[s].y);
-      const __half2 b1 = __floats2half2_rn(high.x * scale[s].z, high.y * scale[s].w);
+      const float4 v = floats(fours[s]);
+      const __half2 b0 = __floats2half2_rn(v.x * scale[s].x, v.y * scale[s].y);
+      const __half2 b1 = __floats2half2_rn(v.z * scale[s].z, v.w * scale[s].w);
       for (int j = 0; j < 4; ++j) {
         mma_half(d[j], a[s][j][0], a[s][j][1], a[s][j][2], a[s][j][3], *reinterpret_cast<const unsigned*>(&b0),
                  *reinterpret_cast<const unsigned*>(&b1));
       }
     }
+  }
+
+  __device__ static __forceinline__ float4 floats(float4 v) {
+    return v;
+  }
+  __device__ static __forceinline__ float4 floats(uint2 pairs) {
+    const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&pairs.x));
+    const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&pairs.y));
+    return make_float4(low.x, low.y, high.x, high.y);
   }
 };
 
@@ -113,8 +137,18 @@ __device__ __forceinline__ uint2 add_absorb_parts(const float* sums, int part_fl
   return make_uint2(*reinterpret_cast<const unsigned*>(&low), *reinterpret_cast<const unsigned*>(&high));
 }
 
-__global__ void __launch_bounds__(kFewThreads)
-    absorb_kernel(const MlaUpProjection up, const __half* q, int rows, int block_rows, __half* out, int out_stride) {
+// Query heads of some rows: head h of row r begins at data + r * row_stride + h * head_stride.
+template <class T>
+struct FewQueries {
+  const T* data;
+  long long row_stride;
+  int head_stride;
+};
+
+// Waits for the previous kernel. Rows [begin, end) of one block of outputs, blockIdx.x of a grid of heads and blocks.
+template <class T>
+__device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const FewQueries<T>& q, int begin, int end,
+                                            __half* out, int out_stride) {
   auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kAbsorbOutputs + kFewPad]
   constexpr int kStride = kAbsorbOutputs + kFewPad, kPart = kFewRows * kStride;
   const int lane = static_cast<int>(threadIdx.x) % 32, part = static_cast<int>(threadIdx.x) / 32;
@@ -128,11 +162,10 @@ __global__ void __launch_bounds__(kFewThreads)
   wait_with_weights(weights.a);
   let_next_kernel_start();
 
-  const int begin = static_cast<int>(blockIdx.y) * block_rows, end = min(begin + block_rows, rows);
   const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 4;
   for (int r0 = begin; r0 < end; r0 += kFewRows) {
     float d[4][4] = {};
-    weights.multiply(q + (static_cast<long long>(min(r0 + g, end - 1)) * up.heads + head) * up.nope, d);
+    weights.multiply(q.data + min(r0 + g, end - 1) * q.row_stride + static_cast<long long>(head) * q.head_stride, d);
     float* const all = sums + (r0 - begin) / kFewRows % 2 * kAbsorbParts * kPart;
     float* const mine = all + part * kPart + 2 * i * kStride + 8 * g;
     for (int e = 0; e < 2; ++e) {
@@ -197,40 +230,5 @@ struct UnfoldWeights {
     }
   }
 };
-
-__global__ void __launch_bounds__(kFewThreads)
-    unfold_kernel(const MlaUpProjection up, const __half* mixed, int rows, int block_rows, __half* out, long long ldo) {
-  auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kUnfoldOutputs + kFewPad]
-  constexpr int kStride = kUnfoldOutputs + kFewPad, kPart = kFewRows * kStride;
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int g = lane / 4, i = lane % 4, part = warp / 2, tile = warp % 2;
-  const int blocks = (up.v + kUnfoldOutputs - 1) / kUnfoldOutputs;
-  const int head = static_cast<int>(blockIdx.x) / blocks;
-  const int first = static_cast<int>(blockIdx.x) % blocks * kUnfoldOutputs;
-  UnfoldWeights<kUnfoldChunks, kUnfoldParts> weights;
-  weights.load(up, head, first + 16 * tile, part, lane);
-  const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 2;
-  const bool stores = first + column < up.v;
-  const long long output = static_cast<long long>(head) * up.v + first + column;
-  const float* const scales = up.scales + static_cast<long long>(head) * (up.nope + up.v) + up.nope + first;
-  const float scale0 = stores ? scales[column] : 0.0f, scale1 = stores ? scales[column + 1] : 0.0f;
-  wait_with_weights(weights.a);
-  let_next_kernel_start();
-
-  const int begin = static_cast<int>(blockIdx.y) * block_rows, end = min(begin + block_rows, rows);
-  for (int r0 = begin; r0 < end; r0 += kFewRows) {
-    float d[4] = {};
-    weights.multiply(mixed + (static_cast<long long>(min(r0 + g, end - 1)) * up.heads + head) * up.latent, d);
-    float* const all = sums + (r0 - begin) / kFewRows % 2 * kUnfoldParts * kPart;
-    float* const mine = all + part * kPart + 2 * i * kStride + 16 * tile + g;
-    for (int e = 0; e < 4; ++e) mine[e % 2 * kStride + e / 2 * 8] = d[e];
-    __syncthreads();
-    if (r0 + row < end && stores) {
-      const float* const from = all + row * kStride + column;
-      *reinterpret_cast<__half2*>(out + (r0 + row) * ldo + output) =
-          __floats2half2_rn((from[0] + from[kPart]) * scale0, (from[1] + from[kPart + 1]) * scale1);
-    }
-  }
-}
 
 }  // namespace fairway::kernels::cuda

@@ -1,104 +1,155 @@
-// The value half of kv_b_proj for a few rows, straight from what the splits of attention left. Each CTA merges the
-// results of its head again: a little more to read, and one kernel less to wait for.
+// The value half of kv_b_proj for a few rows, straight from what the splits of attention left. A cluster for every row
+// and head: each CTA merges its slice of the latents, sends it to the others, and has its share of the outputs.
 #pragma once
 
 #include <cuda_fp16.h>
 
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
-#include "kernels/attention_mla/cuda/mla_projection_few.cuh"
+#include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
 #include "kernels/common/cuda/attend_args.cuh"
-#include "kernels/common/cuda/attend_merge.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 
 namespace fairway::kernels::cuda {
 
-constexpr int kSplitsThreads = 512, kSplitsOutputs = 64,
-              kSplitsRows = 8;  // of a CTA: 4 tiles of outputs, 4 parts of a sum
-constexpr int kSplitsParts = 4, kSplitsChunks = kMaxLatent / 64 / kSplitsParts;
-constexpr int kSplitsBatch = 8;
+constexpr int kSplitsPieces = kOneLatent / kOneCluster / 8;  // of 8 latents, of a CTA, most
+constexpr int kSplitsGroups = kOneThreads / kSplitsPieces;   // of threads that share the splits
+constexpr int kSplitsBatch = 5;  // splits of a thread that are under way at a time: a few more than 4 * kSplitsGroups
 
-// Shared memory, floats but for x.
-struct SplitsMemory {
-  static constexpr int kSumStride = kSplitsOutputs + kFewPad;
-  int merged_floats, x_stride;  // halves between rows of x
-
-  __host__ __device__ explicit SplitsMemory(int latent)
-      : merged_floats(kSplitsThreads * 8 + kSplitsThreads), x_stride(latent + 8) {}
-  __host__ __device__ int bytes() const {
-    return 4 * (merged_floats + kSplitsParts * kSplitsRows * kSumStride) + 2 * kSplitsRows * x_stride;
-  }
+struct alignas(16) SplitsMemory {
+  std::uint64_t weights_there, latent_sent;  // barriers
+  unsigned char weights[UnfoldOne::kBytes];
+  float parts[kOneWarps][kOneLatent / kOneCluster];
+  float2 statistics[kOneWarps];  // of parts: largest weight, sum of factors
+  float latent[kOneLatent];
 };
 
-// Rows [r0, r0 + count) of a head's latent results, as halves to x. Groups of threads share a row's splits.
-__device__ inline void merge_rows(const AttendArgs& args, int head, int r0, int count, float* merged, __half* x,
-                                  int x_stride) {
-  const int latent = args.call.value_dim, pieces = latent / 8, groups = kSplitsThreads / pieces;
-  const int of_row = groups / count;  // at least 1: no more than 64 pieces and 8 rows
-  const int thread = static_cast<int>(threadIdx.x), piece = thread % pieces, group = thread / pieces;
-  float* const totals = merged + kSplitsThreads * 8;
-  for (int r = 0; r < count; ++r) {
-    const long long query = static_cast<long long>(r0 + r) * args.call.heads + head;
-    const float* const weights = args.weights + query * args.splits;
-    const int used = attend_used_splits(args.call.rows.position[r0 + r], args.splits);
-    const float most = largest_weight(weights, used);
-    if (group / of_row != r) continue;
-    float sum[8] = {}, total = 0;
-    merge_splits<kSplitsBatch>(args.partial + query * args.splits * latent + 8 * piece, latent, weights, used, most,
-                               group % of_row, of_row, sum, total);
-    auto* const to = reinterpret_cast<float4*>(merged + group * latent + 8 * piece);
-    to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-    to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
-    if (piece == 0) totals[group] = total;
-  }
-  __syncthreads();
-  for (int i = thread; i < count * latent; i += kSplitsThreads) {
-    const int r = i / latent, c = i % latent;
-    float sum = 0, total = 0;
-    for (int g = r * of_row; g < (r + 1) * of_row; ++g) sum += merged[g * latent + c], total += totals[g];
-    x[r * x_stride + c] = __float2half_rn(sum / total);
-  }
-  __syncthreads();
-}
+class SplitsCta {
+ public:
+  __device__ SplitsCta(const MlaUpProjection& up, const AttendArgs& args)
+      : up_(up),
+        args_(args),
+        memory_(*dynamic_shared<SplitsMemory>()),
+        thread_(static_cast<int>(threadIdx.x)),
+        rank_(static_cast<int>(blockIdx.x) % kOneCluster),
+        head_(static_cast<int>(blockIdx.x) / kOneCluster) {}
 
-__global__ void __launch_bounds__(kSplitsThreads)
-    unfold_splits_kernel(const MlaUpProjection up, const __grid_constant__ AttendArgs args, __half* out,
-                         long long ldo) {
-  const SplitsMemory memory(up.latent);
-  constexpr int kStride = SplitsMemory::kSumStride, kPart = kSplitsRows * kStride;
-  auto* const merged = dynamic_shared<float>();
-  float* const sums = merged + memory.merged_floats;  // [parts][kSplitsRows][kStride]
-  auto* const x = reinterpret_cast<__half*>(sums + kSplitsParts * kPart);
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int g = lane / 4, i = lane % 4, part = warp / 4, tile = warp % 4;
-  const int blocks = (up.v + kSplitsOutputs - 1) / kSplitsOutputs;
-  const int head = static_cast<int>(blockIdx.x) / blocks,
-            first = static_cast<int>(blockIdx.x) % blocks * kSplitsOutputs;
-  UnfoldWeights<kSplitsChunks, kSplitsParts> weights;
-  weights.load(up, head, first + 16 * tile, part, lane);
-  const int row = static_cast<int>(threadIdx.x) / kSplitsOutputs,
-            column = static_cast<int>(threadIdx.x) % kSplitsOutputs;
-  const bool stores = first + column < up.v;
-  const long long output = static_cast<long long>(head) * up.v + first + column;
-  const float scale =
-      stores ? up.scales[static_cast<long long>(head) * (up.nope + up.v) + up.nope + first + column] : 0.0f;
-  wait_with_weights(weights.a);
-  let_next_kernel_start();
-
-  const int rows = args.call.rows.count;
-  for (int r0 = 0; r0 < rows; r0 += kSplitsRows) {
-    const int count = min(kSplitsRows, rows - r0);
-    merge_rows(args, head, r0, count, merged, x, memory.x_stride);
-    float d[4] = {};
-    weights.multiply(x + min(g, count - 1) * memory.x_stride, d);
-    float* const mine = sums + part * kPart + 2 * i * kStride + 16 * tile + g;
-    for (int e = 0; e < 4; ++e) mine[e % 2 * kStride + e / 2 * 8] = d[e];
-    __syncthreads();
-    if (row < count && stores) {
-      float sum = 0;
-      for (int p = 0; p < kSplitsParts; ++p) sum += sums[p * kPart + row * kStride + column];
-      out[(r0 + row) * ldo + output] = __float2half_rn(sum * scale);
+  __device__ void run(__half* out, long long ldo) {
+    if (thread_ == 0) {
+      barrier_init(&memory_.weights_there, 1);
+      barrier_init(&memory_.latent_sent, 1);
+      barrier_init_fence();
+      UnfoldOne::load(up_, head_, rank_, memory_.weights, &memory_.weights_there);
+      barrier_expect(&memory_.latent_sent, up_.latent * 4);
     }
+    __syncwarp();
+    cluster_arrive();
+    const UnfoldOne unfold(up_, head_, rank_);
+    const int row = static_cast<int>(blockIdx.y);
+    const int used = attend_used_splits(args_.call.rows.position[row], args_.splits);
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    cluster_wait();  // the others' barriers are initialised
+
+    merge(static_cast<long long>(row) * args_.call.heads + head_, used);
+    __syncthreads();
+    send();
+    barrier_wait(&memory_.weights_there, 0);
+    barrier_wait_cluster(&memory_.latent_sent, 0);
+    unfold.run(memory_.weights, memory_.latent, out + row * ldo);
   }
+
+ private:
+  // Lane l has piece l % 8 of the slice, and splits of its group: every kSplitsGroups-th.
+  __device__ __forceinline__ void merge(long long query, int used) const {
+    const int lane = thread_ % 32, warp = thread_ / 32, group = thread_ / kSplitsPieces;
+    const int slice = up_.latent / kOneCluster, piece = min(lane % kSplitsPieces, slice / 8 - 1);
+    const float* const weights = args_.weights + query * args_.splits;
+    const __half* const from = args_.partial + query * args_.splits * up_.latent + rank_ * slice + 8 * piece;
+    float most = -__builtin_huge_valf(), total = 0, sum[8] = {};
+    for (int begin = group; begin < used; begin += kSplitsBatch * kSplitsGroups) {
+      uint4 values[kSplitsBatch];
+      float weight[kSplitsBatch];
+#pragma unroll
+      for (int i = 0; i < kSplitsBatch; ++i) {  // what is beyond the last is read from there
+        const int split = min(begin + i * kSplitsGroups, used - 1);
+        weight[i] = weights[split];
+        values[i] = *reinterpret_cast<const uint4*>(from + static_cast<long long>(split) * up_.latent);
+      }
+      float reference = most;
+#pragma unroll
+      for (int i = 0; i < kSplitsBatch; ++i) {
+        if (begin + i * kSplitsGroups >= used) weight[i] = -__builtin_huge_valf();
+        reference = fmaxf(reference, weight[i]);
+      }
+      scale(sum, total, exp2f(most - reference));
+      most = reference;
+#pragma unroll
+      for (int i = 0; i < kSplitsBatch; ++i) {
+        const float factor = exp2f(weight[i] - most);
+        total += factor;
+        const unsigned words[4] = {values[i].x, values[i].y, values[i].z, values[i].w};
+#pragma unroll
+        for (int w = 0; w < 4; ++w) {
+          const float2 v = __half22float2(*reinterpret_cast<const __half2*>(&words[w]));
+          sum[2 * w] = fmaf(factor, v.x, sum[2 * w]);
+          sum[2 * w + 1] = fmaf(factor, v.y, sum[2 * w + 1]);
+        }
+      }
+    }
+    float all = most;
+    for (int d = kSplitsPieces; d < 32; d *= 2) all = fmaxf(all, __shfl_xor_sync(0xFFFFFFFFu, all, d));
+    if (all > -__builtin_huge_valf()) scale(sum, total, exp2f(most - all));
+    for (int d = kSplitsPieces; d < 32; d *= 2) {
+      total += __shfl_xor_sync(0xFFFFFFFFu, total, d);
+#pragma unroll
+      for (float& v : sum) v += __shfl_xor_sync(0xFFFFFFFFu, v, d);
+    }
+    if (lane < slice / 8) {
+      auto* const to = reinterpret_cast<float4*>(&memory_.parts[warp][8 * lane]);
+      to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+      to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+    }
+    if (lane == 0) memory_.statistics[warp] = make_float2(all, total);
+  }
+
+  __device__ static __forceinline__ void scale(float (&sum)[8], float& total, float factor) {
+    total *= factor;
+#pragma unroll
+    for (float& v : sum) v *= factor;
+  }
+
+  // Four latents to one CTA by each thread.
+  __device__ __forceinline__ void send() const {
+    const int slice = up_.latent / kOneCluster, word = thread_ % 16, to = thread_ / 16;
+    if (to >= kOneCluster || 4 * word >= slice) return;
+    float most = -__builtin_huge_valf(), total = 0;
+    for (int w = 0; w < kOneWarps; ++w) most = fmaxf(most, memory_.statistics[w].x);
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int w = 0; w < kOneWarps; ++w) {
+      const float2 part = memory_.statistics[w];
+      const float factor = exp2f(part.x - most);
+      const float4 v = *reinterpret_cast<const float4*>(&memory_.parts[w][4 * word]);
+      total = fmaf(factor, part.y, total);
+      sum.x = fmaf(factor, v.x, sum.x), sum.y = fmaf(factor, v.y, sum.y);
+      sum.z = fmaf(factor, v.z, sum.z), sum.w = fmaf(factor, v.w, sum.w);
+    }
+    const float inverse = 1.0f / total;
+    sum.x *= inverse, sum.y *= inverse, sum.z *= inverse, sum.w *= inverse;
+    send_to_cluster(reinterpret_cast<float4*>(&memory_.latent[rank_ * slice + 4 * word]), &memory_.latent_sent, to,
+                    sum);
+  }
+
+  const MlaUpProjection& up_;
+  const AttendArgs& args_;
+  SplitsMemory& memory_;
+  const int thread_, rank_, head_;
+};
+
+__global__ void __launch_bounds__(kOneThreads)
+    unfold_splits_kernel(const __grid_constant__ MlaUpProjection up, const __grid_constant__ AttendArgs args,
+                         __half* out, long long ldo) {
+  SplitsCta(up, args).run(out, ldo);
 }
 
 }  // namespace fairway::kernels::cuda

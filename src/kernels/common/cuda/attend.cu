@@ -20,6 +20,8 @@ constexpr int kMaxQueries = 64;           // of a unit, of any instance
 constexpr int kTilesOfSecond = 4;
 // Of more rows than these the splits are merged by a launch of their own, which takes about as long as so many tiles.
 constexpr int kMergedRows = 4, kTilesOfLaunch = 4;
+// A row's queries of up to so many tiles are shared by several CTAs while there are multiprocessors for them.
+constexpr int kSharedTiles = 4, kSharedQueries = 8;
 constexpr int kCombineValues = 128;  // of a CTA
 constexpr int kCombineLanes = kCombineValues / 8, kCombineGroups = 16;
 
@@ -130,7 +132,13 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
   args.row_pieces = args.key_pieces + (value_in_key ? 0 : call.value_dim * elem / kPieceBytes);
 
   const long long together = static_cast<long long>(args.group) * (call.one_sequence ? call.rows.count : 1);
-  const int queries = static_cast<int>(std::min<long long>(together, kMaxQueries));
+  const int tiles = (call.max_context + kAttendTile - 1) / kAttendTile;
+  int queries = static_cast<int>(std::min<long long>(together, kMaxQueries));
+  const int shares = (args.group + kSharedQueries - 1) / kSharedQueries;
+  if (!call.one_sequence && tiles <= kSharedTiles &&
+      static_cast<long long>(call.rows.count) * shares * call.kv_heads <= sm_count()) {
+    queries = std::min(queries, kSharedQueries);
+  }
   plan.kernel = call.cache.type == CacheType::kHalf ? attend_kernel_half(queries, call.value_dim)
                                                     : attend_kernel_e4m3(queries, call.value_dim);
   args.row_units = static_cast<int>((together + plan.kernel.queries - 1) / plan.kernel.queries);
@@ -138,8 +146,8 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
   plan.shared_bytes = plan.kernel.shared_bytes(args);
   require(plan.shared_bytes <= kSharedPerSm,
           dims_of("shared memory bytes", plan.shared_bytes, "less: key and value are too wide"));
-  args.splits = choose_splits(plan.kernel, plan.shared_bytes, static_cast<long long>(plan.units) * call.kv_heads,
-                              (call.max_context + kAttendTile - 1) / kAttendTile, call.rows.count);
+  args.splits = choose_splits(plan.kernel, plan.shared_bytes, static_cast<long long>(plan.units) * call.kv_heads, tiles,
+                              call.rows.count);
   if (args.splits > 1) {
     const std::size_t partials = static_cast<std::size_t>(call.rows.count) * static_cast<std::size_t>(call.heads) *
                                  static_cast<std::size_t>(args.splits);

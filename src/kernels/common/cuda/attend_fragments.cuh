@@ -15,14 +15,16 @@
 
 namespace fairway::kernels::cuda {
 
+__device__ __forceinline__ unsigned pair_of(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const unsigned*>(&pair);
+}
+
 template <CacheType kType>
 struct AttendFragments;
 
 template <>
 struct AttendFragments<CacheType::kHalf> {
-  static constexpr int kValueFirst = 1;  // row i < 8 of an output tile is value kValueFirst * i, row i + 8 is
-  static constexpr int kValueStep = 8;   // kValueStep behind it
-
   // Where a lane reads: the row of the first of 16 positions, from which key() takes elements [16 * step, + 16).
   __device__ static __forceinline__ int key_row(int lane) { return lane % 16; }
   __device__ static __forceinline__ void key(const SharedRow& row, int offset, int step, int lane, unsigned (&a)[4]) {
@@ -34,13 +36,17 @@ struct AttendFragments<CacheType::kHalf> {
   __device__ static __forceinline__ void value(const unsigned char* from, unsigned (&a)[4]) {
     load_matrices_transposed_x4(a, from);
   }
+  // 16 values of 8 queries times their factors, those of a lane's two, as halves to rows of 16-byte aligned memory. to:
+  // the first value of the first query.
+  __device__ static __forceinline__ void store_values(unsigned char* to, int row_bytes, int lane, const float (&d)[4],
+                                                      float2 factor) {
+    const unsigned pairs[2] = {pair_of(d[0] * factor.x, d[1] * factor.y), pair_of(d[2] * factor.x, d[3] * factor.y)};
+    store_matrices_transposed_x2(to + lane % 8 * row_bytes + lane / 8 % 2 * kPieceBytes, pairs);
+  }
 };
 
 template <>
 struct AttendFragments<CacheType::kE4m3> {
-  static constexpr int kValueFirst = 2;
-  static constexpr int kValueStep = 1;
-
   __device__ static __forceinline__ int key_row(int lane) { return lane % 16; }
   __device__ static __forceinline__ void key(const SharedRow& row, int offset, int step, int, unsigned (&a)[4]) {
     unsigned bytes[2];
@@ -60,6 +66,13 @@ struct AttendFragments<CacheType::kE4m3> {
       a[2 * i] = __byte_perm(here, next, 0x5410);
       a[2 * i + 1] = __byte_perm(here, next, 0x7632);
     }
+  }
+  // Rows i and i + 8 of an output tile are values 2 * i and 2 * i + 1.
+  __device__ static __forceinline__ void store_values(unsigned char* to, int row_bytes, int lane, const float (&d)[4],
+                                                      float2 factor) {
+    unsigned char* const mine = to + lane % 4 * 2 * row_bytes + lane / 4 * 4;
+    *reinterpret_cast<unsigned*>(mine) = pair_of(d[0] * factor.x, d[2] * factor.x);
+    *reinterpret_cast<unsigned*>(mine + row_bytes) = pair_of(d[1] * factor.y, d[3] * factor.y);
   }
   // 16 elements of a query, reordered, to pieces 2 * step and 2 * step + 1.
   __device__ static __forceinline__ void store_query(const SharedRows& rows, int row, int step, uint4 low, uint4 high) {

@@ -245,23 +245,26 @@ class AttendCta {
   __device__ void finish(const AttendUnit& unit) {
     __syncthreads();  // factors and tiles are no longer read
     share_totals();
-    auto* const outputs = reinterpret_cast<__half*>(tiles_);  // [queries, output_stride]
+    auto* const inverses = reinterpret_cast<float*>(limits_);  // of the totals
+    if (static_cast<int>(threadIdx.x) < kQueries) {
+      const float total = total_of(static_cast<int>(threadIdx.x));
+      inverses[threadIdx.x] = total == 0.0f ? 0.0f : 1.0f / total;
+    }
+    __syncthreads();
+    const int row_bytes = memory_.output_stride * static_cast<int>(sizeof(__half));
+#pragma unroll
     for (int t = 0; t < Shape::kQueryTiles; ++t) {
-      for (int e = 0; e < 2; ++e) {
-        const int n = 8 * t + 2 * (lane_ % 4) + e;
-        const float total = total_of(n), inverse = total == 0.0f ? 0.0f : 1.0f / total;
-        for (int i = 0; i < Shape::kValueTiles; ++i) {
-          const int value_tile = warp_ + kAttendWarps * i;
-          if (value_tile >= args_.call.value_dim / 16) break;
-          __half* const to =
-              outputs + n * memory_.output_stride + 16 * value_tile + Fragments::kValueFirst * (lane_ / 4);
-          to[0] = __float2half_rn(sums_[i][t][e] * inverse);
-          to[Fragments::kValueStep] = __float2half_rn(sums_[i][t][e + 2] * inverse);
+      const float2 inverse = *reinterpret_cast<const float2*>(inverses + 8 * t + 2 * (lane_ % 4));
+#pragma unroll
+      for (int i = 0; i < Shape::kValueTiles; ++i) {
+        const int value_tile = warp_ + kAttendWarps * i;
+        if (value_tile < args_.call.value_dim / 16) {
+          Fragments::store_values(tiles_ + 8 * t * row_bytes + 32 * value_tile, row_bytes, lane_, sums_[i][t], inverse);
         }
       }
     }
     __syncthreads();
-    store(unit, outputs);
+    store(unit, reinterpret_cast<const __half*>(tiles_));  // [queries, output_stride]
   }
 
   __device__ void store(const AttendUnit& unit, const __half* outputs) {
@@ -309,7 +312,7 @@ AttendKernel attend_instance() {
 template <CacheType kType>
 AttendKernel choose_attend_instance(int queries, int value_dim) {
   constexpr int kOne = 16 * kAttendWarps;  // values of one tile a warp
-  if (queries <= 8 && value_dim <= kOne) return attend_instance<kType, 1, 1>();
+  if (queries <= 8) return value_dim <= kOne ? attend_instance<kType, 1, 1>() : attend_instance<kType, 1, 4>();
   if (queries <= 24) return value_dim <= kOne ? attend_instance<kType, 3, 1>() : attend_instance<kType, 3, 4>();
   return value_dim <= kOne ? attend_instance<kType, 8, 1>() : attend_instance<kType, 8, 4>();
 }

@@ -19,6 +19,9 @@ class CacheRow {
         (static_cast<long long>(sequence) * cache.sequence_rows + position) * cache.row_elems * cache_type_bytes_of();
   }
 
+  // A copy of a row elsewhere, in shared memory say.
+  __device__ explicit CacheRow(unsigned char* data) : data_(data) {}
+
   // Saturates; NaN stays NaN.
   __device__ void store(int element, float v) const {
     if (data_ == nullptr) return;
@@ -28,9 +31,32 @@ class CacheRow {
       data_[element] = __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);
     }
   }
+  // kChunk elements, their first a multiple of kChunk, of a row that is there.
+  __device__ __forceinline__ void store_chunk(int element, const float (&v)[kChunk]) const {
+    if constexpr (kType == CacheType::kHalf) {
+      store_halves<true>(reinterpret_cast<__half*>(data_) + element, kChunk, v);
+    } else {
+      unsigned words[2] = {};
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) {
+        const unsigned byte = __nv_cvt_float_to_fp8(v[i], __NV_SATFINITE, __NV_E4M3);
+        words[i / 4] |= byte << (8 * (i % 4));
+      }
+      *reinterpret_cast<uint2*>(data_ + element) = make_uint2(words[0], words[1]);
+    }
+  }
+
+  __device__ bool there() const {
+    return data_ != nullptr;
+  }
+  __device__ unsigned char* data() const {
+    return data_;
+  }
 
  private:
-  __device__ static constexpr int cache_type_bytes_of() { return kType == CacheType::kHalf ? 2 : 1; }
+  __device__ static constexpr int cache_type_bytes_of() {
+    return kType == CacheType::kHalf ? 2 : 1;
+  }
 
   unsigned char* data_ = nullptr;
 };

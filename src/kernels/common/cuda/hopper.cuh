@@ -332,4 +332,12 @@ __device__ __forceinline__ void wgmma_half(float (&d)[kWgmmaSums], const unsigne
 #undef FAIRWAY_NAMES_64
 }
 
+// The reverse of load_matrices_transposed_x2(): element 2 * (lane % 4), + 1 of register i goes to that row of matrix i,
+// element lane / 4. Lane 8 i + r gives the address (16-byte aligned) of row r of matrix i, other lanes' are not used.
+__device__ __forceinline__ void store_matrices_transposed_x2(void* row, const unsigned (&d)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1,%2};" ::"r"(shared_address(row)), "r"(d[0]),
+               "r"(d[1])
+               : "memory");
+}
+
 }  // namespace fairway::kernels::cuda

@@ -53,6 +53,9 @@ struct GqaPrepare {
 };
 
 // Error(kUsage) if a number is out of range or a row does not fit the cache's.
+void check_mla_prepare(const MlaPrepare& call);
+void check_gqa_prepare(const GqaPrepare& call);
+
 void mla_prepare(const MlaPrepare& call, cudaStream_t stream);
 void gqa_prepare(const GqaPrepare& call, cudaStream_t stream);
 

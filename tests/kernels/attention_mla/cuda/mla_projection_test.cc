@@ -17,6 +17,7 @@
 #include "common/machine.h"
 #include "fairway/error.h"
 #include "kernels/attention_mla/bodies.h"
+#include "kernels/attention_mla/cuda/projection_problem.cuh"
 #include "kernels/attention_mla/cuda/quantize_rows.h"
 #include "kernels/common/cuda/attend.cuh"
 #include "kernels/common/cuda/attend_problem.cuh"
@@ -31,10 +32,6 @@ namespace {
 // halves, 2^-12 relative each at most on average.
 constexpr double kBound = 1e-3;
 
-struct Shape {
-  const char* name;
-  int heads, nope, rope, v, latent;
-};
 constexpr Shape kGlm{"GLM", 20, 192, 64, 256, 512}, kDemo{"demo", 8, 64, 32, 64, 128};
 constexpr Shape kOdd{"odd", 3, 80, 16, 48, 192}, kSmall{"small", 1, 16, 16, 16, 64};
 #ifdef FAIRWAY_CUDA_EMULATED
@@ -46,55 +43,6 @@ constexpr Shape kLarge = kGlm;
 constexpr int kLongStart = 5000;
 const std::vector<int> kRowCounts{1, 2, 7, 8, 9, 16, 31, 64, 65, 128, 129, 300, 1000};
 #endif
-
-std::vector<__half> to_halves(const std::vector<float>& values) {
-  std::vector<__half> halves;
-  halves.reserve(values.size());
-  for (const float v : values) halves.push_back(__half(__half_raw{codec::half_from_float(v)}));
-  return halves;
-}
-std::vector<float> to_floats(const std::vector<__half>& values) {
-  std::vector<float> floats;
-  floats.reserve(values.size());
-  for (const __half v : values) floats.push_back(codec::float_from_half(__half_as_ushort(v)));
-  return floats;
-}
-
-// Values of a size, as halves hold them.
-std::vector<float> random_halves(Random& random, std::size_t count, float size) {
-  std::vector<float> values(count);
-  for (float& v : values) v = codec::float_from_half(codec::half_from_float(size * random.normal()));
-  return values;
-}
-
-struct Projection {
-  Shape shape;
-  std::vector<signed char> weights;
-  std::vector<float> scales, matrix;  // matrix: what the 8-bit form stands for
-  DeviceArray<signed char> weights_device;
-  DeviceArray<float> scales_device;
-
-  Projection(const Shape& s, Random& random, float size)
-      : shape(s),
-        weights(static_cast<std::size_t>(s.heads) * (s.nope + s.v) * s.latent),
-        scales(static_cast<std::size_t>(s.heads) * (s.nope + s.v)),
-        weights_device(weights.size()),
-        scales_device(scales.size()) {
-    std::vector<float> exact(weights.size());
-    for (float& v : exact) v = size * random.normal();
-    const int rows = static_cast<int>(scales.size());
-    quantize_rows_int8(exact.data(), rows, s.latent, weights.data(), scales.data());
-    for (std::size_t i = 0; i < weights.size(); ++i) matrix.push_back(scales[i / s.latent] * weights[i]);
-    weights_device.set(weights);
-    scales_device.set(scales);
-  }
-  MlaUpProjection device() const {
-    return {weights_device.get(), scales_device.get(), shape.heads, shape.nope, shape.v, shape.latent};
-  }
-  const float* row(int head, int row) const {
-    return matrix.data() + (static_cast<std::size_t>(head) * (shape.nope + shape.v) + row) * shape.latent;
-  }
-};
 
 // One head's result of a row.
 void absorb_reference(const Projection& p, int head, const float* q, float* out) {

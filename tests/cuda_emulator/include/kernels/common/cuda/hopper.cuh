@@ -363,4 +363,17 @@ void wgmma_half(float (&d)[kWgmmaSums], const unsigned (&a)[4], unsigned rows) {
   mine.open.push_back(m);
 }
 
+inline void store_matrices_transposed_x2(void* row, const unsigned (&d)[2]) {
+  const auto mine = reinterpret_cast<std::uintptr_t>(row);
+  const unsigned lane = threadIdx.x & 31;
+  if (lane < 16 && mine % 16 != 0) emulator::fail("a matrix row that is not aligned to 16 bytes");
+  const emulator::Lane* all = emulator::exchange(emulator::to_lane(mine));
+  for (unsigned i = 0; i < 2; ++i) {
+    for (unsigned e = 0; e < 2; ++e) {
+      auto* to = reinterpret_cast<std::uint16_t*>(emulator::from_lane<std::uintptr_t>(all[8 * i + lane % 4 * 2 + e]));
+      to[lane / 4] = static_cast<std::uint16_t>(d[i] >> (16 * e));
+    }
+  }
+}
+
 }  // namespace fairway::kernels::cuda

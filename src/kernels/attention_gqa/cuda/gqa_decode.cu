@@ -1,0 +1,59 @@
+// Which launches a step's grouped-query attention takes.
+#include <string>
+
+#include "backend/cuda/check.cuh"
+#include "fairway/error.h"
+#include "kernels/attention_gqa/cuda/gqa_decode.cuh"
+#include "kernels/attention_gqa/cuda/gqa_decode_kernel.cuh"
+#include "kernels/common/cuda/launch.cuh"
+
+namespace fairway::kernels::cuda {
+namespace {
+
+// Above these the positions are read too often: by every head.
+constexpr int kDecodeRows = 4, kDecodeContext = 256;
+
+void require_same(int a, int b, const char* what) {
+  if (a == b) return;
+  throw Error(ErrorKind::kUsage, std::string("CUDA grouped-query attention: ") + what + " " + std::to_string(a) +
+                                     ", expected " + std::to_string(b));
+}
+
+void check(const GqaAttention& call) {
+  const GqaPrepare& prepare = call.prepare;
+  check_gqa_prepare(prepare);
+  require_same(call.attend.heads, prepare.heads, "heads of the attention");
+  require_same(call.attend.kv_heads, prepare.kv_heads, "key/value heads of the attention");
+  require_same(call.attend.key_dim, prepare.dim, "key_dim of the attention");
+  require_same(call.attend.value_dim, prepare.dim, "value_dim of the attention");
+}
+
+}  // namespace
+
+bool gqa_decode_fits(const GqaAttention& call) {
+  const GqaPrepare& prepare = call.prepare;
+  return prepare.dim <= kGqaDim && prepare.dim % (2 * kCachePiece) == 0 && prepare.kv_heads >= 1 &&
+         prepare.heads % prepare.kv_heads == 0 && (prepare.rows.count == 1 || !call.attend.one_sequence);
+}
+
+void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
+  check(call);
+  const GqaPrepare& prepare = call.prepare;
+  const auto kernel = prepare.cache.type == CacheType::kHalf ? gqa_decode_kernel<CacheType::kHalf>
+                                                             : gqa_decode_kernel<CacheType::kE4m3>;
+  const dim3 grid(static_cast<unsigned>(prepare.heads), static_cast<unsigned>(prepare.rows.count));
+  const GqaDecodeArgs args{prepare, call.attend.scale * 1.4426950408889634f, call.attend.out};
+  backend::check_cuda(launch(kernel, {grid, kGqaThreads, static_cast<int>(sizeof(GqaDecodeMemory))}, stream, args),
+                      "gqa_decode");
+}
+
+void gqa_attention(const GqaAttention& call, void* workspace, cudaStream_t stream) {
+  if (call.prepare.rows.count <= kDecodeRows && call.attend.max_context <= kDecodeContext && gqa_decode_fits(call)) {
+    gqa_decode(call, stream);
+    return;
+  }
+  gqa_prepare(call.prepare, stream);
+  attend(call.attend, workspace, stream);
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,79 @@
+// The value half of kv_b_proj for one row of one head, its outputs shared by the CTAs of a cluster.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "kernels/attention_mla/cuda/mla_projection.cuh"
+#include "kernels/attention_mla/cuda/weight_bytes.cuh"
+#include "kernels/common/cuda/hopper.cuh"
+#include "kernels/common/cuda/reduce.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kOneCluster = 8;  // CTAs of a head
+constexpr int kOneWarps = 8, kOneThreads = 32 * kOneWarps;
+constexpr int kOneLatent = 512, kOneNope = 256, kOneV = 256;  // most of them
+
+// Whether kernels of one row and head a cluster can have them. A head's latents are shared in fours.
+inline bool one_row_fits(const MlaUpProjection& up) {
+  return up.latent <= kOneLatent && up.nope <= kOneNope && up.v <= kOneV && up.latent % (4 * kOneCluster) == 0 &&
+         up.v % kOneCluster == 0;
+}
+
+// Outputs of a CTA, rank * v / kOneCluster and the next ones. Their weights lie together, and come into shared memory
+// while the kernel ahead still runs.
+class UnfoldOne {
+ public:
+  static constexpr int kBytes = kOneV / kOneCluster * kOneLatent;  // of weights, most
+
+  // weights: 16-byte aligned shared memory. One thread calls it, for a barrier of which it is the only arrival.
+  __device__ static __forceinline__ void load(const MlaUpProjection& up, int head, int rank, unsigned char* weights,
+                                              std::uint64_t* bar) {
+    const int bytes = up.v / kOneCluster * up.latent;
+    barrier_expect(bar, bytes);
+    bulk_load(weights, up.weights + first_row(up, head, rank) * up.latent, bytes, bar);
+  }
+
+  // Warp w has outputs w + kOneWarps * i.
+  __device__ __forceinline__ UnfoldOne(const MlaUpProjection& up, int head, int rank)
+      : count_(up.v / kOneCluster),
+        words_(up.latent / 4),
+        row_(static_cast<int>(threadIdx.x) / 32 + kOneWarps * (static_cast<int>(threadIdx.x) % 32 * kRows / 32)),
+        scale_(row_ < count_ ? up.scales[first_row(up, head, rank) + row_] : 0.0f),
+        at_(static_cast<long long>(head) * up.v + rank * count_ + row_) {}
+
+  // x: [latent], in shared memory, 16-byte aligned. out: of the row.
+  __device__ __forceinline__ void run(const unsigned char* weights, const float* x, __half* out) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const auto* const from = reinterpret_cast<const unsigned*>(weights);
+    float dot[kRows] = {}, shift = 0;
+#pragma unroll 1
+    for (int word = lane; word < words_; word += 32) {
+      const float4 v = reinterpret_cast<const float4*>(x)[word];
+      shift += (v.x + v.y) + (v.z + v.w);
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const int row = min(warp + kOneWarps * i, count_ - 1);
+        add_shifted(dot[i], biased_bytes(from[row * words_ + word]), v);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) dot[i] -= shift * kByteShift;
+    const float sum = spread_sum(dot);
+    if (lane % (32 / kRows) == 0 && row_ < count_) out[at_] = __float2half_rn(sum * scale_);
+  }
+
+ private:
+  static constexpr int kRows = kOneV / kOneCluster / kOneWarps;
+
+  __device__ static __forceinline__ long long first_row(const MlaUpProjection& up, int head, int rank) {
+    return static_cast<long long>(head) * (up.nope + up.v) + up.nope + rank * (up.v / kOneCluster);
+  }
+
+  int count_, words_;
+  int row_;  // whose sum this lane gets
+  float scale_;
+  long long at_;
+};
+
+}  // namespace fairway::kernels::cuda
