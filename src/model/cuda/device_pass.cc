@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 
 #include "codec/packing.h"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
@@ -56,7 +57,7 @@ void DevicePass::place() {
   ids_ = take<int>(rows, "token ids");
   sequence_ = take<int>(rows, "sequences of rows");
   position_ = take<int>(rows, "positions of rows");
-  x_ = take<float>(rows * hidden, "residual stream");
+  for (float*& stream : residual_) stream = take<float>(rows * hidden, "residual stream");
   delta_ = take<float>(rows * hidden, "expert outputs");
   normed_ = take<__half>(rows * hidden, "normalised activations");
   std::size_t slots = 0, experts = 0, moe_bytes = 0;
@@ -174,12 +175,43 @@ void DevicePass::norm(float* add, const float* weight, int rows, cudaStream_t st
   cuda::rms_norm(norm_call(add, weight, rows), stream);
 }
 
-// Trellis-coded matrices in one launch, plain ones in one each.
+// In front of a layer's attention, with what the experts before it have left.
+cuda::NormCall DevicePass::attention_norm(std::size_t layer, int rows) const {
+  return norm_call(layer == 0 ? nullptr : delta_, weights_.layers[layer].attention_input_norm, rows);
+}
+
+// The same as what linear layers have in front of them; the sum goes to the other one of the residual streams, since
+// every CTA of theirs reads x.
+cuda::LinearNorm DevicePass::linear_norm(const cuda::NormCall& call) const {
+  float* const other = call.x == residual_[0] ? residual_[1] : residual_[0];
+  return {call.x,  call.ldx, call.add, call.ldadd, call.weight, call.eps, call.n, call.add != nullptr ? other : nullptr,
+          call.ldx};
+}
+
+bool DevicePass::norm_fits(const cuda::LinearNorm& norm, std::initializer_list<const DeviceLinear*> matrices) {
+  return std::all_of(matrices.begin(), matrices.end(), [&](const DeviceLinear* m) {
+    return m->is_trellis && cuda::linear_norm_legal(norm, m->trellis_in);
+  });
+}
+
+// Linear layers of a norm: in their launches if they can, and through call.out if not.
+void DevicePass::normed_linears(const cuda::NormCall& call, std::initializer_list<const DeviceLinear*> matrices,
+                                std::initializer_list<float*> outputs, cudaStream_t stream) {
+  const cuda::LinearNorm fused = linear_norm(call);
+  const bool fits = norm_fits(fused, matrices);
+  if (!fits) cuda::rms_norm(call, stream);
+  linears(call.out, static_cast<int>(call.ldo), call.rows, matrices.begin(), outputs.begin(),
+          static_cast<int>(matrices.size()), false, stream, fits ? &fused : nullptr);
+  if (fits && fused.sum != nullptr) x_ = fused.sum;
+}
+
+// Trellis-coded matrices in one launch, plain ones in one each. norm: instead of x, of trellis-coded ones only.
 void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
-                         int count, bool add, cudaStream_t stream) const {
+                         int count, bool add, cudaStream_t stream, const cuda::LinearNorm* norm) const {
   cuda::LinearCall call{};
   call.x = x;
   call.ldx = ldx;
+  if (norm != nullptr) call.norm = *norm;
   call.rows = rows;
   call.all_mul1 = true;
   for (int i = 0; i < count; ++i) {
@@ -201,12 +233,10 @@ void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear*
   }
 }
 
-void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const {
+void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) {
   const DeviceMla& w = weights_.layers[layer].mla;
   if (c_.q_lora_rank > 0) {
-    const DeviceLinear* first[] = {&w.q_a, &w.kv_a};
-    float* const outputs[] = {q_latent_, kv_};
-    linears(normed_, hidden_padded_, pass.rows, first, outputs, 2, false, stream);
+    normed_linears(attention_norm(layer, pass.rows), {&w.q_a, &w.kv_a}, {q_latent_, kv_}, stream);
     cuda::NormCall call{};
     call.x = q_latent_;
     call.ldx = c_.q_lora_rank;
@@ -216,13 +246,9 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
     call.rows = pass.rows;
     call.out = q_latent_normed_;
     call.ldo = call.padded = q_rank_padded_;
-    cuda::rms_norm(call, stream);
-    const DeviceLinear* second[] = {&w.q_b};
-    linears(q_latent_normed_, q_rank_padded_, pass.rows, second, &q_, 1, false, stream);
+    normed_linears(call, {&w.q_b}, {q_}, stream);
   } else {
-    const DeviceLinear* both[] = {&w.q_b, &w.kv_a};
-    float* const outputs[] = {q_, kv_};
-    linears(normed_, hidden_padded_, pass.rows, both, outputs, 2, false, stream);
+    normed_linears(attention_norm(layer, pass.rows), {&w.q_b, &w.kv_a}, {q_, kv_}, stream);
   }
   cuda::MlaPrepare prepare{};
   prepare.heads = c_.num_attention_heads;
@@ -247,11 +273,9 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
 }
 
-void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const {
+void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) {
   const DeviceGqa& w = weights_.layers[layer].gqa;
-  const DeviceLinear* first[] = {&w.q, &w.k, &w.v};
-  float* const outputs[] = {q_, k_, v_};
-  linears(normed_, hidden_padded_, pass.rows, first, outputs, 3, false, stream);
+  normed_linears(attention_norm(layer, pass.rows), {&w.q, &w.k, &w.v}, {q_, k_, v_}, stream);
   cuda::GqaPrepare prepare{};
   prepare.heads = c_.num_attention_heads;
   prepare.kv_heads = c_.num_key_value_heads;
@@ -301,12 +325,12 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
   cuda::moe_swiglu(layer.moe, call, path, moe_workspace_, stream);
 }
 
-void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) const {
+void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) {
+  x_ = residual_[0];  // whatever a pass before this one ended with
   cuda::embed({weights_.embedding.data, weights_.embedding.type, c_.vocab_size, c_.hidden_size}, ids_, pass.rows, x_,
               hidden_padded_, stream);
   for (std::size_t l = 0; l < weights_.layers.size(); ++l) {
     const DeviceLayer& layer = weights_.layers[l];
-    norm(l == 0 ? nullptr : delta_, layer.attention_input_norm, pass.rows, stream);
     if (is_mla(c_)) {
       mla(l, pass, stream);
     } else {
@@ -314,13 +338,19 @@ void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) const {
     }
     experts(layer, pass.rows, stream);
   }
-  norm(delta_, weights_.final_norm, pass.rows, stream);
+  const cuda::NormCall last = norm_call(delta_, weights_.final_norm, pass.rows);
+  if (!norm_fits(linear_norm(last), {&weights_.head})) cuda::rms_norm(last, stream);
 }
 
 void DevicePass::head(int row, int rows, cudaStream_t stream) const {
-  const __half* x = normed_ + static_cast<std::size_t>(row) * static_cast<std::size_t>(hidden_padded_);
+  const std::size_t first = static_cast<std::size_t>(row) * static_cast<std::size_t>(hidden_padded_);
   const DeviceLinear* matrix[] = {&weights_.head};
-  linears(x, hidden_padded_, rows, matrix, &logits_, 1, false, stream);
+  cuda::LinearNorm norm = linear_norm(norm_call(delta_, weights_.final_norm, rows));
+  const bool fits = norm_fits(norm, {&weights_.head});
+  norm.x += first;
+  norm.add += first;
+  norm.sum = nullptr;
+  linears(normed_ + first, hidden_padded_, rows, matrix, &logits_, 1, false, stream, fits ? &norm : nullptr);
 }
 
 }  // namespace fairway::model

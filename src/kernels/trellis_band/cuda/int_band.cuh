@@ -49,12 +49,20 @@ struct IntBand {
   template <class RowOf>
   static __device__ __forceinline__ void stage_inputs(const DigitInput& input, int tokens, int blocks,
                                                       const RowOf& row_of, const __half* suh, Shared& shared) {
+    const auto transform = [&](int token, int k, float(&v)[4]) { transform_input(row_of(token) + k, suh + k, v); };
+    stage_with(input, tokens, blocks, transform, shared);
+  }
+
+  // transform(token, k, v): what stage_inputs() makes of the inputs k..k+3, by a whole warp for a block.
+  template <class Transform>
+  static __device__ __forceinline__ void stage_with(const DigitInput& input, int tokens, int blocks,
+                                                    const Transform& transform, Shared& shared) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     for (int unit = warp; unit < tokens * blocks; unit += kComputeWarps) {
       const int token = unit / blocks, block = unit % blocks;
       const int k = block * kBand + 4 * lane;
       float v[4];
-      transform_input(row_of(token) + k, suh + k, v);
+      transform(token, k, v);
       // The lane's places in fragment order: two pairs, in the high or the low column by their place in the group.
       unsigned char* at = input.data + 2 * token * input.stride + block * kBand;
 #pragma unroll

@@ -15,6 +15,7 @@ template <class Path>
 struct alignas(16) LinearShared {
   RingBarriers barriers;
   std::uint64_t sums_there;  // from all CTAs of the cluster
+  NormParts norm;
   alignas(16) float inner[Path::kRows][kInnerStride];
   alignas(16) typename Path::Shared path;
 };
@@ -61,14 +62,21 @@ __device__ void load_linear_items(const LinearArgs& a, RingCursor ring) {
   }
 }
 
-// Constants that the first item needs right after the previous kernel has ended.
-__device__ __forceinline__ void prefetch_scales(const LinearOutput& output, const LinearItem& item,
-                                                const LinearShare& share, bool inputs) {
-  constexpr int kLine = 128;
-  const int lines = inputs ? share.count * 2 * kBand / kLine : 0;
-  for (int i = threadIdx.x; i < lines; i += kComputeThreads) {
-    prefetch_line(reinterpret_cast<const unsigned char*>(output.matrix.suh + share.begin * kBand) + i * kLine);
+// Asks for the lines of `count` values.
+template <class T>
+__device__ __forceinline__ void prefetch_values(const T* values, int count) {
+  constexpr int kLine = 128 / static_cast<int>(sizeof(T));
+  for (int i = static_cast<int>(threadIdx.x) * kLine; i < count; i += kComputeThreads * kLine) {
+    prefetch_line(values + i);
   }
+}
+
+// Constants that the first item needs right after the previous kernel has ended.
+__device__ __forceinline__ void prefetch_scales(const LinearNorm& norm, const LinearOutput& output,
+                                                const LinearItem& item, const LinearShare& share, bool inputs) {
+  const int begin = share.begin * kBand, count = share.count * kBand;
+  if (inputs) prefetch_values(output.matrix.suh + begin, count);
+  if (inputs && norm.x != nullptr) prefetch_values(norm.weight + begin, min(count, norm.n - begin));
   const int column = item.band * kBand + static_cast<int>(threadIdx.x) * 32;
   if (threadIdx.x >= 4) return;
   prefetch_line(output.matrix.svh + column);
@@ -126,7 +134,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
   const LinearShare share = linear_share(a, rank);
   int index = blockIdx.x / a.split;
   const LinearItem first = get_linear_item(a, index);
-  prefetch_scales(a.call.outputs[first.output], first, share, !Path::kStreamsRows);
+  prefetch_scales(a.call.norm, a.call.outputs[first.output], first, share, !Path::kStreamsRows);
   if constexpr (!Path::kStreamsRows) Path::clear(shared.path);
   begin_cluster(a);
   wait_for_previous_kernel();
@@ -138,11 +146,10 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
     if constexpr (!Path::kStreamsRows) {
       const int input_number = a.input_of[item.output];
       if (staged_row != item.first_row || staged_input != input_number) {
-        const int k = share.begin * kBand;
         if (staged_row >= 0) Path::clear(shared.path);
-        Path::prepare(a,
-                      {a.call.x + item.first_row * a.call.ldx + k, a.call.ldx, matrix.suh + k, item.count, share.count},
-                      input, shared.path);
+        // The first band of a segment is multiplied by a CTA that has nothing of that segment yet.
+        const bool stores_sum = item.output == 0 && item.band == 0;
+        Path::prepare(a, {item.first_row, item.count, share, matrix.suh, stores_sum}, input, shared.norm, shared.path);
         staged_row = item.first_row;
         staged_input = input_number;
       }

@@ -4,16 +4,38 @@
 #include "kernels/trellis_band/cuda/half_band.cuh"
 #include "kernels/trellis_band/cuda/int_band.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernels.cuh"
+#include "kernels/trellis_linear/cuda/linear_norm.cuh"
 
 namespace fairway::kernels::cuda {
 
-// Inputs of an item in memory: row r of the segment begins at x + r * ldx, at the first input of the CTA's share.
+// Inputs of an item: of the rows from first_row on, the CTA's share of blocks, scaled by suh.
 struct LinearInput {
-  const __half* x;
-  long long ldx;
+  int first_row, rows;
+  LinearShare share;
   const __half* suh;
-  int rows, blocks;
+  bool stores_sum;  // LinearNorm::sum of these is this CTA's to store
 };
+
+// Calls stage(transform): transform(row of the item, k, v) makes the transformed inputs k..k+3 of the share.
+template <class Stage>
+__device__ __forceinline__ void with_inputs(const LinearArgs& a, const LinearInput& in, NormParts& parts,
+                                            const Stage& stage) {
+  const int begin = in.share.begin * kBand;
+  const __half* const suh = in.suh + begin;
+  if (a.call.norm.x == nullptr) {
+    const __half* const x = a.call.x + in.first_row * a.call.ldx + begin;
+    stage([&](int row, int k, float(&v)[4]) { transform_input(x + row * a.call.ldx + k, suh + k, v); });
+  } else {
+    const LinearNorm& norm = a.call.norm;
+    parts.add_up(norm, in.first_row, in.rows);
+    consumer_sync<kComputeThreads>();
+    stage([&](int row, int k, float(&v)[4]) {
+      const float4 sum = load_norm_sum(norm, in.first_row + row, begin + k);
+      if (in.stores_sum) store_norm_sum(norm, in.first_row + row, begin + k, sum);
+      transform_normed(norm, sum, parts.factor(norm, in.rows, row), begin + k, suh + k, v);
+    });
+  }
+}
 
 // Each CTA transforms its share of the inputs into shared memory and keeps it as 15-bit integers.
 template <int kGroupCount>
@@ -31,12 +53,13 @@ struct LinearIntPath {
     consumer_sync<kComputeThreads>();
   }
 
-  static __device__ void prepare(const LinearArgs& a, const LinearInput& in, unsigned char* memory, Shared& shared) {
+  static __device__ void prepare(const LinearArgs& a, const LinearInput& in, unsigned char* memory, NormParts& parts,
+                                 Shared& shared) {
     const DigitInput input{memory, a.input_stride};
-    Band::stage_inputs(
-        input, in.rows, in.blocks, [&](int r) { return in.x + r * in.ldx; }, in.suh, shared);
+    with_inputs(a, in, parts,
+                [&](const auto& transform) { Band::stage_with(input, in.rows, in.share.count, transform, shared); });
     consumer_sync<kComputeThreads>();
-    Band::quantize(input, in.rows, in.blocks, shared);
+    Band::quantize(input, in.rows, in.share.count, shared);
     consumer_sync<kComputeThreads>();
   }
 
@@ -58,14 +81,17 @@ struct LinearHalfPath {
 
   static __device__ void clear(Shared&) {}
 
-  static __device__ void prepare(const LinearArgs& a, const LinearInput& in, unsigned char* memory, Shared&) {
+  static __device__ void prepare(const LinearArgs& a, const LinearInput& in, unsigned char* memory, NormParts& parts,
+                                 Shared&) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    for (int unit = warp; unit < in.rows * in.blocks; unit += kComputeWarps) {
-      const int row = unit / in.blocks, block = unit % in.blocks, k = block * kBand + 4 * lane;
-      float v[4];
-      transform_input(in.x + row * in.ldx + k, in.suh + k, v);
-      store_fragment_order(reinterpret_cast<__half*>(memory + row * a.input_stride) + block * kBand, v);
-    }
+    with_inputs(a, in, parts, [&](const auto& transform) {
+      for (int unit = warp; unit < in.rows * in.share.count; unit += kComputeWarps) {
+        const int row = unit / in.share.count, block = unit % in.share.count;
+        float v[4];
+        transform(row, block * kBand + 4 * lane, v);
+        store_fragment_order(reinterpret_cast<__half*>(memory + row * a.input_stride) + block * kBand, v);
+      }
+    });
     consumer_sync<kComputeThreads>();
   }
 
