@@ -188,49 +188,48 @@ cuda::LinearNorm DevicePass::linear_norm(const cuda::NormCall& call) const {
           call.ldx};
 }
 
-bool DevicePass::norm_fits(const cuda::LinearNorm& norm, std::initializer_list<const DeviceLinear*> matrices) {
-  return std::all_of(matrices.begin(), matrices.end(), [&](const DeviceLinear* m) {
-    return m->is_trellis && cuda::linear_norm_legal(norm, m->trellis_in);
-  });
-}
-
 // Linear layers of a norm: in their launches if they can, and through call.out if not.
-void DevicePass::normed_linears(const cuda::NormCall& call, std::initializer_list<const DeviceLinear*> matrices,
+void DevicePass::normed_linears(const cuda::NormCall& norm, std::initializer_list<const DeviceLinear*> matrices,
                                 std::initializer_list<float*> outputs, cudaStream_t stream) {
-  const cuda::LinearNorm fused = linear_norm(call);
-  const bool fits = norm_fits(fused, matrices);
-  if (!fits) cuda::rms_norm(call, stream);
-  linears(call.out, static_cast<int>(call.ldo), call.rows, matrices.begin(), outputs.begin(),
-          static_cast<int>(matrices.size()), false, stream, fits ? &fused : nullptr);
-  if (fits && fused.sum != nullptr) x_ = fused.sum;
+  linears(norm.out, static_cast<int>(norm.ldo), norm.rows, matrices.begin(), outputs.begin(),
+          static_cast<int>(matrices.size()), false, stream, &norm);
 }
 
-// Trellis-coded matrices in one launch, plain ones in one each. norm: instead of x, of trellis-coded ones only.
+// Trellis-coded matrices in one launch, plain ones in one each. norm: what x is to become, null if it is there.
 void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
-                         int count, bool add, cudaStream_t stream, const cuda::LinearNorm* norm) const {
+                         int count, bool add, cudaStream_t stream, const cuda::NormCall* norm) {
   cuda::LinearCall call{};
   call.x = x;
   call.ldx = ldx;
-  if (norm != nullptr) call.norm = *norm;
   call.rows = rows;
   call.all_mul1 = true;
   for (int i = 0; i < count; ++i) {
     const DeviceLinear& m = *matrices[i];
-    if (!m.is_trellis) {
-      cuda::dense_linear({m.dense.data, m.dense.type, m.in, m.out, m.bias, x, ldx, rows, outputs[i], m.out, add},
-                         stream);
-      continue;
-    }
+    if (!m.is_trellis) continue;
     call.in = m.trellis_in;
     call.all_mul1 &= m.trellis.codebook == static_cast<int>(codec::Codebook::kMul1);
     call.max_bits = std::max(call.max_bits, m.trellis.bits);
     call.outputs[call.count++] = {m.trellis, m.trellis_out, m.out, m.bias, outputs[i], m.out, add};
   }
-  if (call.count > 0) {
-    if (calls_ != nullptr) calls_->linears.push_back(call);
-    const cuda::LinearPath path = paths_ != nullptr ? paths_->choose(call) : cuda::linear_default_path(call);
-    cuda::trellis_linear(call, path, linear_workspace_, stream);
+  cuda::LinearPath path{};
+  if (call.count > 0) path = paths_ != nullptr ? paths_->choose(call) : cuda::linear_default_path(call);
+  if (norm != nullptr) {
+    call.norm = linear_norm(*norm);
+    if (call.count < count || !cuda::linear_norm_legal(call.norm, call.in) || !cuda::linear_takes_norm(call, path)) {
+      cuda::rms_norm(*norm, stream);
+      call.norm = {};
+    } else if (call.norm.sum != nullptr) {
+      x_ = call.norm.sum;
+    }
   }
+  for (int i = 0; i < count; ++i) {
+    const DeviceLinear& m = *matrices[i];
+    if (m.is_trellis) continue;
+    cuda::dense_linear({m.dense.data, m.dense.type, m.in, m.out, m.bias, x, ldx, rows, outputs[i], m.out, add}, stream);
+  }
+  if (call.count == 0) return;
+  if (calls_ != nullptr) calls_->linears.push_back(call);
+  cuda::trellis_linear(call, path, linear_workspace_, stream);
 }
 
 void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) {
@@ -270,7 +269,7 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   cuda::mla_absorb(w.kv_b, q_nope_, pass.rows, q_full_, key, stream);
   cuda::mla_attend_unfold(w.kv_b, attend_call(layer, pass), attend_workspace_, attended_, attended_padded_, stream);
   const DeviceLinear* last[] = {&w.o};
-  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
+  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream, nullptr);
 }
 
 void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) {
@@ -295,7 +294,7 @@ void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   cuda::gqa_prepare(prepare, stream);
   cuda::attend(attend_call(layer, pass), attend_workspace_, stream);
   const DeviceLinear* last[] = {&w.o};
-  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
+  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream, nullptr);
 }
 
 // delta = experts(norm(x)); the next norm adds it.
@@ -338,19 +337,16 @@ void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) {
     }
     experts(layer, pass.rows, stream);
   }
-  const cuda::NormCall last = norm_call(delta_, weights_.final_norm, pass.rows);
-  if (!norm_fits(linear_norm(last), {&weights_.head})) cuda::rms_norm(last, stream);
 }
 
-void DevicePass::head(int row, int rows, cudaStream_t stream) const {
+// The final norm is of these rows only, and leaves the residual stream as it is.
+void DevicePass::head(int row, int rows, cudaStream_t stream) {
   const std::size_t first = static_cast<std::size_t>(row) * static_cast<std::size_t>(hidden_padded_);
-  const DeviceLinear* matrix[] = {&weights_.head};
-  cuda::LinearNorm norm = linear_norm(norm_call(delta_, weights_.final_norm, rows));
-  const bool fits = norm_fits(norm, {&weights_.head});
+  cuda::NormCall norm = norm_call(delta_ + first, weights_.final_norm, rows);
   norm.x += first;
-  norm.add += first;
-  norm.sum = nullptr;
-  linears(normed_ + first, hidden_padded_, rows, matrix, &logits_, 1, false, stream, fits ? &norm : nullptr);
+  norm.out += first;
+  norm.keeps_x = true;
+  normed_linears(norm, {&weights_.head}, {logits_}, stream);
 }
 
 }  // namespace fairway::model

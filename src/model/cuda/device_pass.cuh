@@ -53,7 +53,7 @@ class DevicePass {
   // Inputs: ids(), sequence() and position() hold pass.rows entries. Leaves every row for head().
   void layers(const DevicePassRows& pass, cudaStream_t stream);
   // Logits of rows [row, row + rows) of the last layers(), [rows, vocab_size], into logits().
-  void head(int row, int rows, cudaStream_t stream) const;
+  void head(int row, int rows, cudaStream_t stream);
 
   // To be called once before the first pass: zeros in columns that no kernel writes and linear layers read, and in the
   // caches, whose unwritten rows DeviceModel::pretend_length() makes visible.
@@ -80,11 +80,10 @@ class DevicePass {
   void norm(float* add, const float* weight, int rows, cudaStream_t stream) const;
   kernels::cuda::NormCall attention_norm(std::size_t layer, int rows) const;
   kernels::cuda::LinearNorm linear_norm(const kernels::cuda::NormCall& call) const;
-  static bool norm_fits(const kernels::cuda::LinearNorm& norm, std::initializer_list<const DeviceLinear*> matrices);
-  void normed_linears(const kernels::cuda::NormCall& call, std::initializer_list<const DeviceLinear*> matrices,
+  void normed_linears(const kernels::cuda::NormCall& norm, std::initializer_list<const DeviceLinear*> matrices,
                       std::initializer_list<float*> outputs, cudaStream_t stream);
   void linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
-               int count, bool add, cudaStream_t stream, const kernels::cuda::LinearNorm* norm = nullptr) const;
+               int count, bool add, cudaStream_t stream, const kernels::cuda::NormCall* norm);
   void mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream);
   void gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream);
   void experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const;

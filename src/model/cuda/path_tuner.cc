@@ -83,7 +83,10 @@ std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const
     const LinearCall& call = group.front();
     Site site{shape, 0, call.rows, {}, {}};
     site.paths = legal_rows(kernels::cuda::linear_default_path(call), kernels::cuda::kLinearPaths, call.rows,
-                            [&](LinearPath path) { return kernels::cuda::linear_path_legal(call, path); });
+                            [&](LinearPath path) {
+                              return kernels::cuda::linear_path_legal(call, path) &&
+                                     (call.norm.x == nullptr || kernels::cuda::linear_takes_norm(call, path));
+                            });
     limit(group, site.rows);
     site.calls = static_cast<int>(group.size());
     site.queue = [group = group, workspace = pass_.linear_workspace()](const CudaRow& row, cudaStream_t stream) {

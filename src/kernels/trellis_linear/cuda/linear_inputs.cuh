@@ -61,7 +61,9 @@ __device__ __forceinline__ void norm_inputs(const LinearArgs& a, const Store& st
       for (int input = 0, output = 0; input < a.inputs; ++input, ++output) {
         while (a.input_of[output] != input) ++output;
         float v[4];
-        transform_normed(norm, held[block * 32 + lane], factor, k, a.call.outputs[output].matrix.suh + k, v);
+        scale_normed(norm, held[block * 32 + lane], factor, k, v);
+        scale_by(v, a.call.outputs[output].matrix.suh + k);
+        hadamard128(v);
         store(input, row, block * kBand, v);
       }
     }

@@ -33,53 +33,14 @@ __device__ __forceinline__ float norm_factor(const LinearNorm& norm, float squar
   return 1.0f / sqrtf(squares / static_cast<float>(norm.n) + norm.eps);
 }
 
-// v = four elements of a row, which are `sum` before the norm, scaled by those at suh, and their block transformed.
-__device__ __forceinline__ void transform_normed(const LinearNorm& norm, float4 sum, float factor, int k,
-                                                 const __half* suh, float (&v)[4]) {
+// v = the norm of four elements of a row, which are `sum` before it.
+__device__ __forceinline__ void scale_normed(const LinearNorm& norm, float4 sum, float factor, int k, float (&v)[4]) {
   float4 weight = make_float4(0, 0, 0, 0);
   if (k < norm.n) weight = *reinterpret_cast<const float4*>(norm.weight + k);
-  // 0 * factor is NaN where the factor is: what lies beyond n is zero all the same.
-  const float scale = k < norm.n ? factor : 0.0f;
-  v[0] = sum.x * scale * weight.x;
-  v[1] = sum.y * scale * weight.y;
-  v[2] = sum.z * scale * weight.z;
-  v[3] = sum.w * scale * weight.w;
-  scale_by(v, suh);
-  hadamard128(v);
+  v[0] = sum.x * factor * weight.x;
+  v[1] = sum.y * factor * weight.y;
+  v[2] = sum.z * factor * weight.z;
+  v[3] = sum.w * factor * weight.w;
 }
-
-// The factors of some rows, by the computing warps of a CTA: each warp sums up a part of a row, or whole rows where
-// there are as many as warps.
-constexpr int kMostNormRows = 2 * kComputeWarps;
-
-struct NormParts {
-  float squares[kMostNormRows];
-
-  static __device__ __forceinline__ int parts_of(int rows) { return max(1, kComputeWarps / rows); }
-
-  // To be followed by a barrier of the computing warps.
-  __device__ __forceinline__ void add_up(const LinearNorm& norm, int first_row, int rows) {
-    const int parts = parts_of(rows), lane = static_cast<int>(threadIdx.x & 31);
-#pragma unroll 1
-    for (int unit = static_cast<int>(threadIdx.x >> 5); unit < rows * parts; unit += kComputeWarps) {
-      const int row = first_row + unit / parts;
-      float sum = 0;
-#pragma unroll 2
-      for (int k = 4 * (32 * (unit % parts) + lane); k < norm.n; k += kBand * parts) {
-        sum = add_squares(sum, load_norm_sum(norm, row, k));
-      }
-      sum = warp_sum(sum);
-      if (lane == 0) squares[unit] = sum;
-    }
-  }
-
-  // rows: as in add_up(); row: from first_row on.
-  __device__ __forceinline__ float factor(const LinearNorm& norm, int rows, int row) const {
-    const int parts = parts_of(rows);
-    float sum = 0;
-    for (int i = 0; i < parts; ++i) sum += squares[row * parts + i];
-    return norm_factor(norm, sum);
-  }
-};
 
 }  // namespace fairway::kernels::cuda

@@ -155,6 +155,7 @@ void check_call(const LinearCall& call, LinearPath path, const std::string& name
                                          std::to_string(call.norm.ldx) + ", " + std::to_string(call.norm.ldadd) +
                                          " and " + std::to_string(call.norm.ldsum) + " elements");
     }
+    if (!linear_takes_norm(call, path)) throw Error(ErrorKind::kUsage, name + ": it does not take a norm in front");
   } else if (reinterpret_cast<std::uintptr_t>(call.x) % 16 != 0 || call.ldx % 8 != 0) {
     throw Error(ErrorKind::kUsage, name + ": rows of x are not aligned to 16 bytes, a row stride of " +
                                        std::to_string(call.ldx) + " elements");
@@ -190,6 +191,14 @@ bool linear_norm_legal(const LinearNorm& norm, int in) {
          norm.n <= std::min(in, kMaxLinearNorm) && rows_are_aligned(norm.x, norm.ldx) &&
          rows_are_aligned(norm.add, norm.ldadd) && rows_are_aligned(norm.sum, norm.ldsum) &&
          rows_are_aligned(norm.weight, norm.n) && norm.sum != norm.x && (norm.sum == nullptr || norm.sum != norm.add);
+}
+
+bool linear_takes_norm(const LinearCall& call, LinearPath path) {
+  if (path == LinearPath::kWide128 || path == LinearPath::kHalf32) return true;
+  if (!linear_path_legal(call, path)) return false;
+  const LinearKernel kernel = kernel_of(path);
+  const int blocks = best_plan(call, kernel, sm_count()).memory.blocks;
+  return std::min(call.rows, kernel.rows) * blocks <= kernel.norm_blocks;
 }
 
 // Below 64 rows not measured: by the number of rows that share a decode, and by what the expert layer's paths of the

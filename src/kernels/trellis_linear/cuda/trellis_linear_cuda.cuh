@@ -79,8 +79,11 @@ const char* linear_path_name(LinearPath path);
 // False for integer paths where a matrix uses another codebook than mul1, and for paths of one launch whose share of
 // the inputs does not fit into shared memory, even if eight CTAs share them.
 bool linear_path_legal(const LinearCall& call, LinearPath path);
-// Whether every path takes the norm: its alignment and sizes.
+// Whether a norm can be in front of a linear layer of `in` inputs: its alignment and sizes.
 bool linear_norm_legal(const LinearNorm& norm, int in);
+// And whether the path takes one for this call, on the current device: half_32 and wg_128 always, integer paths if a
+// CTA's share of the inputs is small.
+bool linear_takes_norm(const LinearCall& call, LinearPath path);
 LinearPath linear_default_path(const LinearCall& call);
 
 // Scratch of a call with any path, 256-byte aligned; may be shared by calls that follow each other on a stream. Needs
@@ -88,7 +91,7 @@ LinearPath linear_default_path(const LinearCall& call);
 std::size_t linear_workspace_bytes(int max_rows, int max_in, int max_matrices);
 
 // On the current device. Error(kUnsupported) if that is not of compute capability 9.0, Error(kUsage) for sizes out of
-// range or a path that is not legal; else as backend::check_cuda().
+// range or a path that is not legal or does not take the norm; else as backend::check_cuda().
 void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cudaStream_t stream);
 
 }  // namespace fairway::kernels::cuda

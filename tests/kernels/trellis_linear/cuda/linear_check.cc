@@ -244,7 +244,11 @@ void check_linear(const LinearShape& shape, const std::vector<int>& row_counts, 
     call.rows = 1;
     if (!linear_path_legal(call, path)) continue;
     double worst = 0;
-    for (const int rows : row_counts) worst = std::max(worst, check_case(matrices, shape.name, path, rows));
+    for (const int rows : row_counts) {
+      call.rows = rows;
+      if (shape.norm && !linear_takes_norm(call, path)) continue;
+      worst = std::max(worst, check_case(matrices, shape.name, path, rows));
+    }
     line += fmt::format("  {} {:.1e}", linear_path_name(path), worst);
   }
   fmt::print("{}\n", line);
