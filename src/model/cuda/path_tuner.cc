@@ -90,8 +90,10 @@ std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const
     limit(group, site.rows);
     site.calls = static_cast<int>(group.size());
     site.queue = [group = group, workspace = pass_.linear_workspace()](const CudaRow& row, cudaStream_t stream) {
-      for (const LinearCall& c : group) {
-        kernels::cuda::trellis_linear(c, path_of<LinearPath>(row), workspace, stream);
+      const LinearPath path = path_of<LinearPath>(row);
+      for (LinearCall c : group) {
+        if (c.norm.x != nullptr && !kernels::cuda::linear_takes_norm(c, path)) c.norm = {};  // the first path may not
+        kernels::cuda::trellis_linear(c, path, workspace, stream);
       }
     };
     sites.push_back(std::move(site));
