@@ -32,7 +32,7 @@ using LinearLoader = BlockLoader<Path::kStreamsRows ? Path::kRows : 0, true>;
 // what that kernel writes, so they follow when it has ended.
 template <class Path>
 __device__ void load_linear_items(const LinearArgs& a, RingCursor ring) {
-  const int rank = cluster_rank(a.split), items = linear_items(a), step = gridDim.x / a.split;
+  const int rank = cluster_rank(a.split), items = a.items, step = a.groups;
   const LinearShare share = linear_share(a, rank);
   bool first = true;
   for (int index = blockIdx.x / a.split; index < items; index += step) {
@@ -60,13 +60,12 @@ __device__ void load_linear_items(const LinearArgs& a, RingCursor ring) {
   }
 }
 
-// Asks for the lines of `count` values.
+// Asks for the lines of `count` values, as far as the threads go.
 template <class T>
 __device__ __forceinline__ void prefetch_values(const T* values, int count) {
   constexpr int kLine = 128 / static_cast<int>(sizeof(T));
-  for (int i = static_cast<int>(threadIdx.x) * kLine; i < count; i += kComputeThreads * kLine) {
-    prefetch_line(values + i);
-  }
+  const int i = static_cast<int>(threadIdx.x) * kLine;
+  if (i < count) prefetch_line(values + i);
 }
 
 // Constants that the first item needs right after the previous kernel has ended.
@@ -77,19 +76,31 @@ __device__ __forceinline__ void prefetch_inputs(const LinearNorm& norm, const Li
   if (norm.x != nullptr) prefetch_values(norm.weight + begin, min(count, norm.n - begin));
 }
 
-// Scales and biases of the item, so that nobody waits for them when the sums are there.
-template <class Path>
-__device__ __forceinline__ void stage_scales(const LinearOutput& output, int band, LinearShared<Path>& shared) {
-  const int i = static_cast<int>(threadIdx.x), column = band * kBand + i;
-  if (i >= kBand) return;
-  shared.scales[i] = __half2float(output.matrix.svh[column]);
-  shared.biases[i] = output.bias != nullptr && column < output.out_exact ? output.bias[column] : 0.0f;
-}
+// Scale and bias of a column of the item: asked for before the previous kernel has ended, and put into shared memory
+// when they have come, so that nobody waits for them when the sums are there.
+struct LinearScale {
+  __half scale;
+  float bias;
+
+  __device__ __forceinline__ void load(const LinearOutput& output, int band) {
+    const int column = band * kBand + static_cast<int>(threadIdx.x);
+    if (threadIdx.x >= kBand) return;
+    scale = output.matrix.svh[column];
+    bias = output.bias != nullptr && column < output.out_exact ? output.bias[column] : 0.0f;
+  }
+  template <class Path>
+  __device__ __forceinline__ void store(LinearShared<Path>& shared) const {
+    if (threadIdx.x >= kBand) return;
+    shared.scales[threadIdx.x] = __half2float(scale);
+    shared.biases[threadIdx.x] = bias;
+  }
+};
 
 // The squares of a row's inputs in this CTA's share.
 template <class Path>
 __device__ __forceinline__ float share_squares(const LinearShared<Path>& shared, int row, int blocks) {
   float sum = 0;
+#pragma unroll 1
   for (int i = 0; i < blocks; ++i) sum += shared.squares[row * blocks + i];
   return sum;
 }
@@ -103,6 +114,7 @@ __device__ void send_sums(const LinearArgs& a, const LinearItem& item, int rank,
   const int own = (item.count - rank + a.split - 1) / a.split;
   const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
   if (threadIdx.x == 0 && own > 0) barrier_expect(&shared.sums_there, own * a.split * (kBand * 4 + (norms ? 4 : 0)));
+#pragma unroll 1
   for (int i = warp; i < item.count; i += kComputeWarps) {
     send_to_cluster(gathered + (rank * cluster_rows(a.segment_rows, a.split) + i / a.split) * 32 + lane,
                     &shared.sums_there, i % a.split, Path::sums_of(shared.path, i, 4 * lane));
@@ -124,6 +136,7 @@ __device__ __forceinline__ float gather_sums(const LinearArgs& a, int i, int blo
     sum = Path::sums_of(shared.path, i, 4 * (threadIdx.x & 31));
     if (norms) squares = share_squares(shared, i, blocks);
   }
+#pragma unroll 2
   for (int r = 0; a.split > 1 && r < a.split; ++r) {
     const float4 one = gathered[(r * cluster_rows(a.segment_rows, a.split) + i / a.split) * 32 + (threadIdx.x & 31)];
     sum.x += one.x;
@@ -146,6 +159,7 @@ __device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const Li
                                                    float (&old)[4]) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = a.split * kComputeWarps;
   const LinearPlaces places{a.call.outputs[item.output], item.band * kBand + 4 * lane};
+#pragma unroll 1
   for (int i = rank + a.split * warp; i < item.count; i += step) {
     if (a.split > 1 && !rehearsal) barrier_wait_cluster(&shared.sums_there, 0);
     float v[4];
@@ -177,12 +191,13 @@ template <class Path>
 __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[maybe_unused]] unsigned char* input,
                                      LinearShared<Path>& shared, float4* gathered) {
   constexpr bool kRehearses = Path::kNormBlocks > 0;
-  const int rank = cluster_rank(a.split), items = linear_items(a), step = gridDim.x / a.split;
+  const int rank = cluster_rank(a.split), items = a.items, step = a.groups;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const LinearShare share = linear_share(a, rank);
   int index = blockIdx.x / a.split;
   LinearItem item = get_linear_item(a, index);
-  stage_scales(a.call.outputs[item.output], item.band, shared);
+  LinearScale scale;
+  scale.load(a.call.outputs[item.output], item.band);
   if constexpr (!Path::kStreamsRows) prefetch_inputs(a.call.norm, a.call.outputs[item.output], share);
   bool rehearsal = kRehearses && a.rehearses;
   RingCursor cursor = ring;
@@ -220,6 +235,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
         staged_input = input_number;
       }
     }
+    scale.store(shared);
     Path::multiply(a, output.matrix, rehearsal ? 1 : share.count, cursor, input, shared.path);
     if (a.split > 1 && !rehearsal) {
       cluster_wait();  // the others have started
@@ -239,7 +255,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
       consumer_sync<kComputeThreads>();
     } else {
       item = get_linear_item(a, index);
-      stage_scales(a.call.outputs[item.output], item.band, shared);
+      scale.load(a.call.outputs[item.output], item.band);
     }
   }
 }
@@ -249,10 +265,10 @@ __global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) linear_kernel(co
   unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<LinearShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
-  if (threadIdx.x == 0) {
-    barrier_init(&shared.sums_there, 1);
-    ring_init(&shared.barriers, a.ring_stages, kComputeWarps);
-    if (Path::kNormBlocks > 0) ring_init(&shared.rehearsal, 1, kComputeWarps);
+  if (threadIdx.x < 32) {
+    if (threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
+    if (Path::kNormBlocks > 0) ring_init_by_lanes(&shared.rehearsal, 1, kComputeWarps);
+    ring_init_by_lanes(&shared.barriers, a.ring_stages, kComputeWarps);
   }
   if constexpr (!Path::kStreamsRows) Path::clear(shared.path);
   __syncthreads();

@@ -17,6 +17,8 @@
 namespace fairway::kernels::cuda {
 namespace {
 
+static_assert(kMaxShares == kMaxCluster);
+
 struct LinearFacts {
   const char* name;
   bool integer;
@@ -240,8 +242,11 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   const int sms = sm_count();
   const LinearPlan plan = best_plan(call, kernel, sms);
   args.bands = count_bands(call);
+  args.items = static_cast<int>(count_items(call, kernel.rows));
+  args.groups = static_cast<int>(plan.grid) / plan.split;
   args.segment_rows = kernel.rows;
   args.split = plan.split;
+  for (int rank = 0; rank <= plan.split; ++rank) args.share_begin[rank] = rank * (call.in / kBand) / plan.split;
   args.ring_stages = plan.ring_stages;
   args.stage_bytes = plan.memory.stage_bytes;
   args.input_stride = plan.memory.input_stride;
