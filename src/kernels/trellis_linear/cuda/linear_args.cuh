@@ -23,7 +23,6 @@ struct LinearArgs {
   int ring_stages;
   int stage_bytes;
   int input_stride;  // paths that transform their inputs themselves: bytes between rows or columns of them
-  bool rehearses;    // integer paths: the first item is gone through before the wait, so that instructions are there
   // The other paths: [inputs][call.in / kBand][call.rows][kTokenRowBytes], transformed, fragment order, then the pad
   // that a stage of the ring has.
   unsigned char* rows;

@@ -49,7 +49,7 @@ __device__ __forceinline__ void norm_inputs(const LinearArgs& a, const Store& st
     float squares = 0;
 #pragma unroll 1
     for (int block = warp; block < blocks; block += warps) {
-      const float4 v = load_norm_sum(norm, norm.x, norm.add, row, block * kBand + 4 * lane);
+      const float4 v = load_norm_sum(norm, row, block * kBand + 4 * lane);
       store_norm_sum(norm, row, block * kBand + 4 * lane, v);
       held[block * 32 + lane] = v;
       squares = add_squares(squares, v);

@@ -16,7 +16,6 @@ template <class Path>
 struct alignas(16) LinearShared {
   static constexpr bool kNorms = Path::kNormBlocks > 0;
   RingBarriers barriers;
-  RingBarriers rehearsal;           // of a stage that is always full
   std::uint64_t sums_there;         // from all CTAs of the cluster
   alignas(16) float scales[kBand];  // of the item's outputs
   alignas(16) float biases[kBand];
@@ -152,16 +151,16 @@ __device__ __forceinline__ float gather_sums(const LinearArgs& a, int i, int blo
   return norms ? norm_factor(a.call.norm, squares) : 1.0f;
 }
 
-// old: what is added to the first row of the warp. rehearsal: sums are not waited for and outputs not stored.
+// old: what is added to the first row of the warp.
 template <class Path>
 __device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const LinearItem& item, int rank, int blocks,
-                                                   bool rehearsal, LinearShared<Path>& shared, const float4* gathered,
+                                                   LinearShared<Path>& shared, const float4* gathered,
                                                    float (&old)[4]) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = a.split * kComputeWarps;
   const LinearPlaces places{a.call.outputs[item.output], item.band * kBand + 4 * lane};
 #pragma unroll 1
   for (int i = rank + a.split * warp; i < item.count; i += step) {
-    if (a.split > 1 && !rehearsal) barrier_wait_cluster(&shared.sums_there, 0);
+    if (a.split > 1) barrier_wait_cluster(&shared.sums_there, 0);
     float v[4];
     const float factor = gather_sums(a, i, blocks, shared, gathered, v);
     hadamard128(v);
@@ -171,26 +170,14 @@ __device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const Li
     v[1] = v[1] * factor * scale.y + bias.y + old[1];
     v[2] = v[2] * factor * scale.z + bias.z + old[2];
     v[3] = v[3] * factor * scale.w + bias.w + old[3];
-    if (rehearsal) break;
     places.store(item.first_row + i, v);
     if (i + step < item.count) places.load_old(item.first_row + i + step, old);
   }
 }
 
-// What a CTA multiplies in a rehearsal: one row and block of numbers that are constants.
-__device__ __forceinline__ void set_rehearsal(const LinearArgs& a, LinearInput& in) {
-  in.x = in.suh;
-  in.norm_x = a.call.norm.weight;
-  if (in.norm_add != nullptr) in.norm_add = a.call.norm.weight;
-  in.first_row = 0;
-  in.rows = 1;
-  in.stores_sum = false;
-}
-
 template <class Path>
 __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[maybe_unused]] unsigned char* input,
                                      LinearShared<Path>& shared, float4* gathered) {
-  constexpr bool kRehearses = Path::kNormBlocks > 0;
   const int rank = cluster_rank(a.split), items = a.items, step = a.groups;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const LinearShare share = linear_share(a, rank);
@@ -199,23 +186,15 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
   LinearScale scale;
   scale.load(a.call.outputs[item.output], item.band);
   if constexpr (!Path::kStreamsRows) prefetch_inputs(a.call.norm, a.call.outputs[item.output], share);
-  bool rehearsal = kRehearses && a.rehearses;
-  RingCursor cursor = ring;
-  if (rehearsal) {
-    // Of barriers that have seen nothing the phase before the first is over.
-    cursor.barriers = &shared.rehearsal;
-    cursor.parity = 1;
-  } else {
-    wait_for_previous_kernel();
-    let_next_kernel_start();
-  }
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   [[maybe_unused]] int staged_row = -1, staged_input = 0;  // what `input` holds
 #pragma unroll 1
   while (true) {
     const LinearOutput& output = a.call.outputs[item.output];
     float old[4] = {};
     const int own = rank + a.split * warp;
-    if (own < item.count && !rehearsal) {
+    if (own < item.count) {
       LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(item.first_row + own, old);
     }
     if constexpr (!Path::kStreamsRows) {
@@ -227,36 +206,24 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
         }
         // The first band of a segment is multiplied by a CTA that has nothing of that segment yet.
         const bool stores_sum = item.output == 0 && item.band == 0;
-        LinearInput in{a.call.x,   a.call.norm.x, a.call.norm.add,   item.first_row,
-                       item.count, share,         output.matrix.suh, stores_sum};
-        if (rehearsal) set_rehearsal(a, in);
+        const LinearInput in{item.first_row, item.count, share, output.matrix.suh, stores_sum};
         Path::prepare(a, in, input, shared.squares, shared.path);
         staged_row = item.first_row;
         staged_input = input_number;
       }
     }
     scale.store(shared);
-    Path::multiply(a, output.matrix, rehearsal ? 1 : share.count, cursor, input, shared.path);
-    if (a.split > 1 && !rehearsal) {
+    Path::multiply(a, output.matrix, share.count, ring, input, shared.path);
+    if (a.split > 1) {
       cluster_wait();  // the others have started
       send_sums(a, item, rank, share.count, shared, gathered);
     }
-    finish_linear_item<Path>(a, item, rank, share.count, rehearsal, shared, gathered, old);
-    if (!rehearsal) index += step;
+    finish_linear_item<Path>(a, item, rank, share.count, shared, gathered, old);
+    index += step;
     if (index >= items) break;
     consumer_sync<kComputeThreads>();
-    if (rehearsal) {
-      rehearsal = false;
-      staged_row = -1;
-      cursor = ring;
-      if constexpr (kRehearses) Path::clear(shared.path);
-      wait_for_previous_kernel();
-      let_next_kernel_start();
-      consumer_sync<kComputeThreads>();
-    } else {
-      item = get_linear_item(a, index);
-      scale.load(a.call.outputs[item.output], item.band);
-    }
+    item = get_linear_item(a, index);
+    scale.load(a.call.outputs[item.output], item.band);
   }
 }
 
@@ -267,7 +234,6 @@ __global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) linear_kernel(co
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
   if (threadIdx.x < 32) {
     if (threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
-    if (Path::kNormBlocks > 0) ring_init_by_lanes(&shared.rehearsal, 1, kComputeWarps);
     ring_init_by_lanes(&shared.barriers, a.ring_stages, kComputeWarps);
   }
   if constexpr (!Path::kStreamsRows) Path::clear(shared.path);

@@ -7,13 +7,12 @@
 
 namespace fairway::kernels::cuda {
 
-// Elements k..k+3 of x + add, zeros from n on. x, add: those of the norm, or what is read instead.
-__device__ __forceinline__ float4 load_norm_sum(const LinearNorm& norm, const float* x, const float* add, long long row,
-                                                int k) {
+// Elements k..k+3 of x + add, zeros from n on.
+__device__ __forceinline__ float4 load_norm_sum(const LinearNorm& norm, long long row, int k) {
   if (k >= norm.n) return make_float4(0, 0, 0, 0);
-  float4 v = *reinterpret_cast<const float4*>(x + row * norm.ldx + k);
-  if (add == nullptr) return v;
-  const float4 other = *reinterpret_cast<const float4*>(add + row * norm.ldadd + k);
+  float4 v = *reinterpret_cast<const float4*>(norm.x + row * norm.ldx + k);
+  if (norm.add == nullptr) return v;
+  const float4 other = *reinterpret_cast<const float4*>(norm.add + row * norm.ldadd + k);
   v.x += other.x;
   v.y += other.y;
   v.z += other.z;

@@ -10,8 +10,6 @@ namespace fairway::kernels::cuda {
 
 // Inputs of an item: of the rows from first_row on, the CTA's share of blocks, scaled by suh.
 struct LinearInput {
-  const __half* x;                 // without a norm; rows are a.call.ldx elements long
-  const float *norm_x, *norm_add;  // with one: LinearNorm::x and add, LinearNorm::ldx and ldadd elements
   int first_row, rows;
   LinearShare share;
   const __half* suh;
@@ -22,7 +20,7 @@ struct LinearInput {
 // item.
 __device__ __forceinline__ void read_input(const LinearArgs& a, const LinearInput& in, int row, int k, float (&v)[4]) {
   k += in.share.begin * kBand;
-  load_half4(in.x + (in.first_row + row) * a.call.ldx + k, v);
+  load_half4(a.call.x + (in.first_row + row) * a.call.ldx + k, v);
   scale_by(v, in.suh + k);
 }
 
@@ -31,7 +29,7 @@ __device__ __forceinline__ float read_normed(const LinearArgs& a, const LinearIn
                                              float (&v)[4]) {
   k += in.share.begin * kBand;
   const LinearNorm& norm = a.call.norm;
-  const float4 sum = load_norm_sum(norm, in.norm_x, in.norm_add, in.first_row + row, k);
+  const float4 sum = load_norm_sum(norm, in.first_row + row, k);
   scale_normed(norm, sum, 1.0f, k, v);
   scale_by(v, in.suh + k);
   if (in.stores_sum) store_norm_sum(norm, in.first_row + row, k, sum);

@@ -250,7 +250,6 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   args.ring_stages = plan.ring_stages;
   args.stage_bytes = plan.memory.stage_bytes;
   args.input_stride = plan.memory.input_stride;
-  args.rehearses = true;
   cudaError_t status = cudaSuccess;
   if (kernel.input.rows == 0) {
     status = launch_inputs(call.norm.x != nullptr ? norm_linear_inputs : transform_linear_inputs, args, stream);
