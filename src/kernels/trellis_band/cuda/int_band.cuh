@@ -56,7 +56,7 @@ struct IntBand {
   }
   static __device__ float inverse_unit(const Shared& shared, int token) {
     const float largest = __int_as_float(shared.largest[token]);
-    return largest > 0 ? kDigitMax / largest : 0.0f;
+    return largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
   }
   static __device__ __forceinline__ void split_digits(int q, int& high, int& low) {
     high = (q + 64) >> 7;
@@ -98,8 +98,8 @@ struct IntBand {
     }
   }
 
-  // stage_with(), a barrier, quantize() and another barrier, for so few blocks of all tokens that they fit into the
-  // memory of the sums until then, and are not rounded to halves.
+  // stage_with(), a barrier, quantize() and another barrier, but transform(token, block, v), for so few blocks of all
+  // tokens that they fit into the memory of the sums until then, and are not rounded to halves.
   static constexpr int kHeldBlocks = kIntRowParts * kTokens * kInnerStride / kBand;
 
   template <class Transform>
@@ -107,21 +107,25 @@ struct IntBand {
                                                     const Transform& transform, Shared& shared) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     float4* const held = reinterpret_cast<float4*>(shared.sums) + lane;  // each lane reads what it wrote
+                                                                         // Unit `unit` is block `block` of `token`.
 #pragma unroll 1
-    for (int unit = warp; unit < tokens * blocks; unit += kComputeWarps) {
+    for (int unit = warp, token = 0, block = warp; unit < tokens * blocks;
+         unit += kComputeWarps, block += kComputeWarps) {
+      for (; block >= blocks; block -= blocks) ++token;
       float v[4];
-      transform(unit / blocks, unit % blocks * kBand + 4 * lane, v);
+      transform(token, block, v);
       held[32 * unit] = make_float4(v[0], v[1], v[2], v[3]);
-      note_largest(shared, unit / blocks, largest_of(v));
+      note_largest(shared, token, largest_of(v));
     }
     consumer_sync<kComputeThreads>();
     if (threadIdx.x < static_cast<unsigned>(tokens)) set_unit(shared, static_cast<int>(threadIdx.x));
 #pragma unroll 1
-    for (int unit = warp; unit < tokens * blocks; unit += kComputeWarps) {
-      const int token = unit / blocks;
+    for (int unit = warp, token = 0, block = warp; unit < tokens * blocks;
+         unit += kComputeWarps, block += kComputeWarps) {
+      for (; block >= blocks; block -= blocks) ++token;
       const float inverse = inverse_unit(shared, token);
       const float4 v = held[32 * unit];
-      unsigned char* const at = input.data + 2 * token * input.stride + unit % blocks * kBand;
+      unsigned char* const at = input.data + 2 * token * input.stride + block * kBand;
       add_digit_sum(shared, token,
                     store_pair(at, input.stride, 4 * lane, v.x * inverse, v.y * inverse) +
                         store_pair(at, input.stride, 4 * lane + 2, v.z * inverse, v.w * inverse));

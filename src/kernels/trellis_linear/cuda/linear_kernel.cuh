@@ -104,45 +104,62 @@ __device__ __forceinline__ float share_squares(const LinearShared<Path>& shared,
   return sum;
 }
 
+// Row slot * split + rank of an item, found without a division: there are few rows, and the code runs once.
+struct LinearSlot {
+  int slot = 0, rank;
+
+  __device__ explicit LinearSlot(int row) : rank(row) {}
+  __device__ void settle(int split) {
+    for (; rank >= split; rank -= split) ++slot;
+  }
+};
+
 // The CTAs of a cluster finish the rows in turn: each sends its sums of a row to the CTA whose row it is, into
-// gathered[rank of the sender][row / split], and the squares of a row with a norm likewise.
+// gathered[slot of the row][rank of the sender], and the squares of a row with a norm likewise.
 template <class Path>
-__device__ void send_sums(const LinearArgs& a, const LinearItem& item, int rank, int blocks, LinearShared<Path>& shared,
-                          float4* gathered) {
+__device__ __forceinline__ void send_sums(const LinearArgs& a, const LinearItem& item, int rank, int blocks,
+                                          LinearShared<Path>& shared, float4* gathered) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  const int own = (item.count - rank + a.split - 1) / a.split;
   const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
-  if (threadIdx.x == 0 && own > 0) barrier_expect(&shared.sums_there, own * a.split * (kBand * 4 + (norms ? 4 : 0)));
+  if (threadIdx.x == 0 && rank < item.count) {
+    int bytes = 0;
+    for (int i = rank; i < item.count; i += a.split) bytes += a.split * (kBand * 4 + (norms ? 4 : 0));
+    barrier_expect(&shared.sums_there, bytes);
+  }
+  LinearSlot place(warp);
 #pragma unroll 1
-  for (int i = warp; i < item.count; i += kComputeWarps) {
-    send_to_cluster(gathered + (rank * cluster_rows(a.segment_rows, a.split) + i / a.split) * 32 + lane,
-                    &shared.sums_there, i % a.split, Path::sums_of(shared.path, i, 4 * lane));
+  for (int i = warp; i < item.count; i += kComputeWarps, place.rank += kComputeWarps) {
+    place.settle(a.split);
+    send_to_cluster(gathered + (place.slot * a.split + rank) * 32 + lane, &shared.sums_there, place.rank,
+                    Path::sums_of(shared.path, i, 4 * lane));
     if (norms && lane == 0) {
-      send_to_cluster(&shared.gathered_squares[rank][i / a.split], &shared.sums_there, i % a.split,
+      send_to_cluster(&shared.gathered_squares[rank][place.slot], &shared.sums_there, place.rank,
                       share_squares(shared, i, blocks));
     }
   }
 }
 
-// v = the sums of row i over the cluster. Returns the factor of its norm.
+// v = the sums of row i, which is slot `slot` of this CTA, over the cluster. Returns the factor of its norm.
 template <class Path>
-__device__ __forceinline__ float gather_sums(const LinearArgs& a, int i, int blocks, const LinearShared<Path>& shared,
-                                             const float4* gathered, float (&v)[4]) {
+__device__ __forceinline__ float gather_sums(const LinearArgs& a, int i, int slot, int blocks,
+                                             const LinearShared<Path>& shared, const float4* gathered, float (&v)[4]) {
   const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
   float4 sum = make_float4(0, 0, 0, 0);
   float squares = 0;
   if (a.split == 1) {
     sum = Path::sums_of(shared.path, i, 4 * (threadIdx.x & 31));
     if (norms) squares = share_squares(shared, i, blocks);
-  }
+  } else {
+    gathered += slot * a.split * 32 + (threadIdx.x & 31);
 #pragma unroll 2
-  for (int r = 0; a.split > 1 && r < a.split; ++r) {
-    const float4 one = gathered[(r * cluster_rows(a.segment_rows, a.split) + i / a.split) * 32 + (threadIdx.x & 31)];
-    sum.x += one.x;
-    sum.y += one.y;
-    sum.z += one.z;
-    sum.w += one.w;
-    if (norms) squares += shared.gathered_squares[r][i / a.split];
+    for (int r = 0; r < a.split; ++r) {
+      const float4 one = gathered[r * 32];
+      sum.x += one.x;
+      sum.y += one.y;
+      sum.z += one.z;
+      sum.w += one.w;
+      if (norms) squares += shared.gathered_squares[r][slot];
+    }
   }
   v[0] = sum.x;
   v[1] = sum.y;
@@ -158,11 +175,12 @@ __device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const Li
                                                    float (&old)[4]) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = a.split * kComputeWarps;
   const LinearPlaces places{a.call.outputs[item.output], item.band * kBand + 4 * lane};
+  int slot = warp;
 #pragma unroll 1
-  for (int i = rank + a.split * warp; i < item.count; i += step) {
+  for (int i = rank + a.split * warp; i < item.count; i += step, slot += kComputeWarps) {
     if (a.split > 1) barrier_wait_cluster(&shared.sums_there, 0);
     float v[4];
-    const float factor = gather_sums(a, i, blocks, shared, gathered, v);
+    const float factor = gather_sums(a, i, slot, blocks, shared, gathered, v);
     hadamard128(v);
     const float4 scale = *reinterpret_cast<const float4*>(shared.scales + 4 * lane);
     const float4 bias = *reinterpret_cast<const float4*>(shared.biases + 4 * lane);

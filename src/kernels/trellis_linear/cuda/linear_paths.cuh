@@ -55,10 +55,11 @@ struct LinearIntPath {
                                  Shared& shared) {
     const DigitInput input{memory, a.input_stride};
     const int rows = in.rows, blocks = in.share.count;
-    const auto transform = [&](int row, int k, float(&v)[4]) {
+    const auto transform = [&](int row, int block, float(&v)[4]) {
+      const int lane = threadIdx.x & 31, k = block * kBand + 4 * lane;
       if (a.call.norm.x != nullptr) {
         const float sum = warp_sum(read_normed(a, in, row, k, v));
-        if ((threadIdx.x & 31) == 0) squares[row * blocks + k / kBand] = sum;
+        if (lane == 0) squares[row * blocks + block] = sum;
       } else {
         read_input(a, in, row, k, v);
       }
