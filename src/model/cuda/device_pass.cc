@@ -184,8 +184,8 @@ cuda::NormCall DevicePass::attention_norm(std::size_t layer, int rows) const {
 // every CTA of theirs reads x.
 cuda::LinearNorm DevicePass::linear_norm(const cuda::NormCall& call) const {
   float* const other = call.x == residual_[0] ? residual_[1] : residual_[0];
-  return {call.x,  call.ldx, call.add, call.ldadd, call.weight, call.eps, call.n, call.add != nullptr ? other : nullptr,
-          call.ldx};
+  const bool stores = call.add != nullptr && !call.keeps_x;
+  return {call.x, call.ldx, call.add, call.ldadd, call.weight, call.eps, call.n, stores ? other : nullptr, call.ldx};
 }
 
 // Linear layers of a norm: in their launches if they can, and through call.out if not.
