@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 
 #include "codec/packing.h"
 #include "kernels/attention_gqa/cuda/gqa_decode.cuh"
@@ -62,7 +63,7 @@ void DevicePass::place() {
   ids_ = take<int>(rows, "token ids");
   sequence_ = take<int>(rows, "sequences of rows");
   position_ = take<int>(rows, "positions of rows");
-  x_ = take<float>(rows * hidden, "residual stream");
+  for (float*& stream : residual_) stream = take<float>(rows * hidden, "residual stream");
   delta_ = take<float>(rows * hidden, "expert outputs");
   normed_ = take<__half>(rows * hidden, "normalised activations");
   std::size_t slots = 0, experts = 0, moe_bytes = 0;
@@ -189,9 +190,29 @@ void DevicePass::norm(float* add, const float* weight, int rows, cudaStream_t st
   cuda::rms_norm(norm_call(add, weight, rows), stream);
 }
 
-// Trellis-coded matrices in one launch, plain ones in one each.
+// In front of a layer's attention, with what the experts before it have left.
+cuda::NormCall DevicePass::attention_norm(std::size_t layer, int rows) const {
+  return norm_call(layer == 0 ? nullptr : delta_, weights_.layers[layer].attention_input_norm, rows);
+}
+
+// The same as what linear layers have in front of them; the sum goes to the other one of the residual streams, since
+// every CTA of theirs reads x.
+cuda::LinearNorm DevicePass::linear_norm(const cuda::NormCall& call) const {
+  float* const other = call.x == residual_[0] ? residual_[1] : residual_[0];
+  const bool stores = call.add != nullptr && !call.keeps_x;
+  return {call.x, call.ldx, call.add, call.ldadd, call.weight, call.eps, call.n, stores ? other : nullptr, call.ldx};
+}
+
+// Linear layers of a norm: in their launches if they can, and through call.out if not.
+void DevicePass::normed_linears(const cuda::NormCall& norm, std::initializer_list<const DeviceLinear*> matrices,
+                                std::initializer_list<float*> outputs, cudaStream_t stream) {
+  linears(norm.out, static_cast<int>(norm.ldo), norm.rows, matrices.begin(), outputs.begin(),
+          static_cast<int>(matrices.size()), false, stream, &norm);
+}
+
+// Trellis-coded matrices in one launch, plain ones in one each. norm: what x is to become, null if it is there.
 void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
-                         int count, bool add, cudaStream_t stream) const {
+                         int count, bool add, cudaStream_t stream, const cuda::NormCall* norm) {
   cuda::LinearCall call{};
   call.x = x;
   call.ldx = ldx;
@@ -199,30 +220,38 @@ void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear*
   call.all_mul1 = true;
   for (int i = 0; i < count; ++i) {
     const DeviceLinear& m = *matrices[i];
-    if (!m.is_trellis) {
-      cuda::dense_linear({m.dense.data, m.dense.type, m.in, m.out, m.bias, x, ldx, rows, outputs[i], m.out, add},
-                         stream);
-      continue;
-    }
+    if (!m.is_trellis) continue;
     call.in = m.trellis_in;
     call.all_mul1 &= m.trellis.codebook == static_cast<int>(codec::Codebook::kMul1);
     call.max_bits = std::max(call.max_bits, m.trellis.bits);
     call.outputs[call.count++] = {m.trellis, m.trellis_out, m.out, m.bias, outputs[i], m.out, add};
   }
-  if (call.count > 0) {
-    if (calls_ != nullptr) calls_->linears.push_back(call);
-    if (paths_ != nullptr && paths_->leaves_out(call)) return;
-    const cuda::LinearPath path = paths_ != nullptr ? paths_->choose(call) : cuda::linear_default_path(call);
-    cuda::trellis_linear(call, path, linear_workspace_, stream);
+  if (call.count > 0 && paths_ != nullptr && paths_->leaves_out(call)) return;
+  cuda::LinearPath path{};
+  if (call.count > 0) path = paths_ != nullptr ? paths_->choose(call) : cuda::linear_default_path(call);
+  if (norm != nullptr) {
+    call.norm = linear_norm(*norm);
+    if (call.count < count || !cuda::linear_norm_legal(call.norm, call.in) || !cuda::linear_takes_norm(call, path)) {
+      cuda::rms_norm(*norm, stream);
+      call.norm = {};
+    } else if (call.norm.sum != nullptr) {
+      x_ = call.norm.sum;
+    }
   }
+  for (int i = 0; i < count; ++i) {
+    const DeviceLinear& m = *matrices[i];
+    if (m.is_trellis) continue;
+    cuda::dense_linear({m.dense.data, m.dense.type, m.in, m.out, m.bias, x, ldx, rows, outputs[i], m.out, add}, stream);
+  }
+  if (call.count == 0) return;
+  if (calls_ != nullptr) calls_->linears.push_back(call);
+  cuda::trellis_linear(call, path, linear_workspace_, stream);
 }
 
-void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const {
+void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) {
   const DeviceMla& w = weights_.layers[layer].mla;
   if (c_.q_lora_rank > 0) {
-    const DeviceLinear* first[] = {&w.q_a, &w.kv_a};
-    float* const outputs[] = {q_latent_, kv_};
-    linears(normed_, hidden_padded_, pass.rows, first, outputs, 2, false, stream);
+    normed_linears(attention_norm(layer, pass.rows), {&w.q_a, &w.kv_a}, {q_latent_, kv_}, stream);
     cuda::NormCall call{};
     call.x = q_latent_;
     call.ldx = c_.q_lora_rank;
@@ -232,13 +261,9 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
     call.rows = pass.rows;
     call.out = q_latent_normed_;
     call.ldo = call.padded = q_rank_padded_;
-    cuda::rms_norm(call, stream);
-    const DeviceLinear* second[] = {&w.q_b};
-    linears(q_latent_normed_, q_rank_padded_, pass.rows, second, &q_, 1, false, stream);
+    normed_linears(call, {&w.q_b}, {q_}, stream);
   } else {
-    const DeviceLinear* both[] = {&w.q_b, &w.kv_a};
-    float* const outputs[] = {q_, kv_};
-    linears(normed_, hidden_padded_, pass.rows, both, outputs, 2, false, stream);
+    normed_linears(attention_norm(layer, pass.rows), {&w.q_b, &w.kv_a}, {q_, kv_}, stream);
   }
   cuda::MlaAttention attention{};
   cuda::MlaPrepare& prepare = attention.prepare;
@@ -262,14 +287,12 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   attention.ldo = attended_padded_;
   cuda::mla_attention(attention, attend_workspace_, stream);
   const DeviceLinear* last[] = {&w.o};
-  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
+  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream, nullptr);
 }
 
-void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const {
+void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) {
   const DeviceGqa& w = weights_.layers[layer].gqa;
-  const DeviceLinear* first[] = {&w.q, &w.k, &w.v};
-  float* const outputs[] = {q_, k_, v_};
-  linears(normed_, hidden_padded_, pass.rows, first, outputs, 3, false, stream);
+  normed_linears(attention_norm(layer, pass.rows), {&w.q, &w.k, &w.v}, {q_, k_, v_}, stream);
   cuda::GqaAttention attention{};
   cuda::GqaPrepare& prepare = attention.prepare;
   prepare.heads = c_.num_attention_heads;
@@ -290,21 +313,21 @@ void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   attention.attend = attend_call(layer, pass);
   cuda::gqa_attention(attention, attend_workspace_, stream);
   const DeviceLinear* last[] = {&w.o};
-  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream);
+  linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream, nullptr);
 }
 
 // delta = down(silu(gate(normed)) * up(normed))
-void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) const {
+void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) {
   const DeviceLinear* first[] = {&mlp.gate, &mlp.up};
   float* const outputs[] = {gate_, up_};
-  linears(normed_, hidden_padded_, rows, first, outputs, 2, false, stream);
+  linears(normed_, hidden_padded_, rows, first, outputs, 2, false, stream, nullptr);
   cuda::swiglu(gate_, up_, static_cast<long long>(rows) * mlp.gate.out, gated_, stream);
   const DeviceLinear* last[] = {&mlp.down};
-  linears(gated_, mlp.gate.out, rows, last, &delta_, 1, false, stream);
+  linears(gated_, mlp.gate.out, rows, last, &delta_, 1, false, stream, nullptr);
 }
 
 // delta = experts(norm(x)); the next norm adds it.
-void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const {
+void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) {
   if (layer.moe.top_k == 0) {
     norm(nullptr, layer.mlp_input_norm, rows, stream);
     const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows;
@@ -336,14 +359,14 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
   cuda::moe_swiglu(layer.moe, call, path, moe_workspace_, stream);
 }
 
-void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) const {
+void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) {
+  x_ = residual_[0];  // whatever a pass before this one ended with
   cuda::embed({weights_.embedding.data, weights_.embedding.type, c_.vocab_size, c_.hidden_size}, ids_, pass.rows, x_,
               hidden_padded_, stream);
   const std::size_t count = pass.layers.empty() ? weights_.layers.size() : pass.layers.size();
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t l = pass.layers.empty() ? i : static_cast<std::size_t>(pass.layers[i]);
     const DeviceLayer& layer = weights_.layers[l];
-    norm(i == 0 ? nullptr : delta_, layer.attention_input_norm, pass.rows, stream);
     if (is_mla(c_)) {
       mla(l, pass, stream);
     } else {
@@ -351,13 +374,16 @@ void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) const {
     }
     experts(layer, pass.rows, stream);
   }
-  norm(delta_, weights_.final_norm, pass.rows, stream);
 }
 
-void DevicePass::head(int row, int rows, cudaStream_t stream) const {
-  const __half* x = normed_ + static_cast<std::size_t>(row) * static_cast<std::size_t>(hidden_padded_);
-  const DeviceLinear* matrix[] = {&weights_.head};
-  linears(x, hidden_padded_, rows, matrix, &logits_, 1, false, stream);
+// The final norm is of these rows only, and leaves the residual stream as it is.
+void DevicePass::head(int row, int rows, cudaStream_t stream) {
+  const std::size_t first = static_cast<std::size_t>(row) * static_cast<std::size_t>(hidden_padded_);
+  cuda::NormCall norm = norm_call(delta_ + first, weights_.final_norm, rows);
+  norm.x += first;
+  norm.out += first;
+  norm.keeps_x = true;
+  normed_linears(norm, {&weights_.head}, {logits_}, stream);
 }
 
 }  // namespace fairway::model

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 
 #include "backend/cuda/arena.h"
@@ -51,10 +52,10 @@ class DevicePass {
   void* linear_workspace() const { return linear_workspace_; }
   void* moe_workspace() const { return moe_workspace_; }
 
-  // Inputs: ids(), sequence() and position() hold pass.rows entries. Leaves the final norm of every row for head().
-  void layers(const DevicePassRows& pass, cudaStream_t stream) const;
+  // Inputs: ids(), sequence() and position() hold pass.rows entries. Leaves every row for head().
+  void layers(const DevicePassRows& pass, cudaStream_t stream);
   // Logits of rows [row, row + rows) of the last layers(), [rows, vocab_size], into logits().
-  void head(int row, int rows, cudaStream_t stream) const;
+  void head(int row, int rows, cudaStream_t stream);
 
   // To be called once before the first pass: zeros in columns that no kernel writes and linear layers read, and in the
   // caches, whose unwritten rows DeviceModel::pretend_length() makes visible.
@@ -80,12 +81,16 @@ class DevicePass {
   kernels::cuda::AttendCall attend_call(std::size_t layer, const DevicePassRows& pass) const;
   kernels::cuda::NormCall norm_call(float* add, const float* weight, int rows) const;
   void norm(float* add, const float* weight, int rows, cudaStream_t stream) const;
+  kernels::cuda::NormCall attention_norm(std::size_t layer, int rows) const;
+  kernels::cuda::LinearNorm linear_norm(const kernels::cuda::NormCall& call) const;
+  void normed_linears(const kernels::cuda::NormCall& norm, std::initializer_list<const DeviceLinear*> matrices,
+                      std::initializer_list<float*> outputs, cudaStream_t stream);
   void linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
-               int count, bool add, cudaStream_t stream) const;
-  void mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const;
-  void gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) const;
-  void experts(const DeviceLayer& layer, int rows, cudaStream_t stream) const;
-  void dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) const;
+               int count, bool add, cudaStream_t stream, const kernels::cuda::NormCall* norm);
+  void mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream);
+  void gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream);
+  void experts(const DeviceLayer& layer, int rows, cudaStream_t stream);
+  void dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream);
 
   const formats::ModelConfig& c_;
   const DeviceWeights& weights_;
@@ -98,7 +103,9 @@ class DevicePass {
   int hidden_padded_, q_rank_padded_, attended_padded_;
   int *ids_ = nullptr, *sequence_ = nullptr, *position_ = nullptr;
   float *cos_ = nullptr, *sin_ = nullptr;
-  float *x_ = nullptr, *delta_ = nullptr;             // [rows, hidden_padded]: residual stream, what a layer adds to it
+  float* residual_[2] = {};                           // [rows, hidden_padded]: residual streams that take turns
+  float* x_ = nullptr;                                // the one with the stream after the kernels that were queued last
+  float* delta_ = nullptr;                            // [rows, hidden_padded]: what a layer adds to it
   __half* normed_ = nullptr;                          // [rows, hidden_padded]
   float *q_latent_ = nullptr, *kv_ = nullptr;         // MLA: [rows, q_lora_rank], [rows, latent + rope]
   __half* q_latent_normed_ = nullptr;                 // [rows, q_rank_padded]

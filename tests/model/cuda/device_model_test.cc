@@ -93,7 +93,11 @@ class Both {
     for (std::size_t begin = 0; begin < ids.size(); begin += chunk) {
       const auto part = ids.subspan(begin, std::min(chunk, ids.size() - begin));
       device.forward(part, sequence);
-      device.logits(0, static_cast<int>(part.size()), &logits[begin * static_cast<std::size_t>(vocab())]);
+      // In two calls: the first must not change what the second one starts from.
+      const int rows = static_cast<int>(part.size()), half = (rows + 1) / 2;
+      float* const to = &logits[begin * static_cast<std::size_t>(vocab())];
+      device.logits(0, half, to);
+      if (half < rows) device.logits(half, rows - half, to + half * vocab());
     }
     return logits;
   }

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kManyThreads) rms_norm_kernel(const __grid_con
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     const int valid = a.n - column(c);
-    if (a.add != nullptr) store_floats<kAligned>(a.x + row * a.ldx + column(c), valid, v[c]);
+    if (a.add != nullptr && !a.keeps_x) store_floats<kAligned>(a.x + row * a.ldx + column(c), valid, v[c]);
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) v[c][i] = v[c][i] * scale * weight[c][i];
     if (!kAligned || valid <= 0) {  // 0 * scale is NaN where the scale is

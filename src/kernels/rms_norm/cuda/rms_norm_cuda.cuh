@@ -25,8 +25,9 @@ struct NormCall {
   int n, rows;  // n: 1..16384; rows: >= 1
   __half* out;  // [rows, padded], row stride ldo >= padded
   long long ldo;
-  int padded;       // n..16384
-  float* out_fp32;  // [rows, n] without gaps, before rounding to halves, or null
+  int padded;            // n..16384
+  float* out_fp32;       // [rows, n] without gaps, before rounding to halves, or null
+  bool keeps_x = false;  // x is not written; of rms_norm() only
 };
 
 // Error(kUsage) if a number is out of range, Error(kUnsupported) if n or padded is above 16384.

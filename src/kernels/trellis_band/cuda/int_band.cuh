@@ -24,9 +24,10 @@ struct IntBand {
   static constexpr int kTokens = 4 * kGroups;
 
   struct Shared {
-    float sums[kIntRowParts][kTokens][kInnerStride];
+    alignas(16) float sums[kIntRowParts][kTokens][kInnerStride];
     int largest[kTokens];    // of |input|, as the bits of a float
     int digit_sum[kTokens];  // of the 15-bit activations
+    float unit[kTokens];     // what they are multiples of
   };
 
   // Puts eight halves where their digits will be.
@@ -37,8 +38,29 @@ struct IntBand {
   }
 
   static __device__ void note_largest(Shared& shared, int token, float largest) {
-    for (int d = 16; d > 0; d /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, d));
-    if ((threadIdx.x & 31) == 0) atomicMax(&shared.largest[token], __float_as_int(largest));
+    // Without a sign the bits are ordered as the floats are.
+    const int bits = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(largest));
+    if ((threadIdx.x & 31) == 0) atomicMax(&shared.largest[token], bits);
+  }
+  static __device__ float largest_of(const float (&v)[4]) {
+    return fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+  }
+
+  static __device__ void add_digit_sum(Shared& shared, int token, int own) {
+    const int sum = __reduce_add_sync(0xFFFFFFFFu, own);
+    if ((threadIdx.x & 31) == 0) atomicAdd(&shared.digit_sum[token], sum);
+  }
+
+  static __device__ void set_unit(Shared& shared, int token) {
+    shared.unit[token] = __int_as_float(shared.largest[token]) * (1.0f / kDigitMax);
+  }
+  static __device__ float inverse_unit(const Shared& shared, int token) {
+    const float largest = __int_as_float(shared.largest[token]);
+    return largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
+  }
+  static __device__ __forceinline__ void split_digits(int q, int& high, int& low) {
+    high = (q + 64) >> 7;
+    low = q - 128 * high;
   }
 
   static __device__ void clear(Shared& shared) {
@@ -49,12 +71,20 @@ struct IntBand {
   template <class RowOf>
   static __device__ __forceinline__ void stage_inputs(const DigitInput& input, int tokens, int blocks,
                                                       const RowOf& row_of, const __half* suh, Shared& shared) {
+    const auto transform = [&](int token, int k, float(&v)[4]) { transform_input(row_of(token) + k, suh + k, v); };
+    stage_with(input, tokens, blocks, transform, shared);
+  }
+
+  // transform(token, k, v): what stage_inputs() makes of the inputs k..k+3, by a whole warp for a block.
+  template <class Transform>
+  static __device__ __forceinline__ void stage_with(const DigitInput& input, int tokens, int blocks,
+                                                    const Transform& transform, Shared& shared) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     for (int unit = warp; unit < tokens * blocks; unit += kComputeWarps) {
       const int token = unit / blocks, block = unit % blocks;
       const int k = block * kBand + 4 * lane;
       float v[4];
-      transform_input(row_of(token) + k, suh + k, v);
+      transform(token, k, v);
       // The lane's places in fragment order: two pairs, in the high or the low column by their place in the group.
       unsigned char* at = input.data + 2 * token * input.stride + block * kBand;
 #pragma unroll
@@ -64,8 +94,56 @@ struct IntBand {
         *reinterpret_cast<__half2*>(at + column * input.stride + (place & ~7) + (place & 3) * 2) =
             to_half2(v[2 * pair], v[2 * pair + 1]);
       }
-      note_largest(shared, token, fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3]))));
+      note_largest(shared, token, largest_of(v));
     }
+  }
+
+  // stage_with(), a barrier, quantize() and another barrier, but transform(token, block, v), for so few blocks of all
+  // tokens that they fit into the memory of the sums until then, and are not rounded to halves.
+  static constexpr int kHeldBlocks = kIntRowParts * kTokens * kInnerStride / kBand;
+
+  template <class Transform>
+  static __device__ __forceinline__ void stage_held(const DigitInput& input, int tokens, int blocks,
+                                                    const Transform& transform, Shared& shared) {
+    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    float4* const held = reinterpret_cast<float4*>(shared.sums) + lane;  // each lane reads what it wrote
+                                                                         // Unit `unit` is block `block` of `token`.
+#pragma unroll 1
+    for (int unit = warp, token = 0, block = warp; unit < tokens * blocks;
+         unit += kComputeWarps, block += kComputeWarps) {
+      for (; block >= blocks; block -= blocks) ++token;
+      float v[4];
+      transform(token, block, v);
+      held[32 * unit] = make_float4(v[0], v[1], v[2], v[3]);
+      note_largest(shared, token, largest_of(v));
+    }
+    consumer_sync<kComputeThreads>();
+    if (threadIdx.x < static_cast<unsigned>(tokens)) set_unit(shared, static_cast<int>(threadIdx.x));
+#pragma unroll 1
+    for (int unit = warp, token = 0, block = warp; unit < tokens * blocks;
+         unit += kComputeWarps, block += kComputeWarps) {
+      for (; block >= blocks; block -= blocks) ++token;
+      const float inverse = inverse_unit(shared, token);
+      const float4 v = held[32 * unit];
+      unsigned char* const at = input.data + 2 * token * input.stride + block * kBand;
+      add_digit_sum(shared, token,
+                    store_pair(at, input.stride, 4 * lane, v.x * inverse, v.y * inverse) +
+                        store_pair(at, input.stride, 4 * lane + 2, v.z * inverse, v.w * inverse));
+    }
+    consumer_sync<kComputeThreads>();
+  }
+
+  // The digits of two neighbours from k on into their places of a block. Returns the sum of the integers.
+  static __device__ __forceinline__ int store_pair(unsigned char* block, int stride, int k, float a, float b) {
+    const int q[2] = {__float2int_rn(a), __float2int_rn(b)};
+    int high[2], low[2];
+    split_digits(q[0], high[0], low[0]);
+    split_digits(q[1], high[1], low[1]);
+    unsigned char* const place = block + fragment_order(k);
+    *reinterpret_cast<unsigned short*>(place) = static_cast<unsigned short>((high[0] & 255) | (high[1] & 255) << 8);
+    *reinterpret_cast<unsigned short*>(place + stride) =
+        static_cast<unsigned short>((low[0] & 255) | (low[1] & 255) << 8);
+    return q[0] + q[1];
   }
 
   static __device__ float largest_of(uint4 halves) {
@@ -102,8 +180,8 @@ struct IntBand {
   static __device__ void quantize(const DigitInput& input, int tokens, int blocks, Shared& shared) {
     const int groups = blocks * (kBand / 8);
     for (int token = 0; token < tokens; ++token) {
-      const float largest = __int_as_float(shared.largest[token]);
-      const float inverse = largest > 0 ? kDigitMax / largest : 0.0f;
+      const float inverse = inverse_unit(shared, token);
+      if (threadIdx.x == 0) set_unit(shared, token);
       int sum = 0;
       for (int group = threadIdx.x; group < groups; group += kComputeThreads) {
         uint2* high_at = reinterpret_cast<uint2*>(input.data + input.at(token, group));
@@ -116,7 +194,8 @@ struct IntBand {
         u32 high[2] = {0, 0}, low[2] = {0, 0};
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-          const int h = (q[i] + 64) >> 7, l = q[i] - 128 * h;
+          int h, l;
+          split_digits(q[i], h, l);
           high[i / 4] |= static_cast<u32>(h & 255) << (8 * (i % 4));
           low[i / 4] |= static_cast<u32>(l & 255) << (8 * (i % 4));
           sum += q[i];
@@ -124,14 +203,21 @@ struct IntBand {
         *high_at = make_uint2(high[0], high[1]);
         *low_at = make_uint2(low[0], low[1]);
       }
-      for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, d);
-      if ((threadIdx.x & 31) == 0) atomicAdd(&shared.digit_sum[token], sum);
+      add_digit_sum(shared, token, sum);
     }
   }
 
   // inner[token][kInnerStride] = the sums over the next blocks of the ring, in the units of the codebook.
   static __device__ __forceinline__ void multiply(RingCursor& ring, int bits, int blocks, int tokens,
                                                   const DigitInput& input, Shared& shared, float* inner) {
+    multiply_parts(ring, bits, blocks, input, shared);
+    add_row_parts(tokens, shared, inner);
+    consumer_sync<kComputeThreads>();
+  }
+
+  // The same into shared.sums, see sums_of().
+  static __device__ __forceinline__ void multiply_parts(RingCursor& ring, int bits, int blocks, const DigitInput& input,
+                                                        Shared& shared) {
     int acc[kIntTiles][kGroups][4] = {};
     switch (bits) {
 #define FAIRWAY_CASE(bits)                                                \
@@ -154,20 +240,34 @@ struct IntBand {
       }
     }
     consumer_sync<kComputeThreads>();
-    add_row_parts(tokens, shared, inner);
-    consumer_sync<kComputeThreads>();
+  }
+
+  static constexpr float kScale = codec::kMul1ScaleNumerator / 262144.0f;  // 2^18
+  static constexpr float kBias = 1024 * kScale + codec::kMul1BiasNumerator / 262144.0f;
+
+  // Four columns of a token after multiply_parts().
+  static __device__ __forceinline__ float4 sums_of(const Shared& shared, int token, int column) {
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int p = 0; p < kIntRowParts; ++p) {
+      const float4 part = *reinterpret_cast<const float4*>(&shared.sums[p][token][column]);
+      sum.x += part.x;
+      sum.y += part.y;
+      sum.z += part.z;
+      sum.w += part.w;
+    }
+    const float unit = shared.unit[token], bias = kBias * static_cast<float>(shared.digit_sum[token]);
+    return make_float4(unit * (kScale * sum.x + bias), unit * (kScale * sum.y + bias), unit * (kScale * sum.z + bias),
+                       unit * (kScale * sum.w + bias));
   }
 
   static __device__ void add_row_parts(int tokens, const Shared& shared, float* inner) {
-    constexpr float kScale = codec::kMul1ScaleNumerator / 262144.0f;  // 2^18
-    constexpr float kBias = 1024 * kScale + codec::kMul1BiasNumerator / 262144.0f;
     for (int i = threadIdx.x; i < tokens * kBand; i += kComputeThreads) {
       const int token = i / kBand, column = i % kBand;
       float sum = 0;
       for (int p = 0; p < kIntRowParts; ++p) sum += shared.sums[p][token][column];
-      const float unit = __int_as_float(shared.largest[token]) * (1.0f / kDigitMax);
       inner[token * kInnerStride + column] =
-          unit * (kScale * sum + kBias * static_cast<float>(shared.digit_sum[token]));
+          shared.unit[token] * (kScale * sum + kBias * static_cast<float>(shared.digit_sum[token]));
     }
   }
 };

@@ -8,13 +8,18 @@
 
 namespace fairway::kernels::cuda {
 
+constexpr int kMaxShares = 8;  // of an item: CTAs of the largest cluster
+
 struct LinearArgs {
   LinearCall call;
   int input_of[kMaxLinearOutputs];  // matrices with the same suh read the same transformed input
   int inputs;                       // of them there are so many
   int bands;                        // of all matrices
+  int items;                        // bands times segments
+  int groups;                       // of `split` CTAs
   int segment_rows;                 // of a segment, at most
   int split;
+  int share_begin[kMaxShares + 1];  // the first block of every CTA of a cluster, and their number
   int ring_stages;
   int stage_bytes;
   int input_stride;  // paths that transform their inputs themselves: bytes between rows or columns of them
@@ -35,16 +40,15 @@ struct LinearItem {
   int first_row, count;
 };
 
-__device__ __forceinline__ int linear_items(const LinearArgs& a) {
-  return (a.call.rows + a.segment_rows - 1) / a.segment_rows * a.bands;
-}
-
 // Bands of a segment are neighbours, so that a CTA keeps its transformed inputs from one item to the next.
 __device__ __forceinline__ LinearItem get_linear_item(const LinearArgs& a, int index) {
   LinearItem item{};
-  item.first_row = index / a.bands * a.segment_rows;
+  item.band = index;
+  if (index >= a.bands) {  // not of the first segment: most calls have no other
+    item.first_row = index / a.bands * a.segment_rows;
+    item.band = index % a.bands;
+  }
   item.count = min(a.segment_rows, a.call.rows - item.first_row);
-  item.band = index % a.bands;
   for (; item.band >= a.call.outputs[item.output].out / kBand; ++item.output) {
     item.band -= a.call.outputs[item.output].out / kBand;
   }
@@ -61,8 +65,7 @@ struct LinearShare {
   int begin, count;
 };
 __device__ __forceinline__ LinearShare linear_share(const LinearArgs& a, int rank) {
-  const int blocks = a.call.in / kBand, begin = rank * blocks / a.split;
-  return {begin, (rank + 1) * blocks / a.split - begin};
+  return {a.share_begin[rank], a.share_begin[rank + 1] - a.share_begin[rank]};
 }
 
 }  // namespace fairway::kernels::cuda

@@ -1,7 +1,6 @@
-// The last step of a linear layer: scales, bias, what is added, and stores of rows at any alignment.
+// The last step of a linear layer: what is added, and stores of rows at any alignment.
 #pragma once
 
-#include "kernels/trellis_band/cuda/transform.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
 
 namespace fairway::kernels::cuda {
@@ -40,20 +39,6 @@ struct LinearPlaces {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (column + i < output.out_exact) p[i] = v[i];
-    }
-  }
-};
-
-// A lane's four columns, and what their products are scaled by and added to.
-struct LinearColumns : LinearPlaces {
-  float scale[4], bias[4] = {};
-
-  __device__ LinearColumns(const LinearOutput& o, int first) : LinearPlaces{o, first} {
-    load_half4(output.matrix.svh + column, scale);
-    if (output.bias == nullptr) return;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (column + i < output.out_exact) bias[i] = output.bias[column + i];
     }
   }
 };

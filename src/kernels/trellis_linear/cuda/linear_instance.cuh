@@ -13,7 +13,8 @@ LinearKernel linear_instance() {
           Path::kMinCtas,
           static_cast<int>(sizeof(LinearShared<Path>)),
           LinearLoader<Path>::kStageTokenBytes,
-          Path::kInput};
+          Path::kInput,
+          Path::kNormBlocks};
 }
 
 }  // namespace fairway::kernels::cuda

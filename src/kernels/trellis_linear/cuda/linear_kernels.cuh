@@ -19,6 +19,7 @@ struct LinearKernel {
   int shared_bytes;     // beside the ring and the inputs
   int stage_row_bytes;  // of a stage, beside the weights
   InputMemory input;
+  int norm_blocks;  // with a norm in front: blocks of all rows of an item that a CTA may have
 };
 
 LinearKernel linear_int_kernel(int rows);   // 4, 8

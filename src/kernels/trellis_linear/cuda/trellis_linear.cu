@@ -17,6 +17,8 @@
 namespace fairway::kernels::cuda {
 namespace {
 
+static_assert(kMaxShares == kMaxCluster);
+
 struct LinearFacts {
   const char* name;
   bool integer;
@@ -103,10 +105,18 @@ LinearPlan best_plan(const LinearCall& call, const LinearKernel& kernel, int sms
 }
 
 // Rows of x, scaled and transformed, in fragment order.
-__global__ void __launch_bounds__(kTransformThreads) transform_linear_inputs(const __grid_constant__ LinearArgs a) {
-  transform_inputs(a, [&](int input, int row, int k, const float(&v)[4]) {
+struct StoreRows {
+  const LinearArgs& a;
+
+  __device__ void operator()(int input, int row, int k, const float (&v)[4]) const {
     store_fragment_order(reinterpret_cast<__half*>(linear_row(a, input, k / kBand, row)), v);
-  });
+  }
+};
+__global__ void __launch_bounds__(kTransformThreads) transform_linear_inputs(const __grid_constant__ LinearArgs a) {
+  transform_inputs(a, StoreRows{a});
+}
+__global__ void __launch_bounds__(32 * kMostNormWarps) norm_linear_inputs(const __grid_constant__ LinearArgs a) {
+  norm_inputs(a, StoreRows{a});
 }
 
 // Numbers the different input scales of the matrices.
@@ -140,7 +150,15 @@ void check_call(const LinearCall& call, LinearPath path, const std::string& name
     check_range(name, "the width of a matrix", o.matrix.bits, 1, call.max_bits, 1);
   }
   check_range(name, "the number of work items", count_items(call, facts_of(path).rows), 1, kMost, 1);
-  if (reinterpret_cast<std::uintptr_t>(call.x) % 16 != 0 || call.ldx % 8 != 0) {
+  if (call.norm.x != nullptr) {
+    check_range(name, "the number of inputs before padding", call.norm.n, 4, std::min(call.in, kMaxLinearNorm), 4);
+    if (!linear_norm_legal(call.norm, call.in)) {
+      throw Error(ErrorKind::kUsage, name + ": rows of the norm are not aligned to 16 bytes or overlap, strides of " +
+                                         std::to_string(call.norm.ldx) + ", " + std::to_string(call.norm.ldadd) +
+                                         " and " + std::to_string(call.norm.ldsum) + " elements");
+    }
+    if (!linear_takes_norm(call, path)) throw Error(ErrorKind::kUsage, name + ": it does not take a norm in front");
+  } else if (reinterpret_cast<std::uintptr_t>(call.x) % 16 != 0 || call.ldx % 8 != 0) {
     throw Error(ErrorKind::kUsage, name + ": rows of x are not aligned to 16 bytes, a row stride of " +
                                        std::to_string(call.ldx) + " elements");
   }
@@ -165,6 +183,24 @@ bool linear_path_legal(const LinearCall& call, LinearPath path) {
   if (path == LinearPath::kWide128) return true;
   const SharedMemory m = shared_memory(call, kernel_of(path), std::min(kMaxCluster, call.in / kBand));
   return plan_ring(1, m.fixed, m.stage_bytes, 1).stages >= 1;
+}
+
+bool linear_norm_legal(const LinearNorm& norm, int in) {
+  const auto rows_are_aligned = [&](const float* p, long long stride) {
+    return p == nullptr || (reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && stride % 4 == 0 && stride >= norm.n);
+  };
+  return norm.x != nullptr && norm.weight != nullptr && norm.n >= 4 && norm.n % 4 == 0 &&
+         norm.n <= std::min(in, kMaxLinearNorm) && rows_are_aligned(norm.x, norm.ldx) &&
+         rows_are_aligned(norm.add, norm.ldadd) && rows_are_aligned(norm.sum, norm.ldsum) &&
+         rows_are_aligned(norm.weight, norm.n) && norm.sum != norm.x && (norm.sum == nullptr || norm.sum != norm.add);
+}
+
+bool linear_takes_norm(const LinearCall& call, LinearPath path) {
+  if (path == LinearPath::kWide128 || path == LinearPath::kHalf32) return true;
+  if (!linear_path_legal(call, path)) return false;
+  const LinearKernel kernel = kernel_of(path);
+  const int blocks = best_plan(call, kernel, sm_count()).memory.blocks;
+  return std::min(call.rows, kernel.rows) * blocks <= kernel.norm_blocks;
 }
 
 // The fastest of the paths on an H200 inside chains of layers of GLM-4.7-Flash and Qwen3-30B-A3B (`fairway bench
@@ -205,13 +241,18 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   const int sms = sm_count();
   const LinearPlan plan = best_plan(call, kernel, sms);
   args.bands = count_bands(call);
+  args.items = static_cast<int>(count_items(call, kernel.rows));
+  args.groups = static_cast<int>(plan.grid) / plan.split;
   args.segment_rows = kernel.rows;
   args.split = plan.split;
+  for (int rank = 0; rank <= plan.split; ++rank) args.share_begin[rank] = rank * (call.in / kBand) / plan.split;
   args.ring_stages = plan.ring_stages;
   args.stage_bytes = plan.memory.stage_bytes;
   args.input_stride = plan.memory.input_stride;
   cudaError_t status = cudaSuccess;
-  if (kernel.input.rows == 0) status = launch_inputs(transform_linear_inputs, args, stream);
+  if (kernel.input.rows == 0) {
+    status = launch_inputs(call.norm.x != nullptr ? norm_linear_inputs : transform_linear_inputs, args, stream);
+  }
   if (status == cudaSuccess) {
     const int bytes = plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed;
     status =

@@ -29,13 +29,34 @@ struct LinearOutput {
   bool add;  // y += the product instead of y = the product
 };
 
+// Rows of fp32 whose RMS norm is the input of a call, in the terms of kernels/rms_norm/cuda/rms_norm_cuda.cuh:
+//
+//   sum[r] = x[r] + add[r]                                    if add; sum[r] = x[r] else
+//   input[r, 0..n) = sum[r] / sqrt(mean(sum[r]^2) + eps) * weight, which is not rounded to halves before its transform
+//   input[r, n..in) = 0
+//
+// Every pointer is null or aligned to 16 bytes, n and the strides are multiples of 4.
+struct LinearNorm {
+  const float* x;  // [rows, n], row stride ldx; null: the call's input is LinearCall::x
+  long long ldx;
+  const float* add;  // [rows, n], row stride ldadd, or null
+  long long ldadd;
+  const float* weight;  // [n]
+  float eps;
+  int n;       // 4..min(in, kMaxLinearNorm)
+  float* sum;  // [rows, n], row stride ldsum, in none of the other arrays, or null: it is stored there
+  long long ldsum;
+};
+
 constexpr int kMaxLinearOutputs = 4;
+constexpr int kMaxLinearNorm = 16384;
 
 struct LinearCall {
   const __half* x;  // [rows, in], row stride ldx elements (a multiple of 8), 16-byte aligned; padded with zeros
   long long ldx;
-  int in;    // a multiple of 128
-  int rows;  // >= 1
+  LinearNorm norm;  // instead of x
+  int in;           // a multiple of 128
+  int rows;         // >= 1
   LinearOutput outputs[kMaxLinearOutputs];
   int count;      // of outputs, 1..4
   bool all_mul1;  // every matrix uses codebook mul1: integer paths are legal
@@ -58,6 +79,11 @@ const char* linear_path_name(LinearPath path);
 // False for integer paths where a matrix uses another codebook than mul1, and for paths of one launch whose share of
 // the inputs does not fit into shared memory, even if eight CTAs share them.
 bool linear_path_legal(const LinearCall& call, LinearPath path);
+// Whether a norm can be in front of a linear layer of `in` inputs: its alignment and sizes.
+bool linear_norm_legal(const LinearNorm& norm, int in);
+// And whether the path takes one for this call, on the current device: half_32 and wg_128 always, integer paths if a
+// CTA's share of the inputs is small.
+bool linear_takes_norm(const LinearCall& call, LinearPath path);
 LinearPath linear_default_path(const LinearCall& call);
 
 // Scratch of a call with any path, 256-byte aligned; may be shared by calls that follow each other on a stream. Needs
@@ -65,7 +91,7 @@ LinearPath linear_default_path(const LinearCall& call);
 std::size_t linear_workspace_bytes(int max_rows, int max_in, int max_matrices);
 
 // On the current device. Error(kUnsupported) if that is not of compute capability 9.0, Error(kUsage) for sizes out of
-// range or a path that is not legal; else as backend::check_cuda().
+// range or a path that is not legal or does not take the norm; else as backend::check_cuda().
 void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cudaStream_t stream);
 
 }  // namespace fairway::kernels::cuda

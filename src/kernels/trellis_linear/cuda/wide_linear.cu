@@ -11,14 +11,22 @@ namespace fairway::kernels::cuda {
 namespace {
 
 // Panels of every different input.
-__global__ void __launch_bounds__(kTransformThreads) wide_linear_inputs(const __grid_constant__ LinearArgs a) {
-  transform_inputs(a, [&](int input, int row, int k, const float(&v)[4]) {
+struct StorePanels {
+  const LinearArgs& a;
+
+  __device__ void operator()(int input, int row, int k, const float (&v)[4]) const {
     __half* const panels = reinterpret_cast<__half*>(a.rows) + static_cast<std::size_t>(input) *
                                                                    static_cast<unsigned>(a.call.rows) *
                                                                    static_cast<unsigned>(a.call.in);
     *panel_place(panels, a.call.rows, row, k + 4 * static_cast<int>(threadIdx.x & 31)) =
         to_half4(v[0], v[1], v[2], v[3]);
-  });
+  }
+};
+__global__ void __launch_bounds__(kTransformThreads) wide_linear_inputs(const __grid_constant__ LinearArgs a) {
+  transform_inputs(a, StorePanels{a});
+}
+__global__ void __launch_bounds__(32 * kMostNormWarps) norm_wide_linear_inputs(const __grid_constant__ LinearArgs a) {
+  norm_inputs(a, StorePanels{a});
 }
 
 struct WidePlan {
@@ -64,7 +72,8 @@ WidePlan best_segments(const LinearCall& call, int pairs, int sms) {
 cudaError_t run_wide_linear(const LinearArgs& args, cudaStream_t stream) {
   const LinearCall& call = args.call;
   const int sms = sm_count();
-  const cudaError_t status = launch_inputs(wide_linear_inputs, args, stream);
+  const cudaError_t status =
+      launch_inputs(call.norm.x != nullptr ? norm_wide_linear_inputs : wide_linear_inputs, args, stream);
   if (status != cudaSuccess) return status;
   WideLinearArgs wide{};
   wide.linear = args;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <map>
 
 #include "backend/cuda/check.cuh"
@@ -32,17 +33,11 @@ struct Target {
 class Matrices {
  public:
   Matrices(const LinearShape& shape, int max_rows) : shape_(shape), max_rows_(max_rows), random_(shape.seed) {
-    std::vector<float> x;
-    const int ldx = shape.in + kRowPad;
-    for (int r = 0; r < max_rows; ++r) {
-      for (int k = 0; k < ldx; ++k) {
-        const bool used = k < shape.in_exact && (r != kZeroRow || max_rows == 1);
-        x.push_back(k >= shape.in ? 1e4f : used ? rounded_to_half(random_.normal()) : 0.0f);
-      }
+    if (shape.norm) {
+      make_norm();
+    } else {
+      make_rows();
     }
-    for (int r = 0; r < max_rows; ++r) x_.emplace_back(x.begin() + r * ldx, x.begin() + r * ldx + shape.in);
-    call_.x = device_.upload(to_halves(x));
-    call_.ldx = ldx;
     call_.in = shape.in;
     call_.count = static_cast<int>(shape.matrices.size());
     call_.all_mul1 = true;
@@ -58,6 +53,9 @@ class Matrices {
     LinearCall call = call_;
     call.rows = rows;
     backend::check_cuda(cudaMemset(workspace_, poison, workspace_bytes_), "poison");
+    if (call.norm.sum != nullptr) {
+      backend::check_cuda(cudaMemset(call.norm.sum, poison, norm_sum_.size() * sizeof(float)), "poison");
+    }
     for (std::size_t i = 0; i < targets_.size(); ++i) {
       const Target& t = targets_[i];
       std::vector<float> y(y_floats(t), std::bit_cast<float>(0x01010101u * static_cast<std::uint32_t>(poison)));
@@ -89,6 +87,24 @@ class Matrices {
     return y;
   }
 
+  // The sums that the norm stored; no row beyond them, and no pad, is touched.
+  void check_sum(int rows, int poison, const std::string& what) const {
+    if (call_.norm.sum == nullptr) return;
+    std::vector<float> expected(norm_sum_.size(), std::bit_cast<float>(0x01010101u * static_cast<unsigned>(poison)));
+    for (int r = 0; r < rows; ++r) {
+      const auto first = r * call_.norm.ldsum;
+      std::copy_n(norm_sum_.begin() + first, call_.norm.n, expected.begin() + first);
+    }
+    std::vector<float> sum(norm_sum_.size());
+    backend::check_cuda(cudaMemcpy(sum.data(), call_.norm.sum, sum.size() * sizeof(float), cudaMemcpyDeviceToHost),
+                        "sum");
+    int wrong = 0;
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      wrong += std::bit_cast<std::uint32_t>(sum[i]) != std::bit_cast<std::uint32_t>(expected[i]);
+    }
+    EXPECT_EQ(wrong, 0) << what << ": sums";
+  }
+
   void run(LinearPath path, int rows, int poison) { trellis_linear(poisoned(rows, poison), path, workspace_, nullptr); }
 
   // Row r of y in double precision.
@@ -96,7 +112,7 @@ class Matrices {
     std::vector<double>& y = references_[{target, r}];
     if (!y.empty()) return y;
     const Target& t = targets_[target];
-    y = t.matrix.apply(std::vector<double>(x_[r].begin(), x_[r].end()));
+    y = t.matrix.apply(x_[r]);
     y.resize(t.shape.out_exact);
     for (int n = 0; n < t.shape.out_exact; ++n) {
       if (t.shape.bias) y[n] += t.bias[n];
@@ -107,6 +123,54 @@ class Matrices {
 
  private:
   std::size_t y_floats(const Target& t) const { return static_cast<std::size_t>(max_rows_ * t.output.ldy); }
+
+  void make_rows() {
+    std::vector<float> x;
+    const int ldx = shape_.in + kRowPad;
+    for (int r = 0; r < max_rows_; ++r) {
+      for (int k = 0; k < ldx; ++k) {
+        const bool used = k < shape_.in_exact && (r != kZeroRow || max_rows_ == 1);
+        x.push_back(k >= shape_.in ? 1e4f : used ? rounded_to_half(random_.normal()) : 0.0f);
+      }
+    }
+    for (int r = 0; r < max_rows_; ++r) x_.emplace_back(x.begin() + r * ldx, x.begin() + r * ldx + shape_.in);
+    call_.x = device_.upload(to_halves(x));
+    call_.ldx = ldx;
+  }
+
+  // The norm by its definition, but for the sum, which is fp32.
+  void make_norm() {
+    LinearNorm& norm = call_.norm;
+    norm.n = shape_.in_exact;
+    norm.eps = 1e-6f;
+    norm.ldx = norm.n + 4;
+    norm.ldadd = norm.n + kRowPad;
+    norm.ldsum = norm.n + 3 * 4;
+    std::vector<float> weight, x, add;
+    for (int k = 0; k < norm.n; ++k) weight.push_back(random_.normal());
+    norm_sum_.resize(static_cast<std::size_t>(max_rows_ * norm.ldsum));
+    for (int r = 0; r < max_rows_; ++r) {
+      const bool zero = r == kZeroRow && max_rows_ > 1;
+      const float size = zero ? 0.0f : std::pow(10.0f, random_.uniform(-3, 3));
+      for (int k = 0; k < norm.ldx; ++k) x.push_back(k < norm.n ? size * random_.normal() : 1e4f);
+      for (int k = 0; k < norm.ldadd; ++k) add.push_back(k < norm.n ? size * random_.normal() : 1e4f);
+      std::vector<double>& row = x_.emplace_back(static_cast<std::size_t>(shape_.in));
+      double squares = 0;
+      for (int k = 0; k < norm.n; ++k) {
+        float sum = x[static_cast<std::size_t>(r * norm.ldx + k)];
+        if (shape_.norm_adds) sum += add[static_cast<std::size_t>(r * norm.ldadd + k)];
+        norm_sum_[static_cast<std::size_t>(r * norm.ldsum + k)] = sum;
+        row[static_cast<std::size_t>(k)] = static_cast<double>(sum) * weight[static_cast<std::size_t>(k)];
+        squares += static_cast<double>(sum) * sum;
+      }
+      for (double& v : row) v /= std::sqrt(squares / norm.n + norm.eps);
+    }
+    norm.x = device_.upload(x);
+    norm.weight = device_.upload(weight);
+    if (!shape_.norm_adds) return;
+    norm.add = device_.upload(add);
+    norm.sum = static_cast<float*>(device_.allocate(norm_sum_.size() * sizeof(float)));
+  }
 
   void add_target(const LinearMatrix& m) {
     Target t{};
@@ -136,7 +200,8 @@ class Matrices {
   int max_rows_;
   Random random_;
   DeviceData device_;
-  std::vector<std::vector<float>> x_;
+  std::vector<std::vector<double>> x_;  // what the matrices multiply
+  std::vector<float> norm_sum_;         // [rows, ldsum]
   std::vector<Target> targets_;
   std::map<int, std::pair<std::vector<float>, const __half*>> scales_;
   std::map<std::pair<std::size_t, int>, std::vector<double>> references_;
@@ -152,6 +217,7 @@ double check_case(Matrices& matrices, const std::string& name, LinearPath path, 
   for (int i = 0; i < 2; ++i) {
     matrices.run(path, rows, kPoisons[i]);
     for (const Target& t : matrices.targets()) runs[i].push_back(matrices.fetch(t, rows, kPoisons[i]));
+    matrices.check_sum(rows, kPoisons[i], fmt::format("{}, {}, {} rows", name, linear_path_name(path), rows));
   }
   double worst = 0;
   for (std::size_t m = 0; m < matrices.targets().size(); ++m) {
@@ -178,7 +244,11 @@ void check_linear(const LinearShape& shape, const std::vector<int>& row_counts, 
     call.rows = 1;
     if (!linear_path_legal(call, path)) continue;
     double worst = 0;
-    for (const int rows : row_counts) worst = std::max(worst, check_case(matrices, shape.name, path, rows));
+    for (const int rows : row_counts) {
+      call.rows = rows;
+      if (shape.norm && !linear_takes_norm(call, path)) continue;
+      worst = std::max(worst, check_case(matrices, shape.name, path, rows));
+    }
     line += fmt::format("  {} {:.1e}", linear_path_name(path), worst);
   }
   fmt::print("{}\n", line);

@@ -22,6 +22,9 @@ struct LinearShape {
   int in, in_exact;  // columns of x from in_exact on are zero
   std::vector<LinearMatrix> matrices;
   std::uint64_t seed;
+  // An RMS norm in front, of rows of in_exact numbers and of sizes from 1e-3 to 1e3; with something that is added
+  // first, whose sum is stored.
+  bool norm = false, norm_adds = false;
 };
 
 const std::vector<LinearPath> kEveryPath{LinearPath::kInt4,   LinearPath::kInt8,   LinearPath::kHalf8,

@@ -18,12 +18,14 @@ const std::vector<int> kFew{2};
 const std::vector<int> kOdd{5};
 const std::vector<LinearPath> kSome{LinearPath::kInt4, LinearPath::kHalf8};
 const std::vector<int> kAll{3, 35};
+const std::vector<int> kNormRows{1, 6, 9};
 const std::vector<int> kManyRows{61, 105};
 #else
 const std::vector<int> kFew{1, 2, 5, 17};
 const std::vector<int> kOdd{1, 5, 100};
 const std::vector<LinearPath> kSome = kEveryPath;
 const std::vector<int> kAll{1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100, 129, 300};
+const std::vector<int> kNormRows{1, 2, 3, 4, 5, 8, 9, 13, 17, 33, 64, 100, 129, 600};
 const std::vector<int> kManyRows{31, 33, 65, 96, 97, 128, 129, 200, 513};
 #endif
 
@@ -84,6 +86,29 @@ TEST(GpuHopperLinear, ManyOutputs) {
       kOdd, kSome);
 }
 
+// Rows without padding and with it, two input scales, clusters, CTAs of many items.
+TEST(GpuHopperLinear, NormInFront) {
+  check_linear({"norm, a cluster",
+                640,
+                640,
+                {{128, 128, 3, kMul1, 0, true, false}, {256, 193, 4, kMul1, 1, false, false}},
+                51,
+                true,
+                true},
+               kNormRows);
+  check_linear(
+      {"norm of a part of a block", 256, 132, {{128, 128, kAnyBits, kAnyCodebook, 0, false, true}}, 52, true, false},
+      kNormRows);
+  check_linear({"norm, many bands",
+                128,
+                128,
+                {{2560, 2500, 8, kMul1, 0, false, false}, {640, 640, 2, kMul1, 1, false, false}},
+                53,
+                true,
+                true},
+               kOdd, kSome);
+}
+
 // Segments of every number of columns of the wide path, bands without a neighbour, clusters and CTAs of many items.
 TEST(GpuHopperLinear, ManyRows) {
   check_linear({"many rows, two matrices",
@@ -107,6 +132,15 @@ TEST(GpuHopperLinearFull, ManyInputsAndOutputs) {
                  {512, 512, 5, kAnyCodebook, 0, true, false}},
                 43},
                kAll);
+  check_linear({"norm, 2048 inputs",
+                2048,
+                2048,
+                {{768, 768, 3, kMul1, 0, false, false}, {640, 576, 3, kMul1, 1, false, false}},
+                44,
+                true,
+                true},
+               kAll);
+  check_linear({"norm, vocabulary", 2048, 2048, {{40960, 40900, 6, kMul1, 0, false, false}}, 45, true, true}, kFew);
 }
 
 }  // namespace

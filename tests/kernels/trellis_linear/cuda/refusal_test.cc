@@ -45,6 +45,28 @@ TEST(CudaLinear, SizesOutOfRangeAreErrors) {
   expect_refused(call, LinearPath::kHalf8, {"width of a matrix is 4", "1..3"});
 }
 
+TEST(CudaLinear, NormsOutOfRangeAreErrors) {
+  alignas(16) static float values[4];
+  LinearCall call = small_call();
+  call.norm = {values, 256, nullptr, 0, values, 1e-6f, 256, nullptr, 0};
+  EXPECT_TRUE(linear_norm_legal(call.norm, call.in));
+  call.norm.n = 254;
+  expect_refused(call, LinearPath::kHalf8, {"before padding is 254", "4..256"});
+  call.norm.n = 260;
+  expect_refused(call, LinearPath::kHalf8, {"before padding is 260", "4..256"});
+  call.norm.n = 256;
+  call.norm.ldx = 258;
+  expect_refused(call, LinearPath::kHalf8, {"16 bytes", "strides of 258"});
+  call.norm.ldx = 256;
+  call.norm.add = values + 1;
+  call.norm.ldadd = 256;
+  expect_refused(call, LinearPath::kHalf8, {"16 bytes"});
+  call.norm.add = values;
+  call.norm.sum = values;  // which other CTAs still read
+  call.norm.ldsum = 256;
+  expect_refused(call, LinearPath::kHalf8, {"overlap"});
+}
+
 TEST(CudaLinear, IntegerPathsNeedMul1) {
   expect_refused(small_call(), LinearPath::kInt4, {"int_4", "mul1"});
 }
