@@ -1,8 +1,8 @@
 // The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
 #include <algorithm>
-#include <atomic>
 
-#include "kernels/common/cuda/launch.cuh"
+#include "kernels/moe_swiglu/cuda/launch_together.cuh"
+#include "kernels/moe_swiglu/cuda/single_launch.cuh"
 #include "kernels/moe_swiglu/cuda/stream_kernel.cuh"
 #include "kernels/moe_swiglu/cuda/stream_launch.cuh"
 
@@ -42,29 +42,6 @@ std::size_t gate_up_bytes(const PieceCounts& pieces) {
   return pieces.gate_up * 2 * kSegmentTokens * kBand * sizeof(float);
 }
 
-// A launch that is cooperative and chained. The headers of CUDA 13.0 say of neither attribute that it excludes the
-// other, and at least one published engine sets both, but nothing promises it for every version: where it is refused,
-// the launches from then on are not chained. A refusal happens on the host and leaves no trace on the device.
-//
-// Chaining keeps what a cooperative launch is for. This launch's CTAs may become resident while the kernel before it
-// still has some SMs; that kernel waits for nobody, so it ends and the rest follow. The kernel after it starts only
-// when all of this launch's CTAs have let it, and so are resident.
-template <class Shape>
-cudaError_t launch_together(const StreamArgs& args, int grid, int shared_bytes, cudaStream_t stream) {
-  static std::atomic<bool> chained{true};
-  LaunchShape shape{dim3(static_cast<unsigned>(grid)), Shape::kThreads, shared_bytes};
-  shape.together = args.call.probe.together;
-  shape.chained = args.call.probe.chained && (!shape.together || chained.load(std::memory_order_relaxed));
-  const cudaError_t status = launch(stream_kernel<Shape>, shape, stream, args);
-  if (!shape.together || !shape.chained || (status != cudaErrorNotSupported && status != cudaErrorInvalidValue))
-    return status;
-  cudaGetLastError();  // which the refusal has set
-  shape.chained = false;
-  const cudaError_t alone = launch(stream_kernel<Shape>, shape, stream, args);
-  if (alone == cudaSuccess) chained.store(false, std::memory_order_relaxed);
-  return alone;
-}
-
 struct ShapePlan {
   int ctas;    // of an SM
   int stages;  // of each team; below 1: the layer is too wide
@@ -95,10 +72,6 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   args.stage_bytes = plan.stage_bytes;
   args.ring_stages = plan.stages;
   const int grid = std::min(plan.ctas * sm_count(), kMostStreamCtas);
-  // Without this the driver may divide an SM's memory so that fewer CTAs fit than the launch needs.
-  const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(stream_kernel<Shape>),
-                                               cudaFuncAttributePreferredSharedMemoryCarveout, 100);
-  if (set != cudaSuccess) return set;
   for (int begin = 0; begin < call.tokens; begin += chunk) {
     args.call = call;
     args.call.tokens = std::min(chunk, call.tokens - begin);
@@ -107,7 +80,8 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
     args.call.ids += static_cast<long long>(begin) * layer.top_k;
     args.call.weights += static_cast<long long>(begin) * layer.top_k;
     const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + plan.fixed;
-    const cudaError_t status = launch_together<Shape>(args, grid, bytes, stream);
+    const cudaError_t status = launch_together(
+        stream_kernel<Shape>, {dim3(static_cast<unsigned>(grid)), Shape::kThreads, bytes}, args, stream);
     if (status != cudaSuccess) return status;
   }
   return cudaSuccess;
@@ -122,12 +96,14 @@ int stream_tokens(const MoeLayer& layer) {
 
 std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
   const PieceCounts pieces = most_pieces(layer, std::min(tokens, most_tokens(layer)));
-  return gate_up_bytes(pieces) + pieces.down * kSegmentTokens * kBand * sizeof(float);
+  return std::max(gate_up_bytes(pieces) + pieces.down * kSegmentTokens * kBand * sizeof(float),
+                  single_scratch_bytes(layer));
 }
 
 cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, void* scratch, cudaStream_t stream) {
   const int chunk = most_tokens(layer);
   if (chunk < 1 || layer.routed + layer.shared > kStreamExperts) return cudaErrorInvalidValue;
+  if (wide && call.tokens == 1 && single_fits(layer)) return run_single(layer, call, scratch, stream);
   StreamArgs args{};
   args.layer = layer;
   args.slots_per_token = slots_per_token(layer);
