@@ -28,6 +28,18 @@ constexpr int kDigitBytes = 8 * kBand;  // of a block: two digits of an input, f
 constexpr int kMostSingleCtas = 256;    // of a launch
 constexpr int kSinglePair = 2 * kBand;  // sums of gate and of up of a band
 
+// Division by a number that many divide by: of n with (n + 1) * value below 2^32, which all counts here are.
+struct Divisor {
+  int value;
+  unsigned factor;  // (2^32 - 1) / value
+
+  Divisor() = default;
+  __host__ __device__ explicit Divisor(int v) : value(v), factor(0xFFFFFFFFu / static_cast<unsigned>(v)) {}
+  __device__ __forceinline__ int quotient(int n) const {
+    return static_cast<int>(__umulhi(static_cast<unsigned>(n) + 1, factor));
+  }
+};
+
 // Offsets from the start of a CTA's shared memory.
 struct SingleLayout {
   int head;         // SingleShared
@@ -46,12 +58,15 @@ struct SingleLayout {
 struct SingleArgs {
   MoeLayer layer;
   MoeCall call;
-  int slots_per_token;
+  int slots;
+  Divisor hidden_blocks;
+  Divisor parts;   // warps that add up the bands of one slot
   float* partial;  // [units][kBand]
   int matrices;    // inputs of a unit of gate and up: one, or one each
   int digit_blocks;
   int ring_stages;  // of each group
   int stage_bytes;
+  bool tickets, rehearse;
   SingleLayout at;
 };
 
@@ -67,18 +82,21 @@ struct SinglePiece {
 // unit = band of all slots * blocks of the hidden size + block. A run is units begin .. begin + count - 1, all but the
 // last run are `length` long.
 struct SingleRun {
-  int length, begin, count, pieces;
+  Divisor length;
+  int begin, count, pieces;
 };
 
 struct alignas(16) SingleShared {
   std::uint64_t full[kSingleGroups][kMaxStages], empty[kSingleGroups][kMaxStages];
   unsigned launch;  // its number
+  int ticket;
   SingleRun run;
   SingleSlot slots[kSingleSlots];
 };
 
 // Sums of gate and up on their way from CTA to CTA, of its first and of its last piece: as in stream_sync.cuh, in
 // memory of the module, so that a tag cannot be there by chance.
+static __device__ unsigned long long single_tickets;
 static __device__ unsigned long long single_exchange[kMostSingleCtas][2][kSinglePair];
 
 struct SingleMemory {
@@ -114,18 +132,24 @@ struct SingleMemory {
 // What is the same whatever the routes are. Before the wait for the previous kernel.
 __device__ inline void single_start(const SingleArgs& a, const SingleMemory& m) {
   if (threadIdx.x < kSingleGroups) {
+#pragma unroll 1
     for (int i = 0; i < a.ring_stages; ++i) {
       barrier_init(&m.head().full[threadIdx.x][i], 1);
       barrier_init(&m.head().empty[threadIdx.x][i], kSingleGroupWarps);
     }
     barrier_init_fence();
   }
+  if (threadIdx.x == 64 && a.tickets) {
+    m.head().ticket = static_cast<int>(atomicAdd(&single_tickets, 1ull) % gridDim.x);
+  }
+#pragma unroll 1
   for (int i = threadIdx.x; i < a.layer.routed + a.layer.shared; i += kSingleThreads) {
     const ExpertRef& e = a.layer.experts[i];  // all of its sectors, which then are near for those who load weights
     m.facts()[i] = e.intermediate / kBand << 12 | e.gate.bits | e.up.bits << 4 | e.down.bits << 8;
   }
   if (a.layer.common_suh != nullptr) {
     constexpr int kLine = 64;  // halves
+#pragma unroll 1
     for (int i = threadIdx.x; i < a.layer.hidden / kLine; i += kSingleThreads) {
       prefetch_line(a.layer.common_suh + kLine * i);
     }
@@ -144,10 +168,20 @@ __device__ __forceinline__ int single_sum_of_lanes(int own) {
   return sum;
 }
 
+// The expert of a slot, or -1.
+__device__ __forceinline__ int single_expert(const SingleArgs& a, int slot) {
+  if (slot >= a.slots) return -1;
+  if (slot >= a.layer.top_k) return a.layer.routed + slot - a.layer.top_k;
+  const int id = a.call.ids[slot];
+  return id >= 0 && id < a.layer.routed ? id : -1;
+}
+
 // One warp: the slots and the run of CTA `index`.
-__device__ inline void single_table(const SingleArgs& a, const SingleMemory& m, int index) {
-  const int lane = static_cast<int>(threadIdx.x & 31), hidden_blocks = a.layer.hidden / kBand;
-  const int expert = lane < a.slots_per_token ? slot_expert(a, lane) : -1;
+__device__ inline void single_table(const SingleArgs& a, const SingleMemory& m, int index, bool real) {
+  const int lane = static_cast<int>(threadIdx.x & 31), hidden_blocks = a.hidden_blocks.value;
+  const int expert = real             ? single_expert(a, lane)
+                     : lane < a.slots ? min(lane, a.layer.routed + a.layer.shared - 1)
+                                      : -1;
   const int facts = expert < 0 ? 0 : m.facts()[expert], bands = facts >> 12;
   const int end_band = single_sum_of_lanes(bands), first_band = end_band - bands;
   SingleShared& head = m.head();
@@ -155,8 +189,10 @@ __device__ inline void single_table(const SingleArgs& a, const SingleMemory& m, 
   const int units = __shfl_sync(0xFFFFFFFFu, end_band, 31) * hidden_blocks, ctas = static_cast<int>(gridDim.x);
   // Not so short that more CTAs than kSingleSpan share a band.
   const int length = max((units + ctas - 1) / ctas, (hidden_blocks + kSingleSpan - 2) / (kSingleSpan - 1));
-  const int begin = min(index * length, units), end = min(begin + length, units), first = begin / hidden_blocks;
+  const int begin = min(index * length, units), end = min(begin + (real ? length : 1), units),
+            first = a.hidden_blocks.quotient(begin);
   int pieces = 0;
+#pragma unroll 1
   for (int band = first; band * hidden_blocks < end; ++band, ++pieces) {
     const unsigned up_to = __ballot_sync(0xFFFFFFFFu, bands > 0 && first_band <= band);
     const int slot = 31 - __clz(static_cast<int>(up_to));
@@ -164,11 +200,12 @@ __device__ inline void single_table(const SingleArgs& a, const SingleMemory& m, 
     const int from = max(band * hidden_blocks, begin), to = min((band + 1) * hidden_blocks, end);
     if (lane == 0) m.pieces()[pieces] = {slot, in_slot, from - begin, to - from};
   }
+#pragma unroll 1
   for (int u = lane; u < end - begin; u += 32) {
-    const int band = (begin + u) / hidden_blocks;
+    const int band = a.hidden_blocks.quotient(begin + u);
     m.places()[u] = (band - first) << 16 | (begin + u - band * hidden_blocks);
   }
-  if (lane == 0) head.run = {length, begin, end - begin, pieces};
+  if (lane == 0) head.run = {Divisor(length), begin, end - begin, pieces};
 }
 
 __device__ __forceinline__ int single_bits(const SingleSlot& s, int matrix) {

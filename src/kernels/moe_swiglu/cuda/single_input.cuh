@@ -48,6 +48,7 @@ __device__ inline void single_quantize(float (&v)[4], unsigned char* digits, flo
 
 // The token, with the input scales if all matrices share them. All threads from `first` on.
 __device__ inline void single_load_row(const SingleArgs& a, const SingleMemory& m, int first) {
+#pragma unroll 1
   for (int k = 4 * (static_cast<int>(threadIdx.x) - first); k < a.layer.hidden; k += 4 * (kSingleThreads - first)) {
     float v[4];
     load_half4(a.call.x + k, v);
@@ -58,7 +59,8 @@ __device__ inline void single_load_row(const SingleArgs& a, const SingleMemory& 
 
 // Input i of the run for gate and up. One warp.
 __device__ __forceinline__ void single_gate_up_input(const SingleArgs& a, const SingleMemory& m, int i, float (&v)[4]) {
-  const int place = m.places()[i / a.matrices], k = (place & 0xFFFF) * kBand + 4 * static_cast<int>(threadIdx.x & 31);
+  const int place = m.places()[i >> (a.matrices - 1)],
+            k = (place & 0xFFFF) * kBand + 4 * static_cast<int>(threadIdx.x & 31);
   to_array(*reinterpret_cast<const float4*>(m.row() + k), v);
   if (a.matrices == 2) {
     const ExpertRef& e = a.layer.experts[m.head().slots[m.pieces()[place >> 16].slot].expert];
@@ -82,10 +84,10 @@ __device__ __forceinline__ float4 single_own_sums(const SingleMemory& m, const S
 struct SingleSharers {
   int first, last, begin;  // begin: the band's first unit
   __device__ SingleSharers(const SingleArgs& a, const SingleMemory& m, const SinglePiece& p) {
-    const int hidden_blocks = a.layer.hidden / kBand, length = m.head().run.length;
-    begin = (m.head().slots[p.slot].first_band + p.band) * hidden_blocks;
-    first = begin / length;
-    last = (begin + hidden_blocks - 1) / length;
+    const Divisor length = m.head().run.length;
+    begin = (m.head().slots[p.slot].first_band + p.band) * a.hidden_blocks.value;
+    first = length.quotient(begin);
+    last = length.quotient(begin + a.hidden_blocks.value - 1);
   }
   // Which of its two places of the exchange a sharer uses: its first piece, unless it has begun before the band.
   __device__ int end_of(int cta, int length) const { return cta * length >= begin ? 0 : 1; }
@@ -95,27 +97,27 @@ struct SingleSharers {
 __device__ inline void single_exchange_sums(const SingleArgs& a, const SingleMemory& m, int index) {
   const SingleRun& run = m.head().run;
   const unsigned launch = m.head().launch;
-  const int hidden_blocks = a.layer.hidden / kBand;
   constexpr int kFours = kSinglePair / 4;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < 2 * kFours; i += kSingleThreads) {
     const int end = i / kFours, piece = end == 0 ? 0 : run.pieces - 1, four = i % kFours;
     const SinglePiece p = m.pieces()[piece];
-    if (p.count == hidden_blocks || (end == 1 && piece == 0)) continue;
+    if (p.count == a.hidden_blocks.value || (end == 1 && piece == 0)) continue;
     float v[4];
     to_array(single_own_sums(m, p, piece, four / (kBand / 4), 4 * four % kBand), v);
 #pragma unroll
     for (int j = 0; j < 4; ++j) send_tagged(&single_exchange[index][end][4 * four + j], v[j], launch);
   }
-  const SingleSharers front(a, m, m.pieces()[0]), back(a, m, m.pieces()[run.pieces - 1]);
-  const int of_front = front.last - front.first + 1, of_back = run.pieces > 1 ? back.last - back.first + 1 : 0;
-  const int column = static_cast<int>(threadIdx.x) % kSinglePair;
-  for (int i = static_cast<int>(threadIdx.x) / kSinglePair; i < of_front + of_back; i += kSingleThreads / kSinglePair) {
-    const int end = i < of_front ? 0 : 1, nth = end == 0 ? i : i - of_front;
-    const SingleSharers& sharers = end == 0 ? front : back;
-    const int cta = sharers.first + nth;
-    if (cta == index) continue;
-    m.arrived(end, nth)[column] =
-        wait_for_tagged(&single_exchange[cta][sharers.end_of(cta, run.length)][column], launch);
+  const int column = static_cast<int>(threadIdx.x) % kSinglePair, team = static_cast<int>(threadIdx.x) / kSinglePair;
+#pragma unroll 1
+  for (int end = 0; end < min(run.pieces, 2); ++end) {
+    const SingleSharers sharers(a, m, m.pieces()[end == 0 ? 0 : run.pieces - 1]);
+#pragma unroll 1
+    for (int cta = sharers.first + team; cta <= sharers.last; cta += kSingleThreads / kSinglePair) {
+      if (cta == index) continue;
+      m.arrived(end, cta - sharers.first)[column] =
+          wait_for_tagged(&single_exchange[cta][sharers.end_of(cta, run.length.value)][column], launch);
+    }
   }
 }
 
@@ -139,6 +141,7 @@ __device__ __forceinline__ void single_down_input(const SingleArgs& a, const Sin
   const SingleSharers sharers(a, m, p);
   const int column = 4 * static_cast<int>(threadIdx.x & 31);
   float4 sums[2] = {};
+#pragma unroll 1
   for (int cta = sharers.first; cta <= sharers.last; ++cta) {
     const float* from = m.arrived(piece == 0 ? 0 : 1, cta - sharers.first) + column;
 #pragma unroll

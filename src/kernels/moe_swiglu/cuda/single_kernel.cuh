@@ -22,7 +22,8 @@ struct SingleBlock {
 };
 
 // Asks for a block. One warp.
-__device__ inline void single_load(const SingleArgs& a, const SingleMemory& m, int group, int number, int stage) {
+__device__ inline void single_load(const SingleArgs& a, const SingleMemory& m, int group, int number, int stage,
+                                   bool real) {
   const int lane = static_cast<int>(threadIdx.x & 31);
   const SingleBlock b(m, number);
   const SinglePiece& p = m.pieces()[b.piece()];
@@ -33,6 +34,7 @@ __device__ inline void single_load(const SingleArgs& a, const SingleMemory& m, i
   const int row = (b.matrix == 2 ? p.band : b.block()) * kBandTiles + lane, band = b.matrix == 2 ? b.block() : p.band;
   const unsigned char* words = b.matrix == 0 ? e.gate.words : b.matrix == 1 ? e.up.words : e.down.words;
   std::uint64_t* full = &m.head().full[group][stage];
+  if (!real) return;
   if (lane == 0) barrier_expect(full, kBandTiles * bytes);
   __syncwarp();
   if (lane < kBandTiles) {
@@ -99,7 +101,7 @@ struct SingleCursor {
 
 // A warp's blocks below `end`. Of gate and up the sums of a piece stay in shared memory, of down those of a unit go to
 // the partial sums.
-__device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, int end, SingleCursor& at) {
+__device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, int end, bool real, SingleCursor& at) {
   const int lane = static_cast<int>(threadIdx.x & 31), warp = static_cast<int>(threadIdx.x >> 5);
   const int group = warp / kSingleGroupWarps, column = warp % kSingleGroupWarps;
   SingleShared& head = m.head();
@@ -119,10 +121,10 @@ __device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, i
       for (int& offset : at.place.offset) offset += tile;
     }
     const int input = down ? a.digit_blocks + b.piece() : a.matrices == 1 ? b.unit : 2 * b.unit + b.matrix;
-    barrier_wait(&head.full[group][at.stage], at.parity);
+    if (real) barrier_wait(&head.full[group][at.stage], at.parity);
     const float2 v =
         single_multiply(bits, at.place, m.stage(group, at.stage), m.digits(input) + (lane & 7) * 16, m.scales()[input]);
-    release_stage(&head.empty[group][at.stage]);
+    if (real) release_stage(&head.empty[group][at.stage]);
     // The stage before this one is free when the group's slowest warp has left it, so it is filled again now: by one of
     // the warps in turn.
     const bool wrapped = at.stage == 0;
@@ -130,7 +132,7 @@ __device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, i
     const int next = at.number + kSingleGroups * (a.ring_stages - 1);
     if (at.number >= kSingleGroups && next / kSingleGroups % kSingleGroupWarps == column && next < 3 * head.run.count) {
       barrier_wait(const_cast<std::uint64_t*>(&head.empty[group][before]), at.parity ^ (wrapped ? 1 : 0));
-      single_load(a, m, group, next, before);
+      single_load(a, m, group, next, before, true);
     }
     if (++at.stage == a.ring_stages) {
       at.stage = 0;
@@ -145,7 +147,7 @@ __device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, i
     }
     total.x += v.x;
     total.y += v.y;
-    if ((lane & 3) == 0) {
+    if ((lane & 3) == 0 && (real || !down)) {
       to[0] = total.x;
       to[8] = total.y;
     }
@@ -155,13 +157,15 @@ __device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, i
 // Four neighbouring outputs of a slot a lane, still to be transformed: those of the slot's bands that are `sub` modulo
 // `parts`. Waits for the CTAs that write them. One warp.
 __device__ inline float4 single_sum_bands(const SingleArgs& a, const SingleMemory& m, int slot, int sub, int parts,
-                                          int block) {
-  const int lane = static_cast<int>(threadIdx.x & 31), hidden_blocks = a.layer.hidden / kBand;
+                                          int block, bool real) {
+  const int lane = static_cast<int>(threadIdx.x & 31), hidden_blocks = a.hidden_blocks.value;
   const SingleShared& head = m.head();
   const SingleSlot& s = head.slots[slot];
   const auto unit = [&](int band) { return (s.first_band + band) * hidden_blocks + block; };
-  for (int band = sub + parts * lane; band < s.bands; band += parts * 32) {
-    wait_for_value(&stream_state.flags[static_cast<int>(Written::kDown)][unit(band) / head.run.length], head.launch);
+#pragma unroll 1
+  for (int band = sub + parts * lane; real && band < s.bands; band += parts * 32) {
+    wait_for_value(&stream_state.flags[static_cast<int>(Written::kDown)][head.run.length.quotient(unit(band))],
+                   head.launch);
   }
   __syncwarp();
   float4 sum = make_float4(0, 0, 0, 0);
@@ -171,7 +175,7 @@ __device__ inline float4 single_sum_bands(const SingleArgs& a, const SingleMemor
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       v[i] = make_float4(0, 0, 0, 0);
-      if (band + i * parts >= s.bands) continue;
+      if (!real || band + i * parts >= s.bands) continue;
       const float* from = a.partial + static_cast<std::size_t>(unit(band + i * parts)) * kBand + 4 * lane;
       v[i] = __ldcg(reinterpret_cast<const float4*>(from));
     }
@@ -187,23 +191,26 @@ __device__ __forceinline__ int single_first_block(int index) {
 }
 
 // y = the sums over bands and slots, in their order.
-__device__ inline void single_sum(const SingleArgs& a, const SingleMemory& m, int index) {
+__device__ inline void single_sum(const SingleArgs& a, const SingleMemory& m, int index, bool real) {
   const int warp = static_cast<int>(threadIdx.x >> 5), lane = static_cast<int>(threadIdx.x & 31);
-  const int parts = kSingleWarps / a.slots_per_token, slot = warp / parts;
+  const int parts = a.parts.value, slot = a.parts.quotient(warp);
   float4* const rows = reinterpret_cast<float4*>(m.base);  // [warp][lane], where weights were
-  for (int block = single_first_block(index); block < a.layer.hidden / kBand; block += static_cast<int>(gridDim.x)) {
-    const int expert = slot < a.slots_per_token ? m.head().slots[slot].expert : -1;
-    const bool leads = expert >= 0 && warp % parts == 0;
+#pragma unroll 1
+  for (int block = single_first_block(index); block < a.hidden_blocks.value; block += static_cast<int>(gridDim.x)) {
+    const int expert = slot < a.slots ? m.head().slots[slot].expert : -1;
+    const int part = warp - slot * parts;
+    const bool leads = expert >= 0 && part == 0;
     uint2 svh = make_uint2(0, 0);
     float weight = 0;
     if (leads) {
       svh = *reinterpret_cast<const uint2*>(a.layer.experts[expert].down.svh + block * kBand + 4 * lane);
-      weight = slot_weight(a, slot);
+      if (real) weight = slot >= a.layer.top_k ? 1.0f : a.call.weights[slot];
     }
-    if (slot < a.slots_per_token) rows[32 * warp + lane] = single_sum_bands(a, m, slot, warp % parts, parts, block);
+    if (slot < a.slots) rows[32 * warp + lane] = single_sum_bands(a, m, slot, part, parts, block, real);
     __syncthreads();
     if (leads) {
       float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 1
       for (int i = 0; i < parts; ++i) sum = add4(sum, rows[32 * (warp + i) + lane]);
       float v[4];
       to_array(sum, v);
@@ -212,9 +219,10 @@ __device__ inline void single_sum(const SingleArgs& a, const SingleMemory& m, in
       rows[32 * warp + lane] = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
     }
     __syncthreads();
-    if (warp == 0) {
+    if (warp == 0 && real) {
       float4 sum = make_float4(0, 0, 0, 0);
-      for (int i = 0; i < a.slots_per_token; ++i) {
+#pragma unroll 1
+      for (int i = 0; i < a.slots; ++i) {
         if (m.head().slots[i].expert >= 0) sum = add4(sum, rows[32 * parts * i + lane]);
       }
       *reinterpret_cast<float4*>(a.call.y + block * kBand + 4 * lane) = sum;
@@ -228,6 +236,7 @@ __device__ inline void single_prefetch(const SingleArgs& a, const SingleMemory& 
   constexpr int kSector = 16;  // halves
   const int warp = static_cast<int>(threadIdx.x >> 5), lane = static_cast<int>(threadIdx.x & 31);
   const SingleShared& head = m.head();
+#pragma unroll 1
   for (int piece = warp; piece < head.run.pieces; piece += kSingleWarps) {
     const SinglePiece& p = m.pieces()[piece];
     const ExpertRef& e = a.layer.experts[head.slots[p.slot].expert];
@@ -235,12 +244,12 @@ __device__ inline void single_prefetch(const SingleArgs& a, const SingleMemory& 
     if (lane < 24) prefetch_line(from + p.band * kBand + (lane & 7) * kSector);
   }
   const int block = single_first_block(index), expert = head.slots[lane].expert;
-  if (warp < kBand / kSector && block < a.layer.hidden / kBand && expert >= 0) {
+  if (warp < kBand / kSector && block < a.hidden_blocks.value && expert >= 0) {
     prefetch_line(a.layer.experts[expert].down.svh + block * kBand + warp * kSector);
   }
 }
 
-__device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m, int index) {
+__device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m, int index, bool real) {
   const int warp = static_cast<int>(threadIdx.x >> 5);
   const int group = warp / kSingleGroupWarps, turn = warp % kSingleGroupWarps;
   const SingleRun& run = m.head().run;
@@ -253,7 +262,7 @@ __device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m
     SingleMiddle middle{};
     if (down) {
       if (warp < run.pieces) middle.load(a, m, warp);
-      single_exchange_sums(a, m, index);
+      if (real) single_exchange_sums(a, m, index);
       __syncthreads();
       stamp(a, kStampWaited);
     }
@@ -270,15 +279,16 @@ __device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m
       single_quantize(v, m.digits(before + i), m.scales() + before + i);
     }
     if (!down) {
+#pragma unroll 1
       for (int i = turn; i < a.ring_stages && kSingleGroups * i + group < 3 * run.count; i += kSingleGroupWarps) {
-        single_load(a, m, group, kSingleGroups * i + group, i);
+        single_load(a, m, group, kSingleGroups * i + group, i, real);
       }
     }
     __syncthreads();
     stamp(a, down ? kStampDownInput : kStampInput);
-    single_walk(a, m, (2 + phase) * run.count, at);
+    single_walk(a, m, (2 + phase) * run.count, real, at);
     __syncthreads();
-    if (down && threadIdx.x == 0) {
+    if (real && down && threadIdx.x == 0) {
       store_release(&stream_state.flags[static_cast<int>(Written::kDown)][index], m.head().launch);
     }
     stamp(a, down ? kStampDown : kStampGateUp);
@@ -287,28 +297,34 @@ __device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m
 
 __global__ void __launch_bounds__(kSingleThreads, 1) single_kernel(const __grid_constant__ SingleArgs a) {
   const SingleMemory m{dynamic_shared<unsigned char>(), a};
-  const int index = static_cast<int>(blockIdx.x);
   stamp_time(a, kStampEntered);
   single_start(a, m);
   __syncthreads();
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  stamp_time(a, kStampReleased);
-  stamp(a, kStampStart);
-  if (threadIdx.x < 32) {
-    single_table(a, m, index);
-  } else {
-    if (threadIdx.x == kSingleThreads - 1) m.head().launch = launch_number();
-    single_load_row(a, m, 32);
+  const int index = a.tickets ? m.head().ticket : static_cast<int>(blockIdx.x);
+#pragma unroll 1
+  for (int pass = a.rehearse ? 0 : 1; pass < 2; ++pass) {
+    const bool real = pass == 1;
+    if (real) {
+      wait_for_previous_kernel();
+      let_next_kernel_start();
+      stamp_time(a, kStampReleased);
+      stamp(a, kStampStart);
+    }
+    if (threadIdx.x < 32) {
+      single_table(a, m, index, real);
+    } else if (real) {
+      if (threadIdx.x == kSingleThreads - 1) m.head().launch = launch_number();
+      single_load_row(a, m, 32);
+    }
+    __syncthreads();
+    stamp(a, kStampTable);
+    if (real) single_prefetch(a, m, index);
+    if (m.head().run.count > 0) single_compute(a, m, index, real);
+    single_sum(a, m, index, real);
+    __syncthreads();
   }
-  __syncthreads();
-  stamp(a, kStampTable);
-  const bool works = m.head().run.count > 0;
-  single_prefetch(a, m, index);
-  if (works) single_compute(a, m, index);
-  single_sum(a, m, index);
   if (threadIdx.x == 0) leave_launch(m.head().launch);
-  if (works) stamp(a, kStampSums);
+  if (m.head().run.count > 0) stamp(a, kStampSums);
   stamp_time(a, kStampLeft);
 }
 

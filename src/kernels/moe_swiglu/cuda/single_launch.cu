@@ -1,5 +1,6 @@
 // The launch of the single kernel: shared memory, scratch.
 #include <algorithm>
+#include <cstdlib>
 
 #include "kernels/moe_swiglu/cuda/launch_together.cuh"
 #include "kernels/moe_swiglu/cuda/single_kernel.cuh"
@@ -35,7 +36,9 @@ Plan plan_single(const MoeLayer& layer) {
       std::max((most_units(layer) + grid - 1) / grid, (hidden_blocks + kSingleSpan - 2) / (kSingleSpan - 1));
   const int pieces = std::min(units, (units - 1) / hidden_blocks + 2);
   args.layer = layer;
-  args.slots_per_token = slots;
+  args.slots = slots;
+  args.hidden_blocks = Divisor(hidden_blocks);
+  args.parts = Divisor(kSingleWarps / slots);
   args.matrices = layer.common_suh != nullptr ? 1 : 2;
   args.digit_blocks = units * args.matrices;
   args.stage_bytes = 2 * kBand * kBandTiles * layer.max_bits;
@@ -84,6 +87,12 @@ std::size_t single_scratch_bytes(const MoeLayer& layer) {
 cudaError_t run_single(const MoeLayer& layer, const MoeCall& call, void* scratch, cudaStream_t stream) {
   SingleArgs args = plan_single(layer).args;
   args.call = call;
+  static const char* tickets = getenv("FAIRWAY_TICKETS");
+  static const char* rehearse = getenv("FAIRWAY_REHEARSE");
+  static const char* together = getenv("FAIRWAY_TOGETHER");
+  args.tickets = tickets != nullptr && *tickets == '1';
+  args.rehearse = rehearse != nullptr && *rehearse == '1';
+  if (together != nullptr && *together == '0') args.call.probe.together = false;
   args.partial = static_cast<float*>(scratch);
   return launch_together(single_kernel, {dim3(static_cast<unsigned>(single_grid())), kSingleThreads, args.at.bytes},
                          args, stream);

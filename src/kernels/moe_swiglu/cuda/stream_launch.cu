@@ -1,5 +1,6 @@
 // The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
 #include <algorithm>
+#include <cstdlib>
 
 #include "kernels/moe_swiglu/cuda/launch_together.cuh"
 #include "kernels/moe_swiglu/cuda/single_launch.cuh"
@@ -103,7 +104,9 @@ std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
 cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, void* scratch, cudaStream_t stream) {
   const int chunk = most_tokens(layer);
   if (chunk < 1 || layer.routed + layer.shared > kStreamExperts) return cudaErrorInvalidValue;
-  if (wide && call.tokens == 1 && single_fits(layer)) return run_single(layer, call, scratch, stream);
+  static const char* single = getenv("FAIRWAY_SINGLE");
+  const bool off = single != nullptr && *single == '0';
+  if (!off && wide && call.tokens == 1 && single_fits(layer)) return run_single(layer, call, scratch, stream);
   StreamArgs args{};
   args.layer = layer;
   args.slots_per_token = slots_per_token(layer);
