@@ -141,6 +141,11 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
 
+// Arrives on a barrier once the copies that this thread has begun are there. Counts as one of its arrivals.
+__device__ __forceinline__ void copy_async_arrive(std::uint64_t* bar) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
+}
+
 // Two E4M3 values, in the lower 16 bits, as two halves. Exact.
 __device__ __forceinline__ unsigned halves_from_e4m3(unsigned pair) {
   unsigned halves;

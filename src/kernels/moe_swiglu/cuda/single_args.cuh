@@ -134,7 +134,7 @@ __device__ inline void single_start(const SingleArgs& a, const SingleMemory& m) 
   if (threadIdx.x < kSingleGroups) {
 #pragma unroll 1
     for (int i = 0; i < a.ring_stages; ++i) {
-      barrier_init(&m.head().full[threadIdx.x][i], 1);
+      barrier_init(&m.head().full[threadIdx.x][i], 32 * kSingleGroupWarps);
       barrier_init(&m.head().empty[threadIdx.x][i], kSingleGroupWarps);
     }
     barrier_init_fence();

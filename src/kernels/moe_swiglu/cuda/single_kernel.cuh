@@ -21,28 +21,24 @@ struct SingleBlock {
   __device__ int block() const { return place & 0xFFFF; }  // of the hidden size
 };
 
-// Asks for a block. One warp.
+// Asks for a block: each warp of a group for a tile row.
 __device__ inline void single_load(const SingleArgs& a, const SingleMemory& m, int group, int number, int stage,
                                    bool real) {
-  const int lane = static_cast<int>(threadIdx.x & 31);
+  const int lane = static_cast<int>(threadIdx.x & 31), turn = static_cast<int>(threadIdx.x >> 5) % kSingleGroupWarps;
   const SingleBlock b(m, number);
   const SinglePiece& p = m.pieces()[b.piece()];
   const SingleSlot& s = m.head().slots[p.slot];
   const ExpertRef& e = a.layer.experts[s.expert];
   const int bits = single_bits(s, b.matrix), bytes = 2 * kBand * bits;
   const int out = b.matrix == 2 ? a.layer.hidden : s.bands * kBand;
-  const int row = (b.matrix == 2 ? p.band : b.block()) * kBandTiles + lane, band = b.matrix == 2 ? b.block() : p.band;
+  const int row = (b.matrix == 2 ? p.band : b.block()) * kBandTiles + turn, band = b.matrix == 2 ? b.block() : p.band;
   const unsigned char* words = b.matrix == 0 ? e.gate.words : b.matrix == 1 ? e.up.words : e.down.words;
-  std::uint64_t* full = &m.head().full[group][stage];
+  words += static_cast<std::size_t>(row) * static_cast<unsigned>(2 * out * bits) + static_cast<unsigned>(band * bytes);
+  unsigned char* to = m.stage(group, stage) + turn * bytes;
   if (!real) return;
-  if (lane == 0) barrier_expect(full, kBandTiles * bytes);
-  __syncwarp();
-  if (lane < kBandTiles) {
-    bulk_load(m.stage(group, stage) + lane * bytes,
-              words + static_cast<std::size_t>(row) * static_cast<unsigned>(2 * out * bits) +
-                  static_cast<unsigned>(band * bytes),
-              bytes, full);
-  }
+#pragma unroll 1
+  for (int at = 16 * lane; at < bytes; at += 16 * 32) copy_async_16(to + at, words + at, false);
+  copy_async_arrive(&m.head().full[group][stage]);
 }
 
 // acc[i] += a warp's column of tiles times the digits of tile rows i, i + 2, ...
@@ -125,13 +121,12 @@ __device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, i
     const float2 v =
         single_multiply(bits, at.place, m.stage(group, at.stage), m.digits(input) + (lane & 7) * 16, m.scales()[input]);
     if (real) release_stage(&head.empty[group][at.stage]);
-    // The stage before this one is free when the group's slowest warp has left it, so it is filled again now: by one of
-    // the warps in turn.
+    // The stage before this one is free when the group's slowest warp has left it, so it is filled again now.
     const bool wrapped = at.stage == 0;
     const int before = wrapped ? a.ring_stages - 1 : at.stage - 1;
     const int next = at.number + kSingleGroups * (a.ring_stages - 1);
-    if (at.number >= kSingleGroups && next / kSingleGroups % kSingleGroupWarps == column && next < 3 * head.run.count) {
-      barrier_wait(const_cast<std::uint64_t*>(&head.empty[group][before]), at.parity ^ (wrapped ? 1 : 0));
+    if (real && at.number >= kSingleGroups && next < 3 * head.run.count) {
+      barrier_wait(&head.empty[group][before], at.parity ^ (wrapped ? 1 : 0));
       single_load(a, m, group, next, before, true);
     }
     if (++at.stage == a.ring_stages) {
@@ -257,6 +252,10 @@ __device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m
   const int first = (kSingleGroupWarps - 1 - turn) * kSingleGroups + group;
   SingleCursor at(group);
 #pragma unroll 1
+  for (int i = 0; i < a.ring_stages && kSingleGroups * i + group < 3 * run.count; ++i) {
+    single_load(a, m, group, kSingleGroups * i + group, i, real);
+  }
+#pragma unroll 1
   for (int phase = 0; phase < 2; ++phase) {  // one instance of the code for both
     const bool down = phase == 1;
     SingleMiddle middle{};
@@ -277,12 +276,6 @@ __device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m
         single_gate_up_input(a, m, i, v);
       }
       single_quantize(v, m.digits(before + i), m.scales() + before + i);
-    }
-    if (!down) {
-#pragma unroll 1
-      for (int i = turn; i < a.ring_stages && kSingleGroups * i + group < 3 * run.count; i += kSingleGroupWarps) {
-        single_load(a, m, group, kSingleGroups * i + group, i, real);
-      }
     }
     __syncthreads();
     stamp(a, down ? kStampDownInput : kStampInput);

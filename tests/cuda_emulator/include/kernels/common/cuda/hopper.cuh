@@ -194,6 +194,12 @@ void copy_async_wait() {
   }
 }
 
+inline void copy_async_arrive(std::uint64_t* bar) {
+  copy_async_commit();
+  copy_async_wait<0>();
+  barrier_arrive(bar);
+}
+
 inline unsigned halves_from_e4m3(unsigned pair) {
   const auto half_bits = [](unsigned byte) {
     return static_cast<unsigned>(__half_as_ushort(__half(codec::float_from_e4m3(static_cast<std::uint8_t>(byte)))));
