@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdlib>
 
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
@@ -24,7 +25,8 @@ cudaError_t launch_together(void (*kernel)(Args), LaunchShape shape, const Args&
   const cudaError_t set =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   if (set != cudaSuccess) return set;
-  shape.together = args.call.probe.together;
+  static const char* together = getenv("FAIRWAY_TOGETHER");
+  shape.together = args.call.probe.together && !(together != nullptr && *together == '0');
   shape.chained = args.call.probe.chained && (!shape.together || chained.load(std::memory_order_relaxed));
   const cudaError_t status = launch(kernel, shape, stream, args);
   if (!shape.together || !shape.chained || (status != cudaErrorNotSupported && status != cudaErrorInvalidValue))

@@ -49,7 +49,7 @@ __device__ __forceinline__ void multiply_column(const LanePlace& place, const un
   constexpr int kRowBytes = kBandTiles * LaneStream<kBits>::kTileBytes;
   const bool has_digits = (threadIdx.x & 31) < 8;  // two of the operand's eight columns: one token
   uint4 first = make_uint4(0, 0, 0, 0), second = first;
-#pragma unroll 1
+#pragma unroll 4
   for (int row = 0; row < kBandTiles; row += 2, tiles += 2 * kRowBytes, digits += 2 * kDigitRow) {
     if (has_digits) {
       first = *reinterpret_cast<const uint4*>(digits);

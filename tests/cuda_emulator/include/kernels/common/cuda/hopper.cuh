@@ -23,10 +23,10 @@ T* dynamic_shared() {
 // A barrier in shared memory: arrivals and bytes that are still to come in the present phase.
 struct EmulatedBarrier {
   std::int32_t bytes;
-  std::int8_t phase, pending, arrivals, magic;
+  std::int32_t phase : 2, pending : 12, arrivals : 12, magic : 6;
 };
 static_assert(sizeof(EmulatedBarrier) == sizeof(std::uint64_t));
-constexpr std::int8_t kBarrierMagic = 77;
+constexpr std::int32_t kBarrierMagic = 21;
 
 inline EmulatedBarrier& barrier_at(std::uint64_t* p) {
   auto& barrier = *reinterpret_cast<EmulatedBarrier*>(p);
@@ -41,7 +41,7 @@ inline void settle(EmulatedBarrier& barrier) {
   emulator::progress();
 }
 inline void barrier_init(std::uint64_t* p, int arrivals) {
-  const auto count = static_cast<std::int8_t>(arrivals);
+  const std::int32_t count = arrivals;
   *reinterpret_cast<EmulatedBarrier*>(p) = {0, 0, count, count, kBarrierMagic};
 }
 inline void barrier_init_fence() {}
