@@ -1,4 +1,4 @@
-// How the CTAs of a stream launch wait for each other. All of them are resident: the launch is cooperative.
+// How the CTAs of a stream launch wait for each other. All of them become resident, see stream_launch.cu.
 //
 // A CTA raises a flag when what it wrote may be read, and a reader polls the flags of the CTAs that it depends on. A
 // raised flag holds the number of the launch, so that flags need no clearing, whatever the next launch's grid is. The
@@ -52,21 +52,6 @@ __device__ __forceinline__ void wait_for_flags(Written what, int first, int last
     wait_for_value(&stream_state.flags[static_cast<int>(what)][cta], launch);
   }
   __syncwarp();
-}
-
-// Thread 0 notes when it passes a point, if the call asks for it. What a call that does not ask pays is a comparison
-// with a constant at each point.
-template <class Args>
-__device__ __forceinline__ void stamp(const Args& a, MoeStamp point) {
-  if (a.call.probe.stamps != nullptr && threadIdx.x == 0) {
-    a.call.probe.stamps[blockIdx.x * kMoeStamps + point] = cycle_counter();
-  }
-}
-template <class Args>
-__device__ __forceinline__ void stamp_time(const Args& a, MoeStamp point) {
-  if (a.call.probe.stamps != nullptr && threadIdx.x == 0) {
-    a.call.probe.stamps[blockIdx.x * kMoeStamps + point] = device_nanoseconds();
-  }
 }
 
 }  // namespace fairway::kernels::cuda

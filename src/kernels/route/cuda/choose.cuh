@@ -45,11 +45,9 @@ __device__ __forceinline__ double expert_score(float logit, RouteKind kind, doub
   return softmax ? e : 1.0 / (1.0 + e);
 }
 
-// thread: 0..kTeam-1, kTeam = 32 or the whole CTA. m.logits must be visible to all of the team. store: else nothing is
-// written but m.
+// thread: 0..kTeam-1, kTeam = 32 or the whole CTA. m.logits must be visible to all of the team.
 template <int kTeam>
-__device__ inline void choose_experts(const RouteCall& a, long long row, int thread, const ChoiceMemory& m,
-                                      bool store = true) {
+__device__ inline void choose_experts(const RouteCall& a, long long row, int thread, const ChoiceMemory& m) {
   const auto sync = [] {
     if constexpr (kTeam == 32) {
       __syncwarp();
@@ -108,7 +106,7 @@ __device__ inline void choose_experts(const RouteCall& a, long long row, int thr
   for (int k = 0; k < a.top_k; ++k) chosen_sum += __shfl_sync(kAllLanes, weight, k);
   if (a.normalize && chosen_sum > 0) weight /= chosen_sum;
   weight *= a.scaling_factor;
-  if (store && lane < a.top_k) {
+  if (lane < a.top_k) {
     a.ids[row * a.top_k + lane] = id;
     a.weights[row * a.top_k + lane] = weight;
   }

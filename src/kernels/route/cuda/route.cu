@@ -1,6 +1,5 @@
 // norm_and_route: which kernel serves a call.
 #include <algorithm>
-#include <cstdlib>
 #include <string>
 
 #include "backend/cuda/check.cuh"
@@ -33,11 +32,9 @@ void check(const RouteCall& call) {
 
 template <DenseType kType, int kChunks>
 cudaError_t run_few(const RouteCall& call, cudaStream_t stream) {
-  RouteFewArgs args{call, 1, true};
-  static const char* mode = getenv("FAIRWAY_ROUTE");
-  if (mode != nullptr && (*mode & 1) != 0) args.rehearse = false;
+  RouteFewArgs args{call, 1};
   // Several rows a cluster where else not every CTA would have an SM.
-  if (kChunks == 1 && !(mode != nullptr && (*mode & 2) != 0)) {
+  if (kChunks == 1) {
     args.rows = std::min((call.norm.rows + kFewClusters - 1) / kFewClusters, kFewCluster);
   }
   const int clusters = (call.norm.rows + args.rows - 1) / args.rows;

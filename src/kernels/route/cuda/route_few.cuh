@@ -33,14 +33,10 @@ inline int few_shared_bytes(int experts, int rows) {
 
 struct RouteFewArgs {
   RouteCall call;
-  int rows;       // of a cluster, 1..kFewCluster; 1 where a thread has several chunks of a row
-  bool rehearse;  // see below
+  int rows;  // of a cluster, 1..kFewCluster; 1 where a thread has several chunks of a row
 };
 
 // kThreads: kFewGroup times the number of groups. For aligned calls only.
-//
-// Instructions that nobody has used for a while are far away, and nearly all here run once. So a CTA goes through them
-// on nothing while it waits for the previous kernel.
 template <DenseType kType, int kChunks, int kThreads>
 __global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_constant__ RouteFewArgs args) {
   const RouteCall& a = args.call;
@@ -79,124 +75,116 @@ __global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_consta
   };
   Chunk w[kFewExperts];
   load_weights(group * kFewExperts, 0, w);
-  const bool resident = kChunks == 1 && experts <= kGroups * kFewExperts;  // all weights are in registers
+  const bool resident = kChunks == 1 && experts <= kGroups * kFewExperts;  // all weights are in registers, for all rows
   bool loaded = true;                                                      // those that come first are
   float v[kChunks][kChunk], scaled[kChunks][kChunk];  // x, and x * norm weight; before that the norm weight
-  float norm_weight[kChunk];                          // of several rows and passes, which have one chunk
+  float norm_weight[kChunk];                          // of several rows, which have one chunk
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) load_floats<true>(a.norm.weight + column(c), n - column(c), scaled[c]);
 #pragma unroll
   for (int j = 0; j < kChunk; ++j) norm_weight[j] = scaled[0][j];
 
-#pragma unroll 1
-  for (int pass = args.rehearse && resident ? 0 : 1; pass < 2; ++pass) {
-    const bool real = pass == 1;
-    if (real) {
-      cluster_wait();  // all have started: their shared memory may be written
-      wait_for_previous_kernel();
-      let_next_kernel_start();
-    }
-    const int written = kFewCluster - 1 - rank;  // the row that this CTA writes, if there is one: it comes last
-#pragma unroll 1
-    for (int i = 0; i < rows; ++i) {
-      const int r = written < rows ? (written + 1 + i) % rows : i;
-      const long long row = first_row + r;
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        load_floats<true>(a.norm.x + row * a.norm.ldx + column(c), real ? n - column(c) : 0, v[c]);
-      }
-      if (a.norm.add != nullptr) {
-#pragma unroll
-        for (int c = 0; c < kChunks; ++c) {
-          float other[kChunk];
-          load_floats<true>(a.norm.add + row * a.norm.ldadd + column(c), real ? n - column(c) : 0, other);
-#pragma unroll
-          for (int j = 0; j < kChunk; ++j) v[c][j] += other[j];
-        }
-      }
-      float square = 0;
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-#pragma unroll
-        for (int j = 0; j < kChunk; ++j) {
-          square = fmaf(v[c][j], v[c][j], square);
-          scaled[c][j] = (kChunks == 1 ? norm_weight[j] : scaled[c][j]) * v[c][j];
-        }
-      }
-      square = warp_sum(square);
-      if (group == 0 && lane == 0) squares[r * kFewGroupWarps + warp] = square;
-#pragma unroll 1
-      for (int first = group * kFewExperts; first < experts; first += kGroups * kFewExperts) {
-        float dot[kFewExperts] = {};
-#pragma unroll
-        for (int c = 0; c < kChunks; ++c) {
-          if (!loaded) load_weights(first, c, w);
-          loaded = resident;
-#pragma unroll
-          for (int e = 0; e < kFewExperts; ++e) {
-            float values[kChunk];
-            w[e].unpack(values);
-#pragma unroll
-            for (int j = 0; j < kChunk; ++j) dot[e] = fmaf(values[j], scaled[c][j], dot[e]);
-          }
-        }
-        const float sum = spread_sum(dot);
-        const int expert = first + lane / (32 / kFewExperts);
-        if (lane % (32 / kFewExperts) == 0 && expert < experts) {
-          dots[(r * share + expert) * kFewGroupWarps + warp] = sum;
-        }
-      }
-    }
-    __syncthreads();
-    const bool writes_x = real && a.norm.add != nullptr;
-    if (writes_x) cluster_arrive();  // this CTA has used what it read of x
+  cluster_wait();  // all have started: their shared memory may be written
+  wait_for_previous_kernel();
+  let_next_kernel_start();
 
-    const auto scale_of = [&](int r) {
-      float square_sum = 0;
-#pragma unroll
-      for (int i = 0; i < kFewGroupWarps; ++i) square_sum += squares[r * kFewGroupWarps + i];
-      return 1.0f / sqrtf(square_sum / static_cast<float>(n) + a.norm.eps);
-    };
+  const int written = kFewCluster - 1 - rank;  // the row that this CTA writes, if there is one: it comes last
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < rows * experts; i += kThreads) {
-      const int r = i / experts, expert = i - r * experts;
-      float logit = 0;
+  for (int i = 0; i < rows; ++i) {
+    const int r = written < rows ? (written + 1 + i) % rows : i;
+    const long long row = first_row + r;
 #pragma unroll
-      for (int k = 0; k < kFewGroupWarps; ++k) logit += dots[(r * share + expert) * kFewGroupWarps + k];
-      logit *= scale_of(r);
-      if (!real) continue;
-      send_to_cluster(choice.logits + first_expert + expert, all_here, r, logit);
-      if (a.logits != nullptr) a.logits[(first_row + r) * a.experts + first_expert + expert] = logit;
+    for (int c = 0; c < kChunks; ++c) {
+      load_floats<true>(a.norm.x + row * a.norm.ldx + column(c), n - column(c), v[c]);
     }
-    const bool writes = group == 0 && written < rows;
-    const long long row = first_row + written;
-    if (writes) {
-      const float scale = scale_of(written);
+    if (a.norm.add != nullptr) {
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
-        const int valid = n - column(c);
+        float other[kChunk];
+        load_floats<true>(a.norm.add + row * a.norm.ldadd + column(c), n - column(c), other);
 #pragma unroll
-        for (int j = 0; j < kChunk; ++j) scaled[c][j] = j < valid ? scaled[c][j] * scale : 0.0f;
-        if (!real) continue;
-        store_halves<true>(a.norm.out + row * a.norm.ldo + column(c), a.norm.padded - column(c), scaled[c]);
-        if (a.norm.out_fp32 != nullptr) store_floats<true>(a.norm.out_fp32 + row * n + column(c), valid, scaled[c]);
+        for (int j = 0; j < kChunk; ++j) v[c][j] += other[j];
       }
     }
-    if (writes_x) {
-      __syncwarp();
-      cluster_wait();
-      if (writes) {
+    float square = 0;
 #pragma unroll
-        for (int c = 0; c < kChunks; ++c) {
-          store_floats<true>(a.norm.x + row * a.norm.ldx + column(c), n - column(c), v[c]);
+    for (int c = 0; c < kChunks; ++c) {
+#pragma unroll
+      for (int j = 0; j < kChunk; ++j) {
+        square = fmaf(v[c][j], v[c][j], square);
+        scaled[c][j] = (kChunks == 1 ? norm_weight[j] : scaled[c][j]) * v[c][j];
+      }
+    }
+    square = warp_sum(square);
+    if (group == 0 && lane == 0) squares[r * kFewGroupWarps + warp] = square;
+#pragma unroll 1
+    for (int first = group * kFewExperts; first < experts; first += kGroups * kFewExperts) {
+      float dot[kFewExperts] = {};
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        if (!loaded) load_weights(first, c, w);
+        loaded = resident;
+#pragma unroll
+        for (int e = 0; e < kFewExperts; ++e) {
+          float values[kChunk];
+          w[e].unpack(values);
+#pragma unroll
+          for (int j = 0; j < kChunk; ++j) dot[e] = fmaf(values[j], scaled[c][j], dot[e]);
         }
       }
+      const float sum = spread_sum(dot);
+      const int expert = first + lane / (32 / kFewExperts);
+      if (lane % (32 / kFewExperts) == 0 && expert < experts) {
+        dots[(r * share + expert) * kFewGroupWarps + warp] = sum;
+      }
     }
-    if (rank < rows) {
-      if (real) barrier_wait_cluster(all_here, 0);
-      choose_experts<kThreads>(a, first_row + rank, static_cast<int>(threadIdx.x), choice, real);
+  }
+  __syncthreads();
+  const bool writes_x = a.norm.add != nullptr;
+  if (writes_x) cluster_arrive();  // this CTA has used what it read of x
+
+  const auto scale_of = [&](int r) {
+    float square_sum = 0;
+#pragma unroll
+    for (int i = 0; i < kFewGroupWarps; ++i) square_sum += squares[r * kFewGroupWarps + i];
+    return 1.0f / sqrtf(square_sum / static_cast<float>(n) + a.norm.eps);
+  };
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < rows * experts; i += kThreads) {
+    const int r = i / experts, expert = i - r * experts;
+    float logit = 0;
+#pragma unroll
+    for (int k = 0; k < kFewGroupWarps; ++k) logit += dots[(r * share + expert) * kFewGroupWarps + k];
+    logit *= scale_of(r);
+    send_to_cluster(choice.logits + first_expert + expert, all_here, r, logit);
+    if (a.logits != nullptr) a.logits[(first_row + r) * a.experts + first_expert + expert] = logit;
+  }
+  const bool writes = group == 0 && written < rows;
+  const long long row = first_row + written;
+  if (writes) {
+    const float scale = scale_of(written);
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      const int valid = n - column(c);
+#pragma unroll
+      for (int j = 0; j < kChunk; ++j) scaled[c][j] = j < valid ? scaled[c][j] * scale : 0.0f;
+      store_halves<true>(a.norm.out + row * a.norm.ldo + column(c), a.norm.padded - column(c), scaled[c]);
+      if (a.norm.out_fp32 != nullptr) store_floats<true>(a.norm.out_fp32 + row * n + column(c), valid, scaled[c]);
     }
-    __syncthreads();
+  }
+  if (writes_x) {
+    __syncwarp();
+    cluster_wait();
+    if (writes) {
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        store_floats<true>(a.norm.x + row * a.norm.ldx + column(c), n - column(c), v[c]);
+      }
+    }
+  }
+  if (rank < rows) {
+    barrier_wait_cluster(all_here, 0);
+    choose_experts<kThreads>(a, first_row + rank, static_cast<int>(threadIdx.x), choice);
   }
 }
 

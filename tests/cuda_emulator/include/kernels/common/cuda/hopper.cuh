@@ -23,10 +23,10 @@ T* dynamic_shared() {
 // A barrier in shared memory: arrivals and bytes that are still to come in the present phase.
 struct EmulatedBarrier {
   std::int32_t bytes;
-  std::int32_t phase : 2, pending : 12, arrivals : 12, magic : 6;
+  std::int8_t phase, pending, arrivals, magic;
 };
 static_assert(sizeof(EmulatedBarrier) == sizeof(std::uint64_t));
-constexpr std::int32_t kBarrierMagic = 21;
+constexpr std::int8_t kBarrierMagic = 77;
 
 inline EmulatedBarrier& barrier_at(std::uint64_t* p) {
   auto& barrier = *reinterpret_cast<EmulatedBarrier*>(p);
@@ -41,7 +41,7 @@ inline void settle(EmulatedBarrier& barrier) {
   emulator::progress();
 }
 inline void barrier_init(std::uint64_t* p, int arrivals) {
-  const std::int32_t count = arrivals;
+  const auto count = static_cast<std::int8_t>(arrivals);
   *reinterpret_cast<EmulatedBarrier*>(p) = {0, 0, count, count, kBarrierMagic};
 }
 inline void barrier_init_fence() {}
@@ -194,12 +194,6 @@ void copy_async_wait() {
   }
 }
 
-inline void copy_async_arrive(std::uint64_t* bar) {
-  copy_async_commit();
-  copy_async_wait<0>();
-  barrier_arrive(bar);
-}
-
 inline unsigned halves_from_e4m3(unsigned pair) {
   const auto half_bits = [](unsigned byte) {
     return static_cast<unsigned>(__half_as_ushort(__half(codec::float_from_e4m3(static_cast<std::uint8_t>(byte)))));
@@ -263,21 +257,6 @@ inline unsigned load_acquire(const unsigned* word) {
 inline void wait_for_value(const unsigned* word, unsigned value) {
   while (load_acquire(word) != value) emulator::give_way();
   emulator::progress();
-}
-
-inline void check_tagged(const unsigned long long* word) {
-  if (reinterpret_cast<std::uintptr_t>(word) % 8 != 0) emulator::fail("tagged number at an address not aligned to 8");
-}
-inline void send_tagged(unsigned long long* to, float value, unsigned tag) {
-  check_tagged(to);
-  *to = static_cast<unsigned long long>(tag) << 32 | __float_as_uint(value);
-  emulator::progress();
-}
-inline float wait_for_tagged(const unsigned long long* from, unsigned tag) {
-  check_tagged(from);
-  while (static_cast<unsigned>(*from >> 32) != tag) emulator::give_way();
-  emulator::progress();
-  return __uint_as_float(static_cast<unsigned>(*from));
 }
 
 inline long long cycle_counter() {
