@@ -255,17 +255,18 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   ExpertTable& experts = *reinterpret_cast<ExpertTable*>(&shared.sums);
   static_assert(sizeof(ExpertTable) <= sizeof(shared.sums));
   start_table(a, experts);
+  touch<Shape>(a, a.layer.common_suh, digits);
   wait_for_previous_kernel();
   let_next_kernel_start();
   stamp_time(a, kStampReleased);
   stamp(a, kStampStart);
   if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
+  touch<Shape>(a, a.call.x, digits);
   make_table<Shape>(a, shared.table, experts);
   stamp(a, kStampTable);
-  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) {
-    if (threadIdx.x == 0) leave_launch(shared.table.launch);
-    return;
-  }
+  // The last warp, which is a loading one: the answer takes time, for which nobody should wait at the end.
+  if (threadIdx.x == Shape::kThreads - 1) leave_launch(shared.table.launch);
+  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) return;
   const auto ring_of = [&](int team) {
     return RingCursor{memory + team * a.ring_stages * a.stage_bytes, &shared.barriers[team], a.ring_stages,
                       a.stage_bytes};
@@ -276,7 +277,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   } else {
     compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), digits, shared);
   }
-  if (threadIdx.x == 0) leave_launch(shared.table.launch);
   stamp_time(a, kStampLeft);
 }
 
