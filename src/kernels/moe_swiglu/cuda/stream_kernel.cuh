@@ -264,9 +264,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   touch<Shape>(a, a.call.x, digits);
   make_table<Shape>(a, shared.table, experts);
   stamp(a, kStampTable);
-  // The last warp, which is a loading one: the answer takes time, for which nobody should wait at the end.
-  if (threadIdx.x == Shape::kThreads - 1) leave_launch(shared.table.launch);
-  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) return;
+  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) {
+    if (threadIdx.x == 0) leave_launch(shared.table.launch);
+    return;
+  }
   const auto ring_of = [&](int team) {
     return RingCursor{memory + team * a.ring_stages * a.stage_bytes, &shared.barriers[team], a.ring_stages,
                       a.stage_bytes};
@@ -274,6 +275,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   if (threadIdx.x >= Shape::kComputeThreads) {
     const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
     load_run<Shape>(a, shared.table, loader, ring_of(loader % Shape::kTeams));
+    // Here and not at the end, where the CTA would wait for the answer.
+    if (threadIdx.x == Shape::kComputeThreads) leave_launch(shared.table.launch);
   } else {
     compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), digits, shared);
   }
