@@ -54,19 +54,6 @@ __device__ __forceinline__ void add_pieces(const float* from, int part, int firs
   }
 }
 
-// Reads what all segments of a call of one token have in common, so that it is in the L1 cache when the routes are
-// known: the shared input scales, and after the wait for the previous kernel the token. All but the first warp, which
-// has the routes to look up. to: memory that nobody uses yet.
-template <class Shape>
-__device__ __forceinline__ void touch(const StreamArgs& a, const __half* from, unsigned char* to) {
-  if (Shape::kTokens > 4 || a.call.tokens > 1 || from == nullptr || threadIdx.x < 32) return;
-  constexpr int kPart = sizeof(uint2) / sizeof(__half);
-#pragma unroll 1
-  for (int i = threadIdx.x - 32; i < a.layer.hidden / kPart; i += Shape::kThreads - 32) {
-    reinterpret_cast<uint2*>(to)[i] = reinterpret_cast<const uint2*>(from)[i];
-  }
-}
-
 // Inputs 4 * lane .. of one block of a token, for gate and up.
 __device__ __forceinline__ void gate_up_input(const StreamArgs& a, const StreamSegment& s, int matrix, int token,
                                               int block, float (&v)[4]) {

@@ -255,13 +255,11 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   ExpertTable& experts = *reinterpret_cast<ExpertTable*>(&shared.sums);
   static_assert(sizeof(ExpertTable) <= sizeof(shared.sums));
   start_table(a, experts);
-  touch<Shape>(a, a.layer.common_suh, digits);
   wait_for_previous_kernel();
   let_next_kernel_start();
   stamp_time(a, kStampReleased);
   stamp(a, kStampStart);
   if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
-  touch<Shape>(a, a.call.x, digits);
   make_table<Shape>(a, shared.table, experts);
   stamp(a, kStampTable);
   if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) {
