@@ -1,7 +1,9 @@
 // The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
 #include <algorithm>
+#include <cstdlib>
 
 #include "kernels/common/cuda/launch.cuh"
+#include "kernels/moe_swiglu/cuda/single_launch.cuh"
 #include "kernels/moe_swiglu/cuda/stream_kernel.cuh"
 #include "kernels/moe_swiglu/cuda/stream_launch.cuh"
 
@@ -118,12 +120,16 @@ int stream_tokens(const MoeLayer& layer) {
 
 std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
   const PieceCounts pieces = most_pieces(layer, std::min(tokens, most_tokens(layer)));
-  return gate_up_bytes(pieces) + pieces.down * kSegmentTokens * kBand * sizeof(float);
+  return std::max(gate_up_bytes(pieces) + pieces.down * kSegmentTokens * kBand * sizeof(float),
+                  single_scratch_bytes(layer));
 }
 
 cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, void* scratch, cudaStream_t stream) {
   const int chunk = most_tokens(layer);
   if (chunk < 1 || layer.routed + layer.shared > kStreamExperts) return cudaErrorInvalidValue;
+  static const char* single = getenv("FAIRWAY_SINGLE");
+  if (!(single && *single == '0') && wide && call.tokens == 1 && single_fits(layer))
+    return run_single(layer, call, scratch, stream);
   StreamArgs args{};
   args.layer = layer;
   args.slots_per_token = slots_per_token(layer);
