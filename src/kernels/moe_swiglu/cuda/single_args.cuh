@@ -67,7 +67,6 @@ struct SingleArgs {
   int digit_blocks;
   int ring_stages;  // of each group
   int stage_bytes;
-  bool tickets, rehearse;
   SingleLayout at;
 };
 
@@ -96,14 +95,12 @@ struct SingleRun {
 struct alignas(16) SingleShared {
   std::uint64_t full[kSingleGroups][kMaxStages], empty[kSingleGroups][kMaxStages];
   unsigned launch;  // its number
-  int ticket;
   SingleRun run;
   SingleSlot slots[kSingleSlots];
 };
 
 // Sums of gate and up on their way from CTA to CTA, of its first and of its last piece: as in stream_sync.cuh, in
 // memory of the module, so that a tag cannot be there by chance.
-static __device__ unsigned long long single_tickets;
 static __device__ unsigned long long single_exchange[kMostSingleCtas][2][kSinglePair];
 
 struct SingleMemory {
@@ -147,9 +144,6 @@ __device__ inline void single_start(const SingleArgs& a, const SingleMemory& m) 
     }
     barrier_init_fence();
   }
-  if (threadIdx.x == 64 && a.tickets) {
-    m.head().ticket = static_cast<int>(atomicAdd(&single_tickets, 1ull) % gridDim.x);
-  }
 #pragma unroll 1
   for (int i = threadIdx.x; i < a.layer.routed + a.layer.shared; i += kSingleThreads) {
     const ExpertRef& e = a.layer.experts[i];  // all of its sectors, which then are near for those who load weights
@@ -185,11 +179,9 @@ __device__ __forceinline__ int single_expert(const SingleArgs& a, int slot) {
 }
 
 // One warp: the slots and the run of CTA `index`.
-__device__ inline void single_table(const SingleArgs& a, const SingleMemory& m, int index, bool real) {
+__device__ inline void single_table(const SingleArgs& a, const SingleMemory& m, int index) {
   const int lane = static_cast<int>(threadIdx.x & 31), hidden_blocks = a.hidden_blocks.value;
-  const int expert = real             ? single_expert(a, lane)
-                     : lane < a.slots ? min(lane, a.layer.routed + a.layer.shared - 1)
-                                      : -1;
+  const int expert = single_expert(a, lane);
   const int facts = expert < 0 ? 0 : m.facts()[expert], bands = facts >> 12;
   const int end_band = single_sum_of_lanes(bands), first_band = end_band - bands;
   SingleShared& head = m.head();
@@ -197,7 +189,7 @@ __device__ inline void single_table(const SingleArgs& a, const SingleMemory& m, 
   const int units = __shfl_sync(0xFFFFFFFFu, end_band, 31) * hidden_blocks, ctas = static_cast<int>(gridDim.x);
   // Not so short that more CTAs than kSingleSpan share a band.
   const int length = max((units + ctas - 1) / ctas, (hidden_blocks + kSingleSpan - 2) / (kSingleSpan - 1));
-  const int begin = min(index * length, units), end = min(begin + (real ? length : 1), units),
+  const int begin = min(index * length, units), end = min(begin + length, units),
             first = a.hidden_blocks.quotient(begin);
   int pieces = 0;
 #pragma unroll 1

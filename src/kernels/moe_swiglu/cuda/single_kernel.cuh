@@ -22,8 +22,7 @@ struct SingleBlock {
 };
 
 // Asks for a block. One warp.
-__device__ inline void single_load(const SingleArgs& a, const SingleMemory& m, int group, int number, int stage,
-                                   bool real) {
+__device__ inline void single_load(const SingleArgs& a, const SingleMemory& m, int group, int number, int stage) {
   const int lane = static_cast<int>(threadIdx.x & 31);
   const SingleBlock b(m, number);
   const SinglePiece& p = m.pieces()[b.piece()];
@@ -34,7 +33,6 @@ __device__ inline void single_load(const SingleArgs& a, const SingleMemory& m, i
   const int row = (b.matrix == 2 ? p.band : b.block()) * kBandTiles + lane, band = b.matrix == 2 ? b.block() : p.band;
   const unsigned char* words = b.matrix == 0 ? e.gate.words : b.matrix == 1 ? e.up.words : e.down.words;
   std::uint64_t* full = &m.head().full[group][stage];
-  if (!real) return;
   if (lane == 0) barrier_expect(full, kBandTiles * bytes);
   __syncwarp();
   if (lane < kBandTiles) {
@@ -136,7 +134,7 @@ __device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, i
       if (next < 3 * head.run.count - kSingleGroups) release_stage(&head.empty[group][at.stage]);
       if (at.number >= kSingleGroups && next / kSingleGroups % kSingleGroupWarps == column) {
         barrier_wait(&head.empty[group][before], at.parity ^ (at.stage == 0 ? 1 : 0));
-        single_load(a, m, group, next, before, true);
+        single_load(a, m, group, next, before);
       }
     }
     if (++at.stage == a.ring_stages) {
@@ -149,13 +147,13 @@ __device__ inline void single_walk(const SingleArgs& a, const SingleMemory& m, i
 // Four neighbouring outputs of a slot a lane, still to be transformed: those of the slot's bands that are `sub` modulo
 // `parts`. Waits for the CTAs that write them. One warp.
 __device__ inline float4 single_sum_bands(const SingleArgs& a, const SingleMemory& m, int slot, int sub, int parts,
-                                          int block, bool real) {
+                                          int block) {
   const int lane = static_cast<int>(threadIdx.x & 31), hidden_blocks = a.hidden_blocks.value;
   const SingleShared& head = m.head();
   const SingleSlot& s = head.slots[slot];
   const auto unit = [&](int band) { return (s.first_band + band) * hidden_blocks + block; };
 #pragma unroll 1
-  for (int band = sub + parts * lane; real && band < s.bands; band += parts * 32) {
+  for (int band = sub + parts * lane; band < s.bands; band += parts * 32) {
     wait_for_value(&stream_state.flags[static_cast<int>(Written::kDown)][head.run.length.quotient(unit(band))],
                    head.launch);
   }
@@ -167,7 +165,7 @@ __device__ inline float4 single_sum_bands(const SingleArgs& a, const SingleMemor
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       v[i] = make_float4(0, 0, 0, 0);
-      if (!real || band + i * parts >= s.bands) continue;
+      if (band + i * parts >= s.bands) continue;
       const float* from = a.partial + static_cast<std::size_t>(unit(band + i * parts)) * kBand + 4 * lane;
       v[i] = __ldcg(reinterpret_cast<const float4*>(from));
     }
@@ -183,7 +181,7 @@ __device__ __forceinline__ int single_first_block(int index) {
 }
 
 // y = the sums over bands and slots, in their order.
-__device__ inline void single_sum(const SingleArgs& a, const SingleMemory& m, int index, bool real) {
+__device__ inline void single_sum(const SingleArgs& a, const SingleMemory& m, int index) {
   const int warp = static_cast<int>(threadIdx.x >> 5), lane = static_cast<int>(threadIdx.x & 31);
   const int parts = a.parts.value, slot = a.parts.quotient(warp);
   float4* const rows = reinterpret_cast<float4*>(m.base);  // [warp][lane], where weights were
@@ -196,9 +194,9 @@ __device__ inline void single_sum(const SingleArgs& a, const SingleMemory& m, in
     float weight = 0;
     if (leads) {
       svh = *reinterpret_cast<const uint2*>(a.layer.experts[expert].down.svh + block * kBand + 4 * lane);
-      if (real) weight = slot >= a.layer.top_k ? 1.0f : a.call.weights[slot];
+      weight = slot >= a.layer.top_k ? 1.0f : a.call.weights[slot];
     }
-    if (slot < a.slots) rows[32 * warp + lane] = single_sum_bands(a, m, slot, part, parts, block, real);
+    if (slot < a.slots) rows[32 * warp + lane] = single_sum_bands(a, m, slot, part, parts, block);
     __syncthreads();
     if (leads) {
       float4 sum = make_float4(0, 0, 0, 0);
@@ -211,7 +209,7 @@ __device__ inline void single_sum(const SingleArgs& a, const SingleMemory& m, in
       rows[32 * warp + lane] = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
     }
     __syncthreads();
-    if (warp == 0 && real) {
+    if (warp == 0) {
       float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 1
       for (int i = 0; i < a.slots; ++i) {
@@ -229,7 +227,7 @@ __device__ inline void single_prefetch(const SingleArgs& a, const SingleMemory& 
   const int warp = static_cast<int>(threadIdx.x >> 5), lane = static_cast<int>(threadIdx.x & 31);
   const SingleShared& head = m.head();
 #pragma unroll 1
-  for (int piece = warp; piece < head.run.pieces; piece += kSingleWarps) {
+  for (int piece = kSingleWarps - 1 - warp; piece < head.run.pieces; piece += kSingleWarps) {
     const SinglePiece& p = m.pieces()[piece];
     const ExpertRef& e = a.layer.experts[head.slots[p.slot].expert];
     const __half* from = lane < 8 ? e.gate.svh : lane < 16 ? e.up.svh : e.down.suh;
@@ -241,7 +239,7 @@ __device__ inline void single_prefetch(const SingleArgs& a, const SingleMemory& 
   }
 }
 
-__device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m, int index, bool real) {
+__device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m, int index) {
   const int warp = static_cast<int>(threadIdx.x >> 5);
   const int group = warp / kSingleGroupWarps, turn = warp % kSingleGroupWarps;
   const SingleRun& run = m.head().run;
@@ -254,7 +252,7 @@ __device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m
     SingleMiddle middle{};
     if (down) {
       if (warp < run.pieces) middle.load(a, m, warp);
-      if (real) single_exchange_sums(a, m, index);
+      single_exchange_sums(a, m, index);
       __syncthreads();
       stamp(a, kStampWaited);
     }
@@ -273,14 +271,14 @@ __device__ inline void single_compute(const SingleArgs& a, const SingleMemory& m
     if (!down) {
 #pragma unroll 1
       for (int i = turn; i < a.ring_stages && kSingleGroups * i + group < 3 * run.count; i += kSingleGroupWarps) {
-        single_load(a, m, group, kSingleGroups * i + group, i, real);
+        single_load(a, m, group, kSingleGroups * i + group, i);
       }
     }
     __syncthreads();
     stamp(a, down ? kStampDownInput : kStampInput);
     single_walk(a, m, (2 + phase) * run.count, down, at);
     __syncthreads();
-    if (real && down && threadIdx.x == 0) {
+    if (down && threadIdx.x == 0) {
       store_release(&stream_state.flags[static_cast<int>(Written::kDown)][index], m.head().launch);
     }
     stamp(a, down ? kStampDown : kStampGateUp);
@@ -292,30 +290,23 @@ __global__ void __launch_bounds__(kSingleThreads, 1) single_kernel(const __grid_
   stamp_time(a, kStampEntered);
   single_start(a, m);
   __syncthreads();
-  const int index = a.tickets ? m.head().ticket : static_cast<int>(blockIdx.x);
-#pragma unroll 1
-  for (int pass = a.rehearse ? 0 : 1; pass < 2; ++pass) {
-    const bool real = pass == 1;
-    if (real) {
-      wait_for_previous_kernel();
-      let_next_kernel_start();
-      stamp_time(a, kStampReleased);
-      stamp(a, kStampStart);
-    }
-    if (threadIdx.x < 32) {
-      single_table(a, m, index, real);
-    } else if (real) {
-      if (threadIdx.x == kSingleThreads - 1) m.head().launch = launch_number();
-      single_load_row(a, m, 32);
-    }
-    __syncthreads();
-    stamp(a, kStampTable);
-    if (real) single_prefetch(a, m, index);
-    if (m.head().run.count > 0) single_compute(a, m, index, real);
-    single_sum(a, m, index, real);
-    __syncthreads();
+  const int index = static_cast<int>(blockIdx.x);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  stamp_time(a, kStampReleased);
+  stamp(a, kStampStart);
+  if (threadIdx.x < 32) {
+    single_table(a, m, index);
+  } else {
+    if (threadIdx.x == kSingleThreads - 1) m.head().launch = launch_number();
+    single_load_row(a, m, 32);
   }
-  if (threadIdx.x == 0) leave_launch(m.head().launch);
+  __syncthreads();
+  stamp(a, kStampTable);
+  if (threadIdx.x == kSingleThreads - 1) leave_launch(m.head().launch);
+  single_prefetch(a, m, index);
+  if (m.head().run.count > 0) single_compute(a, m, index);
+  single_sum(a, m, index);
   if (m.head().run.count > 0) stamp(a, kStampSums);
   stamp_time(a, kStampLeft);
 }

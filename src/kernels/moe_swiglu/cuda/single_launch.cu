@@ -1,8 +1,7 @@
 // The launch of the single kernel: shared memory, scratch.
 #include <algorithm>
-#include <cstdlib>
 
-#include "kernels/moe_swiglu/cuda/launch_together.cuh"
+#include "kernels/moe_swiglu/cuda/launch_waiting.cuh"
 #include "kernels/moe_swiglu/cuda/single_kernel.cuh"
 #include "kernels/moe_swiglu/cuda/single_launch.cuh"
 
@@ -10,7 +9,9 @@ namespace fairway::kernels::cuda {
 namespace {
 
 constexpr int kSharedBytes = 227 * 1024;  // Hopper: most shared memory of a CTA
-constexpr int kFewestStages = 2;          // of a group: a stage is filled again a block after it was used
+// Of a group, at most: with more, the first blocks would share the memory's bandwidth with those that come last.
+constexpr int kSingleStages = 3;
+constexpr int kFewestStages = 2;  // of a group: a stage is filled again a block after it was used
 
 int single_grid() {
   return std::min(sm_count(), kMostSingleCtas);
@@ -64,9 +65,8 @@ Plan plan_single(const MoeLayer& layer) {
   take(std::max(before, 2 * kSingleSpan * kSinglePair * static_cast<int>(sizeof(float))));
   const int of_stage = kSingleGroups * args.stage_bytes;
   const int blocks = (3 * units + kSingleGroups - 1) / kSingleGroups;  // of a group
-  static const char* cap = getenv("FAIRWAY_STAGES");
-  args.ring_stages = std::min(
-      {(kSharedBytes - at) / of_stage, std::max(blocks, kFewestStages), kMaxStages, cap ? atoi(cap) : kMaxStages});
+  args.ring_stages =
+      std::min({(kSharedBytes - at) / of_stage, std::max(blocks, kFewestStages), kMaxStages, kSingleStages});
   plan.fits = args.ring_stages >= std::min(blocks, kFewestStages + 1) && args.ring_stages >= kFewestStages;
   const int rings = std::max(args.ring_stages, 0) * of_stage;
   for (int* offset : {&layout.head, &layout.facts, &layout.pieces, &layout.places, &layout.blocks, &layout.scales,
@@ -90,16 +90,9 @@ std::size_t single_scratch_bytes(const MoeLayer& layer) {
 cudaError_t run_single(const MoeLayer& layer, const MoeCall& call, void* scratch, cudaStream_t stream) {
   SingleArgs args = plan_single(layer).args;
   args.call = call;
-  static const char* tickets = getenv("FAIRWAY_TICKETS");
-  static const char* rehearse = getenv("FAIRWAY_REHEARSE");
-  args.tickets = tickets != nullptr && *tickets == '1';
-  args.rehearse = rehearse != nullptr && *rehearse == '1';
-#ifdef FAIRWAY_CUDA_EMULATED
-  args.call.probe.together = true;
-#endif
   args.partial = static_cast<float*>(scratch);
-  return launch_together(single_kernel, {dim3(static_cast<unsigned>(single_grid())), kSingleThreads, args.at.bytes},
-                         args, stream);
+  return launch_waiting(single_kernel, {dim3(static_cast<unsigned>(single_grid())), kSingleThreads, args.at.bytes},
+                        args, stream);
 }
 
 }  // namespace fairway::kernels::cuda
