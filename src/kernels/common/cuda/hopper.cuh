@@ -235,25 +235,6 @@ __device__ __forceinline__ void wait_for_value(const unsigned* word, unsigned va
   __trap();
 }
 
-// A number that carries the tag of the launch it belongs to, so that whoever waits for it needs no flag and no fence:
-// one word of 8 bytes, which is written and read as a whole. Orders nothing else.
-__device__ __forceinline__ void send_tagged(unsigned long long* to, float value, unsigned tag) {
-  const unsigned long long word = static_cast<unsigned long long>(tag) << 32 | __float_as_uint(value);
-  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(to), "l"(word) : "memory");
-}
-// Polls until the tag is there, as wait_for_value().
-__device__ __forceinline__ float wait_for_tagged(const unsigned long long* from, unsigned tag) {
-  constexpr int kPolls = 1 << 24;
-#pragma unroll 1
-  for (int i = 0; i < kPolls; ++i) {
-    unsigned long long word;
-    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(word) : "l"(from) : "memory");
-    if (static_cast<unsigned>(word >> 32) == tag) return __uint_as_float(static_cast<unsigned>(word));
-  }
-  __trap();
-  return 0;
-}
-
 // Clock cycles of this SM, and nanoseconds of the device's clock, which all SMs share.
 __device__ __forceinline__ long long cycle_counter() {
   return clock64();

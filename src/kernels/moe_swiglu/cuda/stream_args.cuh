@@ -44,6 +44,19 @@ struct StreamArgs {
   int input_stride;  // bytes from one column of the input operand to the next
 };
 
+// Thread 0 notes when it passes a point, if the call asks for it. What a call that does not ask pays is a comparison
+// with a constant at each point.
+__device__ __forceinline__ void stamp(const StreamArgs& a, MoeStamp point) {
+  if (a.call.probe.stamps != nullptr && threadIdx.x == 0) {
+    a.call.probe.stamps[blockIdx.x * kMoeStamps + point] = cycle_counter();
+  }
+}
+__device__ __forceinline__ void stamp_time(const StreamArgs& a, MoeStamp point) {
+  if (a.call.probe.stamps != nullptr && threadIdx.x == 0) {
+    a.call.probe.stamps[blockIdx.x * kMoeStamps + point] = device_nanoseconds();
+  }
+}
+
 // Some tokens of one expert.
 struct StreamSegment {
   int expert;

@@ -1,8 +1,7 @@
 // The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
 #include <algorithm>
 
-#include "kernels/moe_swiglu/cuda/launch_waiting.cuh"
-#include "kernels/moe_swiglu/cuda/single_launch.cuh"
+#include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/stream_kernel.cuh"
 #include "kernels/moe_swiglu/cuda/stream_launch.cuh"
 
@@ -42,6 +41,26 @@ std::size_t gate_up_bytes(const PieceCounts& pieces) {
   return pieces.gate_up * 2 * kSegmentTokens * kBand * sizeof(float);
 }
 
+// The emulator runs the CTAs of a launch at the same time only if the launch says so.
+#ifdef FAIRWAY_CUDA_EMULATED
+constexpr bool kTogether = true;
+#else
+constexpr bool kTogether = false;
+#endif
+
+// A launch whose CTAs wait for each other: as many as fit on the device at once. It is not a cooperative one. That
+// begins only when there is room for all of its CTAs, so it never runs beside the end of the kernel before it, and
+// what its CTAs can do before they wait for that kernel takes time: 2 us. They all become resident without it: what
+// runs before them on the stream waits for nobody, so it ends, and the kernel after them starts only when all of them
+// have let it. On other streams there may be work that ends by itself, but no launch of this kind.
+template <class Shape>
+cudaError_t launch_waiting(const StreamArgs& args, int grid, int shared_bytes, cudaStream_t stream) {
+  LaunchShape shape{dim3(static_cast<unsigned>(grid)), Shape::kThreads, shared_bytes};
+  shape.together = args.call.probe.together || kTogether;
+  shape.chained = args.call.probe.chained;
+  return launch(stream_kernel<Shape>, shape, stream, args);
+}
+
 struct ShapePlan {
   int ctas;    // of an SM
   int stages;  // of each team; below 1: the layer is too wide
@@ -72,6 +91,10 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   args.stage_bytes = plan.stage_bytes;
   args.ring_stages = plan.stages;
   const int grid = std::min(plan.ctas * sm_count(), kMostStreamCtas);
+  // Without this the driver may divide an SM's memory so that fewer CTAs fit than the launch needs.
+  const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(stream_kernel<Shape>),
+                                               cudaFuncAttributePreferredSharedMemoryCarveout, 100);
+  if (set != cudaSuccess) return set;
   for (int begin = 0; begin < call.tokens; begin += chunk) {
     args.call = call;
     args.call.tokens = std::min(chunk, call.tokens - begin);
@@ -80,8 +103,7 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
     args.call.ids += static_cast<long long>(begin) * layer.top_k;
     args.call.weights += static_cast<long long>(begin) * layer.top_k;
     const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + plan.fixed;
-    const cudaError_t status =
-        launch_waiting(stream_kernel<Shape>, {dim3(static_cast<unsigned>(grid)), Shape::kThreads, bytes}, args, stream);
+    const cudaError_t status = launch_waiting<Shape>(args, grid, bytes, stream);
     if (status != cudaSuccess) return status;
   }
   return cudaSuccess;
@@ -96,14 +118,12 @@ int stream_tokens(const MoeLayer& layer) {
 
 std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
   const PieceCounts pieces = most_pieces(layer, std::min(tokens, most_tokens(layer)));
-  return std::max(gate_up_bytes(pieces) + pieces.down * kSegmentTokens * kBand * sizeof(float),
-                  single_scratch_bytes(layer));
+  return gate_up_bytes(pieces) + pieces.down * kSegmentTokens * kBand * sizeof(float);
 }
 
 cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, void* scratch, cudaStream_t stream) {
   const int chunk = most_tokens(layer);
   if (chunk < 1 || layer.routed + layer.shared > kStreamExperts) return cudaErrorInvalidValue;
-  if (wide && call.tokens == 1 && single_fits(layer)) return run_single(layer, call, scratch, stream);
   StreamArgs args{};
   args.layer = layer;
   args.slots_per_token = slots_per_token(layer);

@@ -54,19 +54,4 @@ __device__ __forceinline__ void wait_for_flags(Written what, int first, int last
   __syncwarp();
 }
 
-// Thread 0 notes when it passes a point, if the call asks for it. What a call that does not ask pays is a comparison
-// with a constant at each point.
-template <class Args>
-__device__ __forceinline__ void stamp(const Args& a, MoeStamp point) {
-  if (a.call.probe.stamps != nullptr && threadIdx.x == 0) {
-    a.call.probe.stamps[blockIdx.x * kMoeStamps + point] = cycle_counter();
-  }
-}
-template <class Args>
-__device__ __forceinline__ void stamp_time(const Args& a, MoeStamp point) {
-  if (a.call.probe.stamps != nullptr && threadIdx.x == 0) {
-    a.call.probe.stamps[blockIdx.x * kMoeStamps + point] = device_nanoseconds();
-  }
-}
-
 }  // namespace fairway::kernels::cuda

@@ -23,7 +23,6 @@ struct LanePlace {
 
   __device__ LanePlace(int bits, int lane) {
     const int last = (bits * (lane + 1) * 8 - 1) / 32;
-#pragma unroll
     for (int i = 0; i < 3; ++i) offset[i] = (last - i + 8 * bits) % (8 * bits) * 4;
     drop = 32 * (last + 1) - 8 * bits * (lane + 1);
     select = 0x3210u + 0x1111u * static_cast<u32>(drop / 8);

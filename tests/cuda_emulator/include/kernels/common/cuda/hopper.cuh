@@ -259,21 +259,6 @@ inline void wait_for_value(const unsigned* word, unsigned value) {
   emulator::progress();
 }
 
-inline void check_tagged(const unsigned long long* word) {
-  if (reinterpret_cast<std::uintptr_t>(word) % 8 != 0) emulator::fail("tagged number at an address not aligned to 8");
-}
-inline void send_tagged(unsigned long long* to, float value, unsigned tag) {
-  check_tagged(to);
-  *to = static_cast<unsigned long long>(tag) << 32 | __float_as_uint(value);
-  emulator::progress();
-}
-inline float wait_for_tagged(const unsigned long long* from, unsigned tag) {
-  check_tagged(from);
-  while (static_cast<unsigned>(*from >> 32) != tag) emulator::give_way();
-  emulator::progress();
-  return __uint_as_float(static_cast<unsigned>(*from));
-}
-
 inline long long cycle_counter() {
   static long long calls = 0;
   return ++calls;
