@@ -58,7 +58,7 @@ constexpr int kMoeMostCtas = 512;
 // For measurements of the stream paths.
 struct MoeProbe {
   long long* stamps = nullptr;  // [kMoeMostCtas][kMoeStamps] on the device, see MoeStamp; null for none
-  bool together = true;         // a cooperative launch
+  bool together = false;        // a cooperative launch, which begins when there is room for all of its CTAs
   bool chained = true;          // one that may start while the kernel before it runs
 };
 
@@ -78,8 +78,8 @@ struct MoeCall {
 enum class MoePath {
   kIntDirect,   // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
   kIntDirect1,  // the same with one CTA on an SM, so that the second launch's weights arrive during the first
-  kIntStream,   // one cooperative launch; an expert is decoded once for 4 tokens, or in calls of many for 8; one large
-                // CTA on an SM
+  kIntStream,  // one launch whose CTAs wait for each other; an expert is decoded once for 4 tokens, or in calls of many
+               // for 8; one large CTA on an SM
   kIntStream3,  // the same, always for 4, with three smaller CTAs on an SM
   kInt4,        // grouped; an expert is decoded once for 4 tokens
   kInt8,        //                                       8

@@ -273,10 +273,11 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   if (threadIdx.x >= Shape::kComputeThreads) {
     const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
     load_run<Shape>(a, shared.table, loader, ring_of(loader % Shape::kTeams));
+    // Here and not at the end, where the CTA would wait for the answer.
+    if (threadIdx.x == Shape::kComputeThreads) leave_launch(shared.table.launch);
   } else {
     compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), digits, shared);
   }
-  if (threadIdx.x == 0) leave_launch(shared.table.launch);
   stamp_time(a, kStampLeft);
 }
 

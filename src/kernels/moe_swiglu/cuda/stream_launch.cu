@@ -1,6 +1,5 @@
 // The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
 #include <algorithm>
-#include <atomic>
 
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/stream_kernel.cuh"
@@ -42,27 +41,24 @@ std::size_t gate_up_bytes(const PieceCounts& pieces) {
   return pieces.gate_up * 2 * kSegmentTokens * kBand * sizeof(float);
 }
 
-// A launch that is cooperative and chained. The headers of CUDA 13.0 say of neither attribute that it excludes the
-// other, and at least one published engine sets both, but nothing promises it for every version: where it is refused,
-// the launches from then on are not chained. A refusal happens on the host and leaves no trace on the device.
-//
-// Chaining keeps what a cooperative launch is for. This launch's CTAs may become resident while the kernel before it
-// still has some SMs; that kernel waits for nobody, so it ends and the rest follow. The kernel after it starts only
-// when all of this launch's CTAs have let it, and so are resident.
+// The emulator runs the CTAs of a launch at the same time only if the launch says so.
+#ifdef FAIRWAY_CUDA_EMULATED
+constexpr bool kTogether = true;
+#else
+constexpr bool kTogether = false;
+#endif
+
+// A launch whose CTAs wait for each other: as many as fit on the device at once. It is not a cooperative one. That
+// begins only when there is room for all of its CTAs, so it never runs beside the end of the kernel before it, and
+// what its CTAs can do before they wait for that kernel takes time: 2 us. They all become resident without it: what
+// runs before them on the stream waits for nobody, so it ends, and the kernel after them starts only when all of them
+// have let it. On other streams there may be work that ends by itself, but no launch of this kind.
 template <class Shape>
-cudaError_t launch_together(const StreamArgs& args, int grid, int shared_bytes, cudaStream_t stream) {
-  static std::atomic<bool> chained{true};
+cudaError_t launch_waiting(const StreamArgs& args, int grid, int shared_bytes, cudaStream_t stream) {
   LaunchShape shape{dim3(static_cast<unsigned>(grid)), Shape::kThreads, shared_bytes};
-  shape.together = args.call.probe.together;
-  shape.chained = args.call.probe.chained && (!shape.together || chained.load(std::memory_order_relaxed));
-  const cudaError_t status = launch(stream_kernel<Shape>, shape, stream, args);
-  if (!shape.together || !shape.chained || (status != cudaErrorNotSupported && status != cudaErrorInvalidValue))
-    return status;
-  cudaGetLastError();  // which the refusal has set
-  shape.chained = false;
-  const cudaError_t alone = launch(stream_kernel<Shape>, shape, stream, args);
-  if (alone == cudaSuccess) chained.store(false, std::memory_order_relaxed);
-  return alone;
+  shape.together = args.call.probe.together || kTogether;
+  shape.chained = args.call.probe.chained;
+  return launch(stream_kernel<Shape>, shape, stream, args);
 }
 
 struct ShapePlan {
@@ -107,7 +103,7 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
     args.call.ids += static_cast<long long>(begin) * layer.top_k;
     args.call.weights += static_cast<long long>(begin) * layer.top_k;
     const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + plan.fixed;
-    const cudaError_t status = launch_together<Shape>(args, grid, bytes, stream);
+    const cudaError_t status = launch_waiting<Shape>(args, grid, bytes, stream);
     if (status != cudaSuccess) return status;
   }
   return cudaSuccess;

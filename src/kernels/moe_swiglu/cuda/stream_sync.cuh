@@ -1,9 +1,9 @@
-// How the CTAs of a stream launch wait for each other. All of them are resident: the launch is cooperative.
+// How the CTAs of a stream launch wait for each other. All of them become resident, see stream_launch.cu.
 //
 // A CTA raises a flag when what it wrote may be read, and a reader polls the flags of the CTAs that it depends on. A
 // raised flag holds the number of the launch, so that flags need no clearing, whatever the next launch's grid is. The
 // number is kept on the device, because a recorded launch has the same arguments at every replay: a launch reads the
-// last one's number and uses the next; the last of its CTAs to leave writes it.
+// last one's number and uses the next; the last of its CTAs to have read it writes that.
 //
 // This state is in device memory of the module, zero when it is loaded, and not in the caller's scratch: nobody has to
 // clear it and nothing else writes there. A launch leaves it valid whatever it was given. One that ends with a fault
@@ -23,7 +23,7 @@ enum class Written { kGateUp, kDown };
 
 struct StreamState {
   unsigned last;  // number of the last launch
-  unsigned left;  // CTAs of this launch that have left
+  unsigned left;  // CTAs of this launch that have read it
   unsigned flags[2][kMostStreamCtas];
 };
 static __device__ StreamState stream_state;
@@ -33,7 +33,7 @@ __device__ __forceinline__ unsigned launch_number() {
   return __ldcg(&stream_state.last) + 1;
 }
 
-// One thread of every CTA, once, after every thread of the CTA that needs the number has it.
+// One thread of every CTA, once, when the CTA knows the number.
 __device__ __forceinline__ void leave_launch(unsigned launch) {
   if (atomicAdd(&stream_state.left, 1u) != gridDim.x - 1) return;
   stream_state.left = 0;

@@ -13,6 +13,7 @@ namespace fairway::kernels::cuda {
 namespace {
 
 constexpr int kManyRows = 8, kManyRowsOfLong = 4;
+constexpr int kFewClusters = 16;        // that have an SM for every CTA
 constexpr int kLongBytes = 110 * 1024;  // of shared memory, above which a CTA takes fewer rows
 
 void check(const RouteCall& call) {
@@ -31,16 +32,22 @@ void check(const RouteCall& call) {
 
 template <DenseType kType, int kChunks>
 cudaError_t run_few(const RouteCall& call, cudaStream_t stream) {
-  LaunchShape shape{static_cast<unsigned>(call.norm.rows * kFewCluster), kFewGroup, few_shared_bytes(call.experts),
+  RouteFewArgs args{call, 1};
+  // Several rows a cluster where else not every CTA would have an SM.
+  if (kChunks == 1) {
+    args.rows = std::min((call.norm.rows + kFewClusters - 1) / kFewClusters, kFewCluster);
+  }
+  const int clusters = (call.norm.rows + args.rows - 1) / args.rows;
+  LaunchShape shape{static_cast<unsigned>(clusters * kFewCluster), kFewGroup, few_shared_bytes(call.experts, args.rows),
                     kFewCluster};
   // A second group where a thread's registers leave room for it.
   if constexpr (kChunks == 1 || (kChunks == 2 && kType != DenseType::kF32)) {
     if (few_experts_of_cta(call.experts) > kFewExperts) {
       shape.threads = 2 * kFewGroup;
-      return launch(route_few_kernel<kType, kChunks, 2 * kFewGroup>, shape, stream, call);
+      return launch(route_few_kernel<kType, kChunks, 2 * kFewGroup>, shape, stream, args);
     }
   }
-  return launch(route_few_kernel<kType, kChunks, kFewGroup>, shape, stream, call);
+  return launch(route_few_kernel<kType, kChunks, kFewGroup>, shape, stream, args);
 }
 
 template <DenseType kType, bool kAligned>

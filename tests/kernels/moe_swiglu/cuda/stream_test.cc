@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "backend/cuda/check.cuh"
@@ -200,11 +201,11 @@ TEST(GpuHopperMoeStream, EveryWayToLaunchGivesTheSameAndStampsGrow) {
   check_cuda(cudaMalloc(&on_device, bytes), "cudaMalloc");
   for (const MoePath path : kStreamPaths) {
     const std::vector<float> expected = layer.run(1, path);
-    for (const bool chained : {true, false}) {
+    for (const auto& [together, chained] : {std::pair{false, true}, {false, false}, {true, true}, {true, false}}) {
       check_cuda(cudaMemset(on_device, 0, bytes), "clear");
       layer.poison(0xFF);
       MoeCall call = layer.call(1);
-      call.probe = {static_cast<long long*>(on_device), true, chained};
+      call.probe = {static_cast<long long*>(on_device), together, chained};
       moe_swiglu(layer.layer(), call, path, layer.workspace(), nullptr);
       EXPECT_EQ(verify::compare_exact(expected, layer.y(1)), "") << moe_path_name(path);
       check_cuda(cudaMemcpy(stamps.data(), on_device, bytes, cudaMemcpyDeviceToHost), "stamps");

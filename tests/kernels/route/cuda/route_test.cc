@@ -180,6 +180,14 @@ TEST(GpuRoute, FewRows) {
   check_route({.n = 128, .rows = 1, .experts = 300, .top_k = 32, .bias = true});
 }
 
+// From 17 rows on a cluster serves several.
+TEST(GpuRoute, SeveralRowsOfACluster) {
+  check_route({.n = 136, .rows = 17, .experts = 24, .top_k = 4, .kind = kSigmoid, .bias = true});
+  check_route({.n = 384, .rows = 35, .experts = 64, .top_k = 4, .kind = kSigmoid, .bias = true});
+  check_route({.n = 64, .rows = 33, .experts = 150, .top_k = 8, .type = DenseType::kF32});  // more than registers hold
+  check_route({.n = 64, .rows = 96, .experts = 9, .top_k = 3, .add = false, .type = DenseType::kF16});
+}
+
 TEST(GpuRoute, LongRows) {
   for (const DenseType type : kDenseTypes) {
     check_route({.n = 2048, .rows = 1, .experts = 64, .top_k = 4, .kind = kSigmoid, .bias = true, .type = type});
