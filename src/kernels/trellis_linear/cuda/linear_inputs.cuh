@@ -35,7 +35,7 @@ __device__ __forceinline__ void transform_inputs(const LinearArgs& a, const Stor
 
 constexpr int kMostNormWarps = 16;
 
-// The same with LinearCall::norm in front. Shared memory: the blocks of a row, then a float for each warp.
+// The same with LinearCall::norm in front. Shared memory: the blocks of a row, then kMostNormWarps floats.
 template <class Store>
 __device__ __forceinline__ void norm_inputs(const LinearArgs& a, const Store& store) {
   const LinearNorm& norm = a.call.norm;
@@ -76,7 +76,7 @@ inline cudaError_t launch_inputs(void (*kernel)(LinearArgs), const LinearArgs& a
   const int blocks = args.call.in / kBand;
   if (args.call.norm.x != nullptr) {
     const int warps = std::min(blocks, kMostNormWarps);
-    const int bytes = static_cast<int>(sizeof(float)) * (args.call.in + warps);
+    const int bytes = static_cast<int>(sizeof(float)) * (args.call.in + kMostNormWarps);
     const int grid = std::min(args.call.rows, 8 * sm_count());
     return launch(kernel, {dim3(static_cast<unsigned>(grid)), 32 * warps, bytes}, stream, args);
   }
