@@ -22,9 +22,9 @@ struct MlaAttention {
 
 // mla_prepare(), mla_absorb() and mla_attend_unfold(), in as few launches as the number of rows and max_context allow:
 // one for a single row and a short context. q_nope, q_full, attend.out and the workspace, of attend_workspace_bytes(),
-// are scratch and not always written. Results are as near to exact ones as those of the single calls, but which launches
-// they come from shows in their last bits.
-// A row whose position is not in its sequence writes nothing to the cache, and what it gets means nothing.
+// are scratch and not always written. Results are as near to exact ones as those of the single calls, but which
+// launches they come from shows in their last bits. A row whose position is not in its sequence writes nothing to the
+// cache, and what it gets means nothing.
 void mla_attention(const MlaAttention& call, void* workspace, cudaStream_t stream);
 
 // One launch: a cluster for every row and head. Only if mla_decode_fits(). Right for any context, meant for short ones.

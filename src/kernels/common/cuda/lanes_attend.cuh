@@ -120,7 +120,8 @@ class LanesAttend {
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
       const int p = position(begin, b);
-      const unsigned char* const from = positions_.keys + static_cast<long long>(p) * positions_.row_bytes + lane * Piece::kBytes;
+      const unsigned char* const from =
+          positions_.keys + static_cast<long long>(p) * positions_.row_bytes + lane * Piece::kBytes;
 #pragma unroll
       for (int j = 0; j < kKeyPieces; ++j) {
         rows[b].key[j].load(from + kLanes * j * Piece::kBytes,
