@@ -18,6 +18,7 @@
 #include "fairway/error.h"
 #include "formats/config.h"
 #include "model/device_model.h"
+#include "model/path_contest.h"
 
 namespace fairway::cli {
 namespace {
@@ -39,6 +40,7 @@ struct DeviceStudy {
   std::vector<DeviceSelectionCell> cells;
   Json models = Json::array();
   bool complete = true;
+  int unsteady = 0;  // kinds of calls whose times did not agree, which have no cell
 };
 
 // The dense layers, one at most, and experts after it.
@@ -116,6 +118,10 @@ void study_model(const DeviceSelectionOptions& options, const std::string& confi
     if (std::any_of(entry.measured.begin(), entry.measured.end(), [](const auto& time) { return time.us <= 0; })) {
       continue;
     }
+    if (entry.spread > model::kQuietSpread) {
+      ++study.unsteady;
+      continue;
+    }
     study.cells.push_back({name, bits, entry, nullptr, 0, 0});
   }
 }
@@ -170,6 +176,7 @@ Json cell_json(const DeviceSelectionCell& cell) {
           {"rules_regret", cell.rule_regret},
           {"tuned", entry.row->path},
           {"tuned_regret", cell.tuned_regret},
+          {"spread", std::round(entry.spread * 1e4) / 1e4},
           {"measured", std::move(measured)}};
 }
 
@@ -180,6 +187,10 @@ std::string text_of(const DeviceStudy& study, const Json& regret) {
     text += fmt::format("{:>5} {:<12} {:>9.1f} {:<12} {:>6.1f}% {:<12} {:>6.1f}%  {}, {} bits: {}\n", cell.entry.rows,
                         cell.best->row->path, cell.best->us, cell.entry.default_row->path, 100 * cell.rule_regret,
                         cell.entry.row->path, 100 * cell.tuned_regret, cell.model, cell.bits, cell.entry.shape);
+  }
+  if (study.unsteady > 0) {
+    text += fmt::format("\n{} kinds of calls are left out: their times did not agree; does something else run there?\n",
+                        study.unsteady);
   }
   text += "\nregret (fraction of the best path's time), mean and worst:\n";
   for (const char* kind : {"rules", "tuned"}) {
@@ -220,6 +231,7 @@ int bench_device_selection(DeviceSelectionOptions options, bool json) {
                        {"codebook", options.codebook},
                        {"seconds_of_a_model", options.seconds}}},
                      {"stop", study.complete ? "complete" : "out_of_time"},
+                     {"unsteady", study.unsteady},
                      {"models", study.models},
                      {"regret", regret},
                      {"results", std::move(results)}});

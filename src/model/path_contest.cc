@@ -33,6 +33,13 @@ std::vector<int> chain_layers(std::span<const std::string> kinds, int most) {
   return layers;
 }
 
+double path_spread(std::vector<double> samples) {
+  const std::size_t n = samples.size();
+  if (n < 4) return 0;
+  std::sort(samples.begin(), samples.end());
+  return samples[n - 1 - n / 4] / samples[n / 4] - 1;
+}
+
 PathVerdict judge_paths(std::span<const std::vector<double>> samples, const std::vector<double>& without, int calls) {
   std::vector<std::vector<double>> all(samples.begin(), samples.end());
   all.push_back(without);

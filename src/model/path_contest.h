@@ -14,6 +14,11 @@ namespace fairway::model {
 // one, evenly spaced. kinds: of each layer; those with equal text have the same shapes.
 std::vector<int> chain_layers(std::span<const std::string> kinds, int most);
 
+// Upper quartile over lower quartile, minus 1; 0 for fewer than four samples. Times of one chain differ by some
+// thousandths; more than kQuietSpread says that something else ran on the device.
+constexpr double kQuietSpread = 0.03;
+double path_spread(std::vector<double> samples);
+
 struct PathVerdict {
   std::size_t winner = 0;
   PathReason reason = PathReason::kFastest;

@@ -45,6 +45,7 @@ struct PathEntry {
   int samples = 0;  // of the default
   PathReason reason = PathReason::kFastest;
   std::vector<PathTime> measured = {};  // every path that was timed, the default first
+  double spread = 0;                    // path_spread() of the default's samples; not in a table's file
 
   double margin() const { return default_us > 0 ? 1 - us / default_us : 0; }  // share of the default's time
 };

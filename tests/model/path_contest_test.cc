@@ -79,6 +79,12 @@ TEST(JudgePaths, EqualPathsDoNotReplaceTheDefault) {
   EXPECT_LE(replaced, 10);
 }
 
+TEST(PathSpread, IsThatOfTheMiddleHalf) {
+  EXPECT_EQ(path_spread({1, 2, 3}), 0);
+  EXPECT_DOUBLE_EQ(path_spread({100, 1, 10, 11, 12, 10, 11, 10}), 11.0 / 10 - 1);
+  EXPECT_LT(path_spread({10, 10.01, 10.02, 10, 30, 10, 10.01}), kQuietSpread);
+}
+
 TEST(JudgePaths, FewRoundsProveNothing) {
   const PathVerdict verdict = Contest({20, 10}, 2).verdict();
   EXPECT_EQ(verdict.winner, 0u);

@@ -23,6 +23,8 @@ constexpr double kHopeless = 1.25;       // times what a call of the default tak
 constexpr double kSlackOfSample = 0.01;  // of a chain's time: what one sample may be wrong by
 constexpr double kBehind = 0.003;        // of a chain's time: who is further behind after kFirstRounds leaves
 constexpr int kFirstRounds = 3;
+constexpr int kAloneRounds = 4;  // of a default without rivals
+constexpr int kAttempts = 3;
 constexpr std::size_t kFinalists = 3;        // beside the default
 constexpr double kSampleMicroseconds = 800;  // short chains are replayed several times for a sample
 constexpr int kMostReplays = 4;
@@ -193,6 +195,23 @@ void PathTuner::round(std::deque<Contestant>& contestants, std::size_t number) {
   }
 }
 
+// Rounds until the default's samples and those of the rest agree; what did not agree is forgotten. The first round does
+// not count: it comes after the host has recorded graphs, when the device has idled.
+void PathTuner::quiet_rounds(std::deque<Contestant>& contestants, int count, double end) {
+  std::vector<bool> in;
+  for (const Contestant& one : contestants) in.push_back(one.in);
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    for (std::size_t i = 0; i < contestants.size(); ++i) contestants[i].in = in[i];
+    round(contestants, 0);
+    for (Contestant& one : contestants) one.samples.clear();
+    if (!rounds(contestants, count, end)) return;
+    if (path_spread(contestants[kRule].samples) <= kQuietSpread &&
+        path_spread(contestants[kRest].samples) <= kQuietSpread) {
+      return;
+    }
+  }
+}
+
 // False if the time was over before all of them.
 bool PathTuner::rounds(std::deque<Contestant>& contestants, int count, double end) {
   for (int r = 0; r < count; ++r) {
@@ -254,7 +273,8 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Gr
   contestants.emplace_back(site.paths.front(), chain, stream_.device());
   enter(contestants, site, choices, end);
   const bool alone = contestants.size() == kFirstCandidate;
-  rounds(contestants, alone ? std::min(kFirstRounds, options_.rounds) : options_.rounds, end);
+  const int few = std::min(kAloneRounds, options_.rounds);
+  quiet_rounds(contestants, alone ? few : options_.rounds, end);
   if (contestants[kRule].samples.empty()) return;
 
   std::vector<const Contestant*> competing;  // the default and the candidates
@@ -274,8 +294,7 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Gr
   const Contestant& winner = *competing[verdict.winner];
   PathEntry entry{site.shape, rows_.rows, winner.row, site.paths.front(), 0, 0, 0, verdict.reason, {}};
   if (options_.judging_rounds > 0 && !alone) {
-    for (Contestant& one : contestants) one.samples.clear();
-    rounds(contestants, options_.judging_rounds, seconds_used() + seconds);
+    quiet_rounds(contestants, options_.judging_rounds, seconds_used() + seconds);
     if (contestants[kRule].samples.empty()) return;
     verdict = judge();
   }
@@ -285,6 +304,7 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Gr
   }
   entry.default_us = verdict.call_us.front();
   entry.samples = static_cast<int>(contestants[kRule].samples.size());
+  entry.spread = path_spread(contestants[kRule].samples);
   if (winner.row != site.paths.front()) {
     choices[site.shape] = winner.row;
     chain = winner.graph;

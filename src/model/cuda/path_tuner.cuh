@@ -60,6 +60,7 @@ class PathTuner {
   double warm_up(Contestant& contestant);
   void round(std::deque<Contestant>& contestants, std::size_t number);
   bool rounds(std::deque<Contestant>& contestants, int count, double end);
+  void quiet_rounds(std::deque<Contestant>& contestants, int count, double end);
   void enter(std::deque<Contestant>& contestants, const Site& site, const Choices& choices, double end);
   void tune_site(const Site& site, double seconds, Choices& choices, Graph& chain);
   void check_choices(const Graph& rules, const Graph& chain, std::size_t first_entry);
