@@ -67,8 +67,6 @@ function(fairway_cuda_objects name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
   target_include_directories(${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_link_libraries(${name} PRIVATE fmt::fmt)
-  string(REPLACE ";" "," architectures "${FAIRWAY_CUDA_ARCHITECTURES}")
-  target_compile_definitions(${name} PRIVATE FAIRWAY_CUDA_ARCHITECTURES="${architectures}")
   set(cxx -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -ffp-contract=off -fno-semantic-interposition
           $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
   # Line numbers for profilers. -Wconversion is left out: the code that nvcc generates does not pass it.
@@ -88,6 +86,9 @@ function(fairway_add_cuda_sources library)
   set(kernels ${sources})
   list(FILTER kernels INCLUDE REGEX "/kernels/[^/]*/cuda/[^/]*\\.cu$")
   list(REMOVE_ITEM sources ${kernels})
+  string(REPLACE ";" "," architectures "${FAIRWAY_CUDA_ARCHITECTURES}")
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/device.cc PROPERTIES
+                              COMPILE_DEFINITIONS FAIRWAY_CUDA_ARCHITECTURES="${architectures}")
   fairway_cuda_objects(fairway_cuda_objects ${sources})
   fairway_cuda_objects(fairway_cuda_kernels KERNELS ${kernels})
   target_sources(${library} PRIVATE $<TARGET_OBJECTS:fairway_cuda_objects> $<TARGET_OBJECTS:fairway_cuda_kernels>)
