@@ -66,12 +66,20 @@ class AttendCta {
     for (int tile = span.begin; tile < span.end; ++tile) {
       copy_async_wait<0>();
       __syncthreads();  // the tile is there, and the one before it is no longer read
-      if (Shape::kBuffers == 2 && tile + 1 < span.end) copy_tile(unit, tile + 1);
+      if constexpr (Shape::kBuffers == 2) {
+        if (tile + 1 < span.end) {
+          copy_positions(args_, unit, tile_rows(tile + 1), tile + 1, 0, kNoEnd);
+          copy_async_commit();
+        }
+      }
       score(tile);
       gather(tile);
-      if (Shape::kBuffers == 1 && tile + 1 < span.end) {
-        __syncthreads();  // the tile is no longer read
-        copy_tile(unit, tile + 1);
+      if constexpr (Shape::kBuffers == 1) {
+        if (tile + 1 < span.end) {
+          __syncthreads();  // the tile is no longer read
+          copy_positions(args_, unit, tile_rows(tile + 1), tile + 1, 0, kNoEnd);
+          copy_async_commit();
+        }
       }
     }
     finish(unit);
@@ -80,10 +88,6 @@ class AttendCta {
  private:
   __device__ SharedRows tile_rows(int tile) const {
     return {tiles_ + tile % Shape::kBuffers * memory_.tile_bytes, memory_.tile_layout};
-  }
-  __device__ __forceinline__ void copy_tile(const AttendUnit& unit, int tile) const {
-    copy_positions(args_, unit, tile_rows(tile), tile, 0, kNoEnd);
-    copy_async_commit();
   }
 
   __device__ void start(const AttendUnit& unit) {

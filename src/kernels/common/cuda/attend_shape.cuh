@@ -63,8 +63,7 @@ struct AttendMemory {
 
   __host__ __device__ int tiles_bytes() const {  // the outputs lie where the tiles were
     const int outputs = Shape::kQueries * output_stride * 2;
-    const int tiles = Shape::kBuffers * tile_bytes;
-    return tiles > outputs ? tiles : outputs;
+    return Shape::kBuffers * tile_bytes > outputs ? Shape::kBuffers * tile_bytes : outputs;
   }
   __host__ __device__ int bytes() const {
     return query_bytes + tiles_bytes() + probability_bytes + 4 * (kStatisticsFloats + kPartFloats);

@@ -63,9 +63,11 @@ static_assert(kHeldBy<ByCluster> <= 32 && kHeldBy<ByMemory> <= 32);
 // A row spread over the threads of its CTAs, kHeld candidates each.
 template <class Meeting>
 class Row {
-  static constexpr int kRanks = Meeting::kRanks, kHeld = kHeldBy<Meeting>;
+  static constexpr int kHeld = kHeldBy<Meeting>;
 
  public:
+  static constexpr int kRanks = Meeting::kRanks;
+
   __device__ Row(const SampleTopCall& a, typename Meeting::Exchange& exchange, double* weights, int rank)
       : exchange_(exchange), weights_(weights + threadIdx.x), stride_(static_cast<int>(blockDim.x)), rank_(rank) {
     const float* const logits = a.logits + blockIdx.x / kRanks * a.ld;
@@ -205,13 +207,14 @@ __device__ Members keep_top_p(Row& row, Members candidates, double top_p) {
 }
 
 template <class Row>
-__device__ int draw(Row& row, const SampleTopCall& a, int r, unsigned best_key) {
+__device__ int draw(Row& row, const SampleTopCall& a, unsigned best_key) {
   const bool limited = a.top_k > 0 && a.top_k < a.vocab, nucleus = a.top_p < 1;
   Members kept = row.members([](int, unsigned, int) { return true; });
   if (limited) kept = keep_top_k(row, kept, a.top_k);
   if (nucleus) kept = keep_top_p(row, kept, a.top_p);
   kept &= row.members([&](int j, unsigned, int) { return row.weight(j) >= a.min_p; });  // the best one's is 1
-  const double uniform = static_cast<double>(random_of(a.states[r] + kRandomStep) >> 11) * 0x1p-53;  // [0, 1)
+  const double uniform =
+      static_cast<double>(random_of(a.states[blockIdx.x / Row::kRanks] + kRandomStep) >> 11) * 0x1p-53;  // [0, 1)
   const double threshold = uniform * row.template sum<Of::kWeight>(kept);
   const auto beyond = [&](double sum) { return sum > threshold; };
   if (!limited && !nucleus) {  // in the order of ids
@@ -236,7 +239,7 @@ __device__ __forceinline__ void sample_row(const SampleTopCall& a, typename Meet
   const bool drawn = a.temperature > 0 && fabsf(best) < __uint_as_float(0x7F800000u);
   if (drawn) {
     row.set_weights(best, a.temperature);
-    id = draw(row, a, r, top.key);
+    id = draw(row, a, top.key);
   }
   if (rank != 0 || threadIdx.x != 0) return;
   if (drawn) a.states[r] += kRandomStep;  // all CTAs have read it: they took part in the search for what it gave

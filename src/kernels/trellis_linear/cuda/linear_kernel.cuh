@@ -35,12 +35,12 @@ __device__ __forceinline__ int linear_rank(const LinearArgs& a) {
 }
 
 // CTAs that finish the rows of an item in turn, and this one's place among them.
-struct LinearFinishers {
-  int count, own;
-
-  __device__ __forceinline__ LinearFinishers(const LinearArgs& a, int rank)
-      : count(code_has_clusters() ? a.split : 1), own(code_has_clusters() ? rank : 0) {}
-};
+__device__ __forceinline__ int linear_finishers(const LinearArgs& a) {
+  return code_has_clusters() ? a.split : 1;
+}
+__device__ __forceinline__ int linear_finisher(int rank) {
+  return code_has_clusters() ? rank : 0;
+}
 
 // The ring runs ahead across items. Weights are fetched while the previous kernel still runs; transformed inputs are
 // what that kernel writes, so they follow when it has ended.
@@ -218,15 +218,14 @@ __device__ __forceinline__ float gather_sums(const LinearArgs& a, int index, int
 
 // old: what is added to the first row of the warp.
 template <class Path>
-__device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const LinearItem& item, int index,
-                                                   const LinearFinishers& finishers, int blocks,
-                                                   LinearShared<Path>& shared, const float4* gathered,
+__device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const LinearItem& item, int index, int rank,
+                                                   int blocks, LinearShared<Path>& shared, const float4* gathered,
                                                    float (&old)[4]) {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = finishers.count * kComputeWarps;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = linear_finishers(a) * kComputeWarps;
   const LinearPlaces places{a.call.outputs[item.output], item.band * kBand + 4 * lane};
   int slot = warp;
 #pragma unroll 1
-  for (int i = finishers.own + finishers.count * warp; i < item.count; i += step, slot += kComputeWarps) {
+  for (int i = linear_finisher(rank) + linear_finishers(a) * warp; i < item.count; i += step, slot += kComputeWarps) {
     if (code_has_clusters() && a.split > 1) barrier_wait_cluster(&shared.sums_there, 0);
     float v[4];
     const float factor = gather_sums(a, index, i, slot, blocks, shared, gathered, v);
@@ -248,7 +247,6 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
   const int rank = linear_rank(a), items = a.items, step = a.groups;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const LinearShare share = linear_share(a, rank);
-  const LinearFinishers finishers(a, rank);
   int index = blockIdx.x / a.split;
   LinearItem item = get_linear_item(a, index);
   LinearScale scale;
@@ -261,7 +259,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
   while (true) {
     const LinearOutput& output = a.call.outputs[item.output];
     float old[4] = {};
-    const int own = finishers.own + finishers.count * warp;
+    const int own = linear_finisher(rank) + linear_finishers(a) * warp;
     if (own < item.count) {
       LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(item.first_row + own, old);
     }
@@ -291,7 +289,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
         if (!is_last_of_item(a, index, reinterpret_cast<int*>(&shared.sums_there))) break;
       }
     }
-    finish_linear_item<Path>(a, item, index, finishers, share.count, shared, gathered, old);
+    finish_linear_item<Path>(a, item, index, rank, share.count, shared, gathered, old);
     index += step;
     if (index >= items) break;
     consumer_sync<kComputeThreads>();
