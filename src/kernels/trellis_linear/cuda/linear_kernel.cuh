@@ -168,35 +168,37 @@ __device__ __forceinline__ void leave_sums(const LinearArgs& a, const LinearItem
     if (norms && lane == 0) to[kBand] = share_squares(shared, i, blocks);
   }
 }
+// v = the sums of row i over the item's CTAs. Returns the factor of its norm.
 template <class Path>
-__device__ __forceinline__ float4 add_left_sums(const LinearArgs& a, int index, int i, float& squares) {
+__device__ __forceinline__ float add_left_sums(const LinearArgs& a, int index, int i, float (&v)[4]) {
   const LinearSums sums = linear_sums(a, Path::kStreamsRows, index);
-  float4 sum = make_float4(0, 0, 0, 0);
+  const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
+  float squares = 0;
+  v[0] = v[1] = v[2] = v[3] = 0;
 #pragma unroll 1
   for (int r = 0; r < a.split; ++r) {
     const float* const from = sums.row(r, i);
     const float4 one = __ldcg(reinterpret_cast<const float4*>(from + 4 * (threadIdx.x & 31)));
-    sum.x += one.x;
-    sum.y += one.y;
-    sum.z += one.z;
-    sum.w += one.w;
-    if (LinearShared<Path>::kNorms && a.call.norm.x != nullptr) squares += __ldcg(from + kBand);
+    v[0] += one.x;
+    v[1] += one.y;
+    v[2] += one.z;
+    v[3] += one.w;
+    if (norms) squares += __ldcg(from + kBand);
   }
-  return sum;
+  return norms ? norm_factor(a.call.norm, squares) : 1.0f;
 }
 
 // v = the sums of row i, which is slot `slot` of this CTA, over the cluster. Returns the factor of its norm.
 template <class Path>
 __device__ __forceinline__ float gather_sums(const LinearArgs& a, int index, int i, int slot, int blocks,
                                              const LinearShared<Path>& shared, const float4* gathered, float (&v)[4]) {
+  if (!code_has_clusters() && a.split > 1) return add_left_sums<Path>(a, index, i, v);
   const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
   float4 sum = make_float4(0, 0, 0, 0);
   float squares = 0;
   if (a.split == 1) {
     sum = Path::sums_of(shared.path, i, 4 * (threadIdx.x & 31));
     if (norms) squares = share_squares(shared, i, blocks);
-  } else if (!code_has_clusters()) {
-    sum = add_left_sums<Path>(a, index, i, squares);
   } else {
     gathered += slot * a.split * 32 + (threadIdx.x & 31);
 #pragma unroll 2
