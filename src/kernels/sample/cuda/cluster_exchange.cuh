@@ -16,11 +16,12 @@ constexpr int kExchangeRanks = 8;
 struct ExchangeMemory {
   std::uint64_t barriers[2];         // of steps with an even and an odd number
   double totals[2][kExchangeRanks];  // of the CTAs, by step and rank
-  double of_warps[32];
+  double of_warps[2][32];            // by step
 };
 
 // The same calls in the same order by all threads of the cluster. A CTA is at most one step ahead of another, because
-// it needs the other's part of the step before; so two sets of places are enough.
+// it needs the other's part of the step before; so two sets of places are enough. Those of a CTA's warps are free for
+// the next step but one, because warp 0 has read them before the CTA's barrier of the next step.
 template <int kRanks>
 class ClusterExchange {
   static_assert(kRanks == kExchangeRanks || kRanks == 1);
@@ -70,14 +71,14 @@ class ClusterExchange {
     [[maybe_unused]] const int parity = static_cast<int>(step_ >> 1 & 1);
     ++step_;
     mine = over_warp(mine);
-    if (lane == 0) memory_.of_warps[warp] = mine;
+    if (lane == 0) memory_.of_warps[set][warp] = mine;
     __syncthreads();
     if (warp == 0) {
       union {
         double value;
         float halves[2];
       } total;
-      total.value = over_warp(lane < static_cast<int>(blockDim.x >> 5) ? memory_.of_warps[lane] : 0.0);
+      total.value = over_warp(lane < static_cast<int>(blockDim.x >> 5) ? memory_.of_warps[set][lane] : 0.0);
       if constexpr (kRanks == 1) {
         if (lane == 0) memory_.totals[set][0] = total.value;
       } else {
@@ -92,7 +93,7 @@ class ClusterExchange {
     if constexpr (kRanks == 1) {
       __syncthreads();
     } else {
-      barrier_wait_cluster(&memory_.barriers[set], parity);  // so warp 0 has read of_warps, too
+      barrier_wait_cluster(&memory_.barriers[set], parity);
     }
     return memory_.totals[set];
   }

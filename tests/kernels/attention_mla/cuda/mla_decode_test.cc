@@ -12,6 +12,7 @@
 
 #include "backend/cuda/expect_error.h"
 #include "kernels/attention_mla/cuda/projection_problem.cuh"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/common/cuda/decode_rows.cuh"
 #include "kernels/common/cuda/gpu_features.h"
 #include "kernels/rms_norm/rms_norm.h"
@@ -24,11 +25,7 @@ constexpr float kEps = 1e-6f;
 constexpr Shape kGlm{"GLM", 20, 192, 64, 256, 512}, kDemo{"demo", 8, 64, 32, 64, 128};
 constexpr Shape kOdd{"odd", 3, 80, 16, 48, 192}, kSmall{"small", 1, 16, 16, 16, 64};
 constexpr Shape kManyHeads{"many heads", 20, 16, 16, 16, 64};
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr Shape kLarge{"two heads of GLM", 2, 192, 64, 256, 512};
-#else
-constexpr Shape kLarge = kGlm;
-#endif
+const Shape kLarge = by_size(kGlm, {"two heads of GLM", 2, 192, 64, 256, 512});
 // Queries and results of the splits are halves, and what comes in between: 2^-12 relative each on average.
 constexpr double kBound = 2e-3;
 

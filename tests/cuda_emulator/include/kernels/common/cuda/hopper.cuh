@@ -37,10 +37,11 @@ T* dynamic_shared() {
 // A barrier in shared memory: arrivals and bytes that are still to come in the present phase.
 struct EmulatedBarrier {
   std::int32_t bytes;
-  std::int8_t phase, pending, arrivals, magic;
+  std::int32_t pending : 12;
+  std::uint32_t arrivals : 11, phase : 1, magic : 8;
 };
 static_assert(sizeof(EmulatedBarrier) == sizeof(std::uint64_t));
-constexpr std::int8_t kBarrierMagic = 77;
+constexpr std::uint32_t kBarrierMagic = 77;
 
 inline EmulatedBarrier& barrier_at(std::uint64_t* p) {
   auto& barrier = *reinterpret_cast<EmulatedBarrier*>(p);
@@ -51,12 +52,16 @@ inline void settle(EmulatedBarrier& barrier) {
   if (barrier.pending < 0) emulator::fail("more arrivals at a barrier than it expects");
   if (barrier.pending > 0 || barrier.bytes != 0) return;
   barrier.phase ^= 1;
-  barrier.pending = barrier.arrivals;
+  barrier.pending = static_cast<std::int32_t>(barrier.arrivals);
   emulator::progress();
 }
 inline void barrier_init(std::uint64_t* p, int arrivals) {
-  const auto count = static_cast<std::int8_t>(arrivals);
-  *reinterpret_cast<EmulatedBarrier*>(p) = {0, 0, count, count, kBarrierMagic};
+  if (arrivals < 1 || arrivals > 1024) emulator::fail("a barrier for more arrivals than a CTA has threads");
+  auto& barrier = *reinterpret_cast<EmulatedBarrier*>(p);
+  barrier = {};
+  barrier.pending = arrivals;
+  barrier.arrivals = static_cast<std::uint32_t>(arrivals);
+  barrier.magic = kBarrierMagic;
 }
 inline void barrier_init_fence() {}
 inline void barrier_arrive(std::uint64_t* p) {
@@ -72,7 +77,7 @@ inline void barrier_expect(std::uint64_t* p, int bytes) {
   settle(barrier);
 }
 inline void barrier_wait(std::uint64_t* p, int parity) {
-  while (barrier_at(p).phase == parity) emulator::give_way();
+  while (static_cast<int>(barrier_at(p).phase) == parity) emulator::give_way();
   emulator::progress();
 }
 
