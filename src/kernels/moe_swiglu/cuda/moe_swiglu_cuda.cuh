@@ -73,8 +73,8 @@ struct MoeCall {
   MoeProbe probe = {};
 };
 
-// How a call is computed. Choosing is the caller's business; a path is legal for every number of tokens or for none: the
-// integer ones only for layers with all_mul1, any only where the current device has instructions and memory for it.
+// How a call is computed. Choosing is the caller's business; a path is legal for every number of tokens or for none:
+// the integer ones only for layers with all_mul1, any only where the current device has instructions and memory for it.
 enum class MoePath {
   kIntDirect,   // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
   kIntDirect1,  // the same with one CTA on an SM, so that the second launch's weights arrive during the first
