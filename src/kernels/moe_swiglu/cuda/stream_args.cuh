@@ -16,8 +16,11 @@ constexpr int kStreamSlots = 256;  // of a call, at most
 // A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; each has half of a
 // piece of down. And warps that load: each the same tile rows of every unit of one team. An expert is decoded once for
 // kTokens tokens.
-template <int kTokenCount, int kTeamCount, int kCtaCount>
+//
+// An early shape begins before the routes are known, see stream_early.cuh.
+template <int kTokenCount, int kTeamCount, int kCtaCount, bool kStartsEarly = false>
 struct StreamShape {
+  static constexpr bool kEarly = kStartsEarly;
   static constexpr int kTokens = kTokenCount;  // of a segment, at most
   static constexpr int kTeams = kTeamCount;
   static constexpr int kCtas = kCtaCount;  // of an SM
@@ -32,6 +35,7 @@ struct StreamShape {
 using StreamWide = StreamShape<4, 2, 1>;
 using StreamWide8 = StreamShape<8, 2, 1>;
 using StreamNarrow = StreamShape<4, 1, 3>;
+using StreamEarly = StreamShape<4, 2, 1, true>;
 
 struct StreamArgs {
   MoeLayer layer;
@@ -42,6 +46,9 @@ struct StreamArgs {
   int ring_stages;  // of each team
   int stage_bytes;
   int input_stride;  // bytes from one column of the input operand to the next
+  // Early shapes: units that a CTA has of gate and up of the shared experts, 0 if those are not done early; how many
+  // CTAs share a band of them; where their sums begin in gate_up.
+  int early_units, early_parts, early_pieces;
 };
 
 // Thread 0 notes when it passes a point, if the call asks for it. What a call that does not ask pays is a comparison
@@ -147,7 +154,9 @@ struct Run {
 struct StreamTable {
   unsigned launch;  // its number
   int segment_count;
-  Run run;
+  Run run;         // of both phases, in early shapes of down
+  Run gate_up;     // early shapes: of gate and up, without what is done early
+  int early_from;  // early shapes: the first band of what is done early, counted as first_band is
   StreamSegment segments[kStreamSlots];
   int place[kStreamSlots];  // of a slot: kSegmentTokens * segment + token, or -1
 };
@@ -160,15 +169,25 @@ struct ExpertTable {
   int facts[kStreamExperts];
 };
 
+template <class Shape, bool kDown>
+__device__ __forceinline__ const Run& run_of(const StreamTable& t) {
+  return Shape::kEarly && !kDown ? t.gate_up : t.run;
+}
 // The CTA that has a segment's unit.
-__device__ __forceinline__ int unit_owner(const StreamTable& t, const StreamSegment& s, int unit) {
-  return t.run.owner(s.first_place + unit * s.cost);
+__device__ __forceinline__ int unit_owner(const Run& run, const StreamSegment& s, int unit) {
+  return run.owner(s.first_place + unit * s.cost);
 }
 // The CTAs up to the last that has any unit; at least 1.
-__device__ __forceinline__ int working_ctas(const StreamTable& t, int hidden_blocks) {
+template <class Shape>
+__device__ __forceinline__ int working_ctas(const StreamArgs& a, const StreamTable& t) {
   if (t.segment_count == 0) return 1;
   const StreamSegment& s = t.segments[t.segment_count - 1];
-  return unit_owner(t, s, s.bands * hidden_blocks - 1) + 1;
+  const int ctas = unit_owner(t.run, s, s.bands * (a.layer.hidden / kBand) - 1) + 1;
+  if constexpr (Shape::kEarly) {
+    const int routed = t.gate_up.places > 0 ? t.gate_up.owner(static_cast<int>(t.gate_up.places) - 1) + 1 : 0;
+    return max(ctas, max(routed, (s.first_band + s.bands - t.early_from) * a.early_parts));
+  }
+  return ctas;
 }
 
 __device__ __forceinline__ int segment_bits(const StreamSegment& s, int matrix) {
@@ -215,9 +234,10 @@ __device__ __forceinline__ int bits_of(int facts) {
   return (facts & 15) | (facts & 15 << 4) << 4 | (facts & 15 << 8) << 8;
 }
 
-// The table of at most 32 slots, by one warp: the time from the launch to the first request for weights counts.
+// The table of at most 32 slots, by one warp: the time from the launch to the first request for weights counts. A lane
+// has one of the slots, those of an expert in ascending order; in early shapes the shared experts' come last.
 template <class Shape>
-__device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, const ExpertTable& x, int slots,
+__device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, const ExpertTable& x, int slots, int slot,
                                         int expert) {
   constexpr unsigned kAll = 0xFFFFFFFFu;
   const int lane = threadIdx.x & 31, facts = expert < 0 ? 0 : x.facts[expert];
@@ -230,15 +250,24 @@ __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, con
     t.segment_count = __popc(leaders);
     t.run.start<Shape>(sum * hidden_blocks, sum * hidden_blocks, 1);
   }
+  int early_from = 0;
+  if constexpr (Shape::kEarly) {
+    const int late = a.early_units > 0 ? a.call.tokens * a.layer.top_k : 32;  // slots
+    early_from = late > 0 ? __shfl_sync(kAll, sum, late - 1) : 0;
+    if (lane == 31) {
+      t.early_from = early_from;
+      t.gate_up.start<Shape>(early_from * hidden_blocks, early_from * hidden_blocks, 1);
+    }
+  }
   __syncwarp();
   if (lane >= slots) return;
-  t.place[lane] = -1;
+  t.place[slot] = -1;
   if (expert < 0) return;
   // The leader of a slot's segment is the last one of its expert that does not come after it.
   const int leader = 31 - __clz(static_cast<int>(same & leaders & (before << 1 | 1)));
   const int s = __popc(leaders & ((1u << leader) - 1));
-  t.place[lane] = kSegmentTokens * s + rank % Shape::kTokens;
-  t.segments[s].slots[rank % Shape::kTokens] = static_cast<short>(lane);
+  t.place[slot] = kSegmentTokens * s + rank % Shape::kTokens;
+  t.segments[s].slots[rank % Shape::kTokens] = static_cast<short>(slot);
   if (!leads) return;
   t.segments[s].expert = expert;
   t.segments[s].bits = bits_of(facts);
@@ -249,6 +278,9 @@ __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, con
   t.segments[s].first_place = t.segments[s].first_band * hidden_blocks;
   t.segments[s].count = min(__popc(same) - rank, Shape::kTokens);
   t.run.locate<Shape>(t.segments[s], s, hidden_blocks);
+  if (Shape::kEarly && t.segments[s].first_band < early_from) {
+    t.gate_up.locate<Shape>(t.segments[s], s, hidden_blocks);
+  }
 }
 
 // Slots of an expert: of the warps before `warp`.
@@ -316,7 +348,7 @@ __device__ inline void make_table(const StreamArgs& a, StreamTable& t, ExpertTab
   const int expert = i < slots ? slot_expert(a, i) : -1;
   __syncthreads();
   if (Shape::kTokens == 4 && slots <= 32) {
-    if (i < 32) make_small_table<Shape>(a, t, x, slots, expert);
+    if (i < 32) make_small_table<Shape>(a, t, x, slots, i, expert);
     __syncthreads();
     return;
   }
