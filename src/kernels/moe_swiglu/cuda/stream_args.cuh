@@ -46,9 +46,6 @@ struct StreamArgs {
   int ring_stages;  // of each team
   int stage_bytes;
   int input_stride;  // bytes from one column of the input operand to the next
-  // Early shapes: units that a CTA has of gate and up of the shared experts, 0 if those are not done early; how many
-  // CTAs share a band of them; where their sums begin in gate_up.
-  int early_units, early_parts, early_pieces;
 };
 
 // Thread 0 notes when it passes a point, if the call asks for it. What a call that does not ask pays is a comparison
@@ -154,9 +151,7 @@ struct Run {
 struct StreamTable {
   unsigned launch;  // its number
   int segment_count;
-  Run run;         // of both phases, in early shapes of down
-  Run gate_up;     // early shapes: of gate and up, without what is done early
-  int early_from;  // early shapes: the first band of what is done early, counted as first_band is
+  Run run;
   StreamSegment segments[kStreamSlots];
   int place[kStreamSlots];  // of a slot: kSegmentTokens * segment + token, or -1
 };
@@ -169,25 +164,15 @@ struct ExpertTable {
   int facts[kStreamExperts];
 };
 
-template <class Shape, bool kDown>
-__device__ __forceinline__ const Run& run_of(const StreamTable& t) {
-  return Shape::kEarly && !kDown ? t.gate_up : t.run;
-}
 // The CTA that has a segment's unit.
-__device__ __forceinline__ int unit_owner(const Run& run, const StreamSegment& s, int unit) {
-  return run.owner(s.first_place + unit * s.cost);
+__device__ __forceinline__ int unit_owner(const StreamTable& t, const StreamSegment& s, int unit) {
+  return t.run.owner(s.first_place + unit * s.cost);
 }
 // The CTAs up to the last that has any unit; at least 1.
-template <class Shape>
-__device__ __forceinline__ int working_ctas(const StreamArgs& a, const StreamTable& t) {
+__device__ __forceinline__ int working_ctas(const StreamTable& t, int hidden_blocks) {
   if (t.segment_count == 0) return 1;
   const StreamSegment& s = t.segments[t.segment_count - 1];
-  const int ctas = unit_owner(t.run, s, s.bands * (a.layer.hidden / kBand) - 1) + 1;
-  if constexpr (Shape::kEarly) {
-    const int routed = t.gate_up.places > 0 ? t.gate_up.owner(static_cast<int>(t.gate_up.places) - 1) + 1 : 0;
-    return max(ctas, max(routed, (s.first_band + s.bands - t.early_from) * a.early_parts));
-  }
-  return ctas;
+  return unit_owner(t, s, s.bands * hidden_blocks - 1) + 1;
 }
 
 __device__ __forceinline__ int segment_bits(const StreamSegment& s, int matrix) {
@@ -218,9 +203,9 @@ __device__ inline void prefetch_constants(const StreamArgs& a) {
   }
 }
 
-// What is the same whatever the routes are. Before the wait for the previous kernel.
-__device__ inline void start_table(const StreamArgs& a, ExpertTable& x) {
-  for (int i = threadIdx.x; i < a.layer.routed + a.layer.shared; i += blockDim.x) {
+// What is the same whatever the routes are, by `threads` threads. Before the wait for the previous kernel.
+__device__ inline void start_table(const StreamArgs& a, ExpertTable& x, int thread, int threads) {
+  for (int i = thread; i < a.layer.routed + a.layer.shared; i += threads) {
     // Four sectors at the same time, which then are in the L1 cache for the loading warps.
     const ExpertRef& e = a.layer.experts[i];
     x.facts[i] = e.intermediate / kBand << 12 | e.gate.bits | e.up.bits << 4 | e.down.bits << 8;
@@ -234,10 +219,9 @@ __device__ __forceinline__ int bits_of(int facts) {
   return (facts & 15) | (facts & 15 << 4) << 4 | (facts & 15 << 8) << 8;
 }
 
-// The table of at most 32 slots, by one warp: the time from the launch to the first request for weights counts. A lane
-// has one of the slots, those of an expert in ascending order; in early shapes the shared experts' come last.
+// The table of at most 32 slots, by one warp: the time from the launch to the first request for weights counts.
 template <class Shape>
-__device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, const ExpertTable& x, int slots, int slot,
+__device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, const ExpertTable& x, int slots,
                                         int expert) {
   constexpr unsigned kAll = 0xFFFFFFFFu;
   const int lane = threadIdx.x & 31, facts = expert < 0 ? 0 : x.facts[expert];
@@ -250,24 +234,15 @@ __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, con
     t.segment_count = __popc(leaders);
     t.run.start<Shape>(sum * hidden_blocks, sum * hidden_blocks, 1);
   }
-  int early_from = 0;
-  if constexpr (Shape::kEarly) {
-    const int late = a.early_units > 0 ? a.call.tokens * a.layer.top_k : 32;  // slots
-    early_from = late > 0 ? __shfl_sync(kAll, sum, late - 1) : 0;
-    if (lane == 31) {
-      t.early_from = early_from;
-      t.gate_up.start<Shape>(early_from * hidden_blocks, early_from * hidden_blocks, 1);
-    }
-  }
   __syncwarp();
   if (lane >= slots) return;
-  t.place[slot] = -1;
+  t.place[lane] = -1;
   if (expert < 0) return;
   // The leader of a slot's segment is the last one of its expert that does not come after it.
   const int leader = 31 - __clz(static_cast<int>(same & leaders & (before << 1 | 1)));
   const int s = __popc(leaders & ((1u << leader) - 1));
-  t.place[slot] = kSegmentTokens * s + rank % Shape::kTokens;
-  t.segments[s].slots[rank % Shape::kTokens] = static_cast<short>(slot);
+  t.place[lane] = kSegmentTokens * s + rank % Shape::kTokens;
+  t.segments[s].slots[rank % Shape::kTokens] = static_cast<short>(lane);
   if (!leads) return;
   t.segments[s].expert = expert;
   t.segments[s].bits = bits_of(facts);
@@ -278,9 +253,6 @@ __device__ inline void make_small_table(const StreamArgs& a, StreamTable& t, con
   t.segments[s].first_place = t.segments[s].first_band * hidden_blocks;
   t.segments[s].count = min(__popc(same) - rank, Shape::kTokens);
   t.run.locate<Shape>(t.segments[s], s, hidden_blocks);
-  if (Shape::kEarly && t.segments[s].first_band < early_from) {
-    t.gate_up.locate<Shape>(t.segments[s], s, hidden_blocks);
-  }
 }
 
 // Slots of an expert: of the warps before `warp`.
@@ -348,7 +320,7 @@ __device__ inline void make_table(const StreamArgs& a, StreamTable& t, ExpertTab
   const int expert = i < slots ? slot_expert(a, i) : -1;
   __syncthreads();
   if (Shape::kTokens == 4 && slots <= 32) {
-    if (i < 32) make_small_table<Shape>(a, t, x, slots, i, expert);
+    if (i < 32) make_small_table<Shape>(a, t, x, slots, expert);
     __syncthreads();
     return;
   }

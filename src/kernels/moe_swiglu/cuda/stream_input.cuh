@@ -83,26 +83,13 @@ struct MiddleBlock {
   uint2 gate, up, down;
 };
 
-// Whether gate and up of a segment are done early.
-template <class Shape>
-__device__ __forceinline__ bool is_early(const StreamTable& t, const StreamSegment& s) {
-  return Shape::kEarly && s.first_band >= t.early_from;
-}
-
-template <class Shape>
 __device__ __forceinline__ MiddleBlock middle_block(const StreamArgs& a, const StreamTable& t, const StreamSegment& s,
                                                     int block) {
   const int k = block * kBand + 4 * static_cast<int>(threadIdx.x & 31);
   const int item = s.first_band + block, hidden_blocks = a.layer.hidden / kBand;
   const ExpertRef& e = a.layer.experts[s.expert];
-  const Run& run = run_of<Shape, false>(t);
-  int first = item + unit_owner(run, s, block * hidden_blocks);
-  int last = item + unit_owner(run, s, (block + 1) * hidden_blocks - 1);
-  if (is_early<Shape>(t, s)) {
-    first = a.early_pieces + (item - t.early_from) * a.early_parts;
-    last = first + a.early_parts - 1;
-  }
-  return {first, last, *reinterpret_cast<const uint2*>(e.gate.svh + k), *reinterpret_cast<const uint2*>(e.up.svh + k),
+  return {item + unit_owner(t, s, block * hidden_blocks), item + unit_owner(t, s, (block + 1) * hidden_blocks - 1),
+          *reinterpret_cast<const uint2*>(e.gate.svh + k), *reinterpret_cast<const uint2*>(e.up.svh + k),
           *reinterpret_cast<const uint2*>(e.down.suh + k)};
 }
 
@@ -206,18 +193,6 @@ struct InputUnit {
   }
 };
 
-// One warp: returns when gate and up of a segment have been written.
-template <class Shape>
-__device__ __forceinline__ void wait_for_gate_up(const StreamArgs& a, const StreamTable& t, const StreamSegment& s) {
-  const Run& run = run_of<Shape, false>(t);
-  int first = unit_owner(run, s, 0), last = unit_owner(run, s, s.bands * (a.layer.hidden / kBand) - 1);
-  if (is_early<Shape>(t, s)) {
-    first = (s.first_band - t.early_from) * a.early_parts;
-    last = first + s.bands * a.early_parts - 1;
-  }
-  wait_for_flags(Written::kGateUp, first, last, t.launch);
-}
-
 // Makes the operands of a segment. Begins after and ends with a barrier of the computing warps.
 template <class Shape, bool kDown>
 __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const StreamSegment& s, StreamInput& in) {
@@ -228,8 +203,10 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
   MiddleBlock middle{};
   int have = first.block;  // the block of `middle`
   if constexpr (kDown) {   // constants first: the wait is long enough to read them, and leaves the L1 cache empty
-    if (first.matrix < matrices) middle = middle_block<Shape>(a, t, s, first.block);
-    if (warp == 0) wait_for_gate_up<Shape>(a, t, s);
+    if (first.matrix < matrices) middle = middle_block(a, t, s, first.block);
+    if (warp == 0) {
+      wait_for_flags(Written::kGateUp, unit_owner(t, s, 0), unit_owner(t, s, s.bands * hidden_blocks - 1), t.launch);
+    }
     consumer_sync<Shape::kComputeThreads>();
     stamp(a, kStampWaited);
   }
@@ -239,7 +216,7 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
     const int block = unit.block, token = unit.token, matrix = unit.matrix;
     float v[4];
     if constexpr (kDown) {
-      if (block != have) middle = middle_block<Shape>(a, t, s, have = block);
+      if (block != have) middle = middle_block(a, t, s, have = block);
       down_input(a, token, middle, v);
     } else {
       gate_up_input(a, s, matrix, token, block, v);

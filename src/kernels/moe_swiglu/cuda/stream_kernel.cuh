@@ -14,8 +14,8 @@ template <class Shape>
 using StreamSums = float[2 * kIntRowParts][Shape::kTokens][kInnerStride];
 template <class Shape>
 struct alignas(16) StreamShared {
-  RingBarriers barriers[2];   // of a team
-  std::uint64_t table_there;  // early shapes
+  RingBarriers barriers[2];  // of a team
+  EarlyBarriers early;
   InputFacts facts[2];
   alignas(16) StreamTable table;
   alignas(16) StreamSums<Shape> sums[Shape::kBuffers];
@@ -67,14 +67,14 @@ __device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matri
   return unit * fmaf(kMul1Scale, sum, bias);
 }
 
-// piece: of gate_up. columns(token): where the token is among the inputs, and so among the sums.
-template <class Shape, class Columns>
-__device__ __forceinline__ void finish_gate_up_piece(const StreamArgs& a, int count, const Piece& p, int piece,
-                                                     const InputFacts& facts, const StreamSums<Shape>& sums,
-                                                     const Columns& columns) {
-  float* out = a.gate_up + static_cast<std::size_t>(piece) * (2 * kSegmentTokens * kBand);
-  for (int i = threadIdx.x; i < 2 * count * kBand; i += Shape::kComputeThreads) {
-    const int column = i % kBand, matrix = i / kBand & 1, token = i / (2 * kBand), place = columns(token);
+template <class Shape>
+__device__ inline void finish_gate_up_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
+                                            const InputFacts& facts, const StreamSums<Shape>& sums) {
+  float* out = a.gate_up + static_cast<std::size_t>(p.item + blockIdx.x) * (2 * kSegmentTokens * kBand);
+  for (int i = threadIdx.x; i < 2 * s.count * kBand; i += Shape::kComputeThreads) {
+    const int column = i % kBand, matrix = i / kBand & 1, token = i / (2 * kBand);
+    // Where the token is among the inputs, and so among the sums.
+    const int place = Shape::kEarly ? s.slots[token] / a.slots_per_token : token;
     float sum = 0;
 #pragma unroll
     for (int part = 0; part < kIntRowParts; ++part) sum += sums[matrix * kIntRowParts + part][place][column];
@@ -145,21 +145,21 @@ __device__ __forceinline__ void walk_down(const StreamArgs& a, const StreamSegme
 template <class Shape, bool kDown>
 __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
-  const Run& run = run_of<Shape, kDown>(t);
   Piece p;
-  p.segment = run.segment;
-  int prepared = -1, at = run.begin, buffer = 0;
-  while (next_piece(t, a.layer.hidden / kBand, kDown, run.end, at, p)) {
+  p.segment = t.run.segment;
+  int prepared = -1, at = t.run.begin, buffer = 0;
+  while (next_piece(t, a.layer.hidden / kBand, kDown, t.run.end, at, p)) {
     const StreamSegment& s = t.segments[p.segment];
     const OutputScales scales = kDown ? output_scales(a, s, p) : OutputScales{};
-    if (p.segment != prepared && (kDown || prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
+    const bool inputs_there = Shape::kEarly && !kDown;  // of all tokens
+    if (!inputs_there && p.segment != prepared && (kDown || prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
       prepare_segment<Shape, kDown>(a, t, s, in);
       stamp(a, kDown ? kStampDownInput : kStampInput);
     }
     prepared = p.segment;
     StreamSums<Shape>& sums = shared.sums[buffer];
     if constexpr (kDown) {
-      walk_down<Shape>(a, s, p, at - p.count - run.begin, in, ring, sums);
+      walk_down<Shape>(a, s, p, at - p.count - t.run.begin, in, ring, sums);
     } else {
       walk_gate_up<Shape>(a, s, p, in, ring, sums);
     }
@@ -167,8 +167,7 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
     if constexpr (kDown) {
       finish_down_piece<Shape>(a, s, p, in.facts[in.set], scales, sums);
     } else {
-      finish_gate_up_piece<Shape>(a, s.count, p, p.item + static_cast<int>(blockIdx.x), in.facts[in.set], sums,
-                                  [](int token) { return token; });
+      finish_gate_up_piece<Shape>(a, s, p, in.facts[in.set], sums);
     }
     if constexpr (Shape::kBuffers == 1) {
       consumer_sync<Shape::kComputeThreads>();
@@ -187,8 +186,8 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
   const int hidden_blocks = a.layer.hidden / kBand;
   const StreamSegment& s = t.segments[place / kSegmentTokens];
   const int unit = band * s.bands, item = place / kSegmentTokens * hidden_blocks + band;
-  const int first = unit_owner(t.run, s, unit);
-  const int last = unit_owner(t.run, s, unit + s.bands - 1);
+  const int first = unit_owner(t, s, unit);
+  const int last = unit_owner(t, s, unit + s.bands - 1);
   wait_for_flags(Written::kDown, first, last, t.launch);
   float4 sums[1] = {};
   add_pieces(a.down + place % kSegmentTokens * kBand + 4 * static_cast<int>(threadIdx.x & 31), kSegmentTokens * kBand,
@@ -205,7 +204,7 @@ __device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& share
   const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
   const int groups = Shape::kWarps / group;
   float4* const rows = reinterpret_cast<float4*>(&shared.sums[0][0][0][0]);  // [warp][lane]
-  const int ctas = working_ctas<Shape>(a, shared.table);
+  const int ctas = working_ctas(shared.table, bands);
   for (int base = blockIdx.x * groups; base < units; base += ctas * groups) {
     float4 total = make_float4(0, 0, 0, 0);
     for (int begin = 0; begin < a.slots_per_token; begin += group) {
@@ -228,11 +227,10 @@ __device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& share
   }
 }
 
-// What follows gate and up.
 template <class Shape>
-__device__ inline void compute_rest(const StreamArgs& a, StreamInput& in, RingCursor& ring,
-                                    StreamShared<Shape>& shared) {
+__device__ inline void compute_run(const StreamArgs& a, RingCursor ring, StreamInput& in, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
+  compute_phase<Shape, false>(a, in, ring, shared);
   if (threadIdx.x == 0) raise_flag(Written::kGateUp, t.launch);
   stamp(a, kStampGateUp);
   compute_phase<Shape, true>(a, in, ring, shared);
@@ -242,90 +240,35 @@ __device__ inline void compute_rest(const StreamArgs& a, StreamInput& in, RingCu
   stamp(a, kStampSums);
 }
 
-// Until the table is there, of the buffers for sums one is free.
+// An early launch: the loading warps read what the experts are, one of them waits for the kernel before and makes the
+// table; meanwhile the computing warps make the inputs.
 template <class Shape>
-__device__ inline EarlyScratch<Shape>& early_scratch(StreamShared<Shape>& shared) {
+__device__ inline void run_early(const StreamArgs& a, const RingCursor& ring, unsigned char* digits,
+                                 StreamShared<Shape>& shared) {
   static_assert(Shape::kBuffers == 2 && sizeof(ExpertTable) <= sizeof(StreamSums<Shape>));
   static_assert(sizeof(EarlyScratch<Shape>) <= sizeof(StreamSums<Shape>));
-  return *reinterpret_cast<EarlyScratch<Shape>*>(&shared.sums[1]);
-}
-
-template <class Shape>
-__device__ __forceinline__ void wait_for_table(const StreamArgs& a, StreamShared<Shape>& shared) {
-  barrier_wait(&shared.table_there, 0);
-  wait_for_previous_kernel();
+  const StreamTable& t = shared.table;
+  const bool loads = threadIdx.x >= Shape::kComputeThreads;
+  const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
+  StreamInput in{digits, shared.facts};
+  if (loads) {
+    make_early_table<Shape>(a, shared.table, *reinterpret_cast<ExpertTable*>(&shared.sums[0]), shared.early, loader);
+  } else {
+    prepare_early<Shape>(a, in, *reinterpret_cast<EarlyScratch<Shape>*>(&shared.sums[1]));
+    stamp(a, kStampInput);
+  }
+  barrier_wait(&shared.early.table, 0);
+  wait_for_previous_kernel();  // which the table has waited for
   stamp_time(a, kStampReleased);
   stamp(a, kStampStart);
   stamp(a, kStampTable);
-}
-
-// Gate and up in an early launch: what is done early, and when the table is there the run. One loop, since code that is
-// fetched twice takes longer. What is early is stored after the wait too: the kernel before may be a launch that still
-// reads gate_up. Ends with a barrier of the computing warps.
-template <class Shape>
-__device__ inline void compute_early(const StreamArgs& a, const EarlyPiece& first, const StreamInput& in,
-                                     RingCursor& ring, StreamShared<Shape>& shared) {
-  const StreamTable& t = shared.table;
-  const int team = threadIdx.x / (32 * kTeamWarps);
-  bool early = first.piece.count > 0;
-  int at = 0, buffer = 1;
-  Piece p = first.piece;
-  const auto begin_run = [&] {
-    wait_for_table(a, shared);
-    p.segment = t.gate_up.segment;
-    at = t.gate_up.begin;
-  };
-  if (!early) begin_run();
-#pragma unroll 1
-  while (early || next_piece(t, a.layer.hidden / kBand, false, t.gate_up.end, at, p)) {
-    const StreamSegment& s = t.segments[p.segment];  // of no meaning yet if early
-    const int bits = (early ? first.bits : s.bits) >> (8 * team) & 255;
-    StreamSums<Shape>& sums = shared.sums[buffer];
-    compute_units<Shape>(a, a.call.tokens, bits, p.count, in.digits + p.begin * kBand, ring,
-                         sums + team * kIntRowParts);
-    consumer_sync<Shape::kComputeThreads>();
-    if (early) begin_run();
-    const int piece = early ? a.early_pieces : p.item;
-    finish_gate_up_piece<Shape>(a, early ? a.call.tokens : s.count, p, piece + static_cast<int>(blockIdx.x),
-                                in.facts[in.set], sums,
-                                [&](int token) { return early ? token : s.slots[token] / a.slots_per_token; });
-    early = false;
-    buffer ^= 1;  // its last readers have passed the barrier above
-  }
-  consumer_sync<Shape::kComputeThreads>();
-}
-
-template <class Shape>
-__device__ inline void compute_run(const StreamArgs& a, StreamInput& in, RingCursor& ring,
-                                   StreamShared<Shape>& shared) {
-  compute_phase<Shape, false>(a, in, ring, shared);
-  compute_rest<Shape>(a, in, ring, shared);
-}
-
-// An early launch: the loading warps load what is done early, and one of them waits for the kernel before and makes the
-// table; meanwhile the computing warps make the inputs and multiply what is done early.
-template <class Shape>
-__device__ inline void run_early(const StreamArgs& a, RingCursor ring, unsigned char* digits,
-                                 StreamShared<Shape>& shared, const ExpertTable& experts) {
-  const EarlyPiece early = early_piece(a, experts);
-  const StreamTable& t = shared.table;
-  if (threadIdx.x >= Shape::kComputeThreads) {
-    const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
-    load_early<Shape>(a, early, loader, ring);
-    if (loader == 0) {
-      make_early_table<Shape>(a, shared.table, experts);
-      if ((threadIdx.x & 31) == 0) barrier_arrive(&shared.table_there);
-    }
-    barrier_wait(&shared.table_there, 0);
-    if (static_cast<int>(blockIdx.x) < working_ctas<Shape>(a, t)) load_run<Shape>(a, t, loader, ring);
-    if (threadIdx.x == Shape::kComputeThreads) leave_launch(t.launch);
+  const bool works = static_cast<int>(blockIdx.x) < working_ctas(t, a.layer.hidden / kBand);
+  if (!loads) {
+    if (works) compute_run<Shape>(a, ring, in, shared);
     return;
   }
-  StreamInput in{digits, shared.facts};
-  prepare_early<Shape>(a, in, early_scratch(shared));
-  stamp(a, kStampInput);
-  compute_early<Shape>(a, early, in, ring, shared);
-  if (static_cast<int>(blockIdx.x) < working_ctas<Shape>(a, t)) compute_rest<Shape>(a, in, ring, shared);
+  if (works) load_run<Shape>(a, t, loader, ring);
+  if (threadIdx.x == Shape::kComputeThreads) leave_launch(t.launch);
 }
 
 template <class Shape>
@@ -335,18 +278,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   auto& shared = *reinterpret_cast<StreamShared<Shape>*>(memory + Shape::kTeams * a.ring_stages * a.stage_bytes);
   unsigned char* digits = reinterpret_cast<unsigned char*>(&shared + 1);
   stamp_time(a, kStampEntered);
-  if (threadIdx.x < Shape::kTeams) {
-    ring_init(&shared.barriers[threadIdx.x], a.ring_stages, kTeamWarps, Shape::kLoaders / Shape::kTeams);
-  }
-  if (Shape::kEarly && threadIdx.x == 32) {
-    barrier_init(&shared.table_there, 1);
-    barrier_init_fence();
-  }
-  if (threadIdx.x < 2 * sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(shared.facts)[threadIdx.x] = 0;
-  prefetch_constants(a);
-  ExpertTable& experts = *reinterpret_cast<ExpertTable*>(&shared.sums);
-  static_assert(sizeof(ExpertTable) <= sizeof(shared.sums));
-  start_table(a, experts);
   const auto ring_of = [&](int team) {
     return RingCursor{memory + team * a.ring_stages * a.stage_bytes, &shared.barriers[team], a.ring_stages,
                       a.stage_bytes};
@@ -354,12 +285,21 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
   const int team = threadIdx.x >= Shape::kComputeThreads ? loader % Shape::kTeams
                                                          : static_cast<int>(threadIdx.x) / (32 * kTeamWarps);
+  if (threadIdx.x < 32 * Shape::kTeams) {
+    ring_init_by_lanes(&shared.barriers[threadIdx.x / 32], a.ring_stages, kTeamWarps, Shape::kLoaders / Shape::kTeams);
+  }
+  if (threadIdx.x < 2 * sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(shared.facts)[threadIdx.x] = 0;
   if constexpr (Shape::kEarly) {
+    if (threadIdx.x == Shape::kThreads - 1) shared.early.init(Shape::kLoaders);
     __syncthreads();
-    run_early<Shape>(a, ring_of(team), digits, shared, experts);
+    run_early<Shape>(a, ring_of(team), digits, shared);
     stamp_time(a, kStampLeft);
     return;
   }
+  prefetch_constants(a);
+  ExpertTable& experts = *reinterpret_cast<ExpertTable*>(&shared.sums);
+  static_assert(sizeof(ExpertTable) <= sizeof(shared.sums));
+  start_table(a, experts, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));
   wait_for_previous_kernel();
   let_next_kernel_start();
   stamp_time(a, kStampReleased);
@@ -367,18 +307,17 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
   make_table<Shape>(a, shared.table, experts);
   stamp(a, kStampTable);
-  if (static_cast<int>(blockIdx.x) >= working_ctas<Shape>(a, shared.table)) {
+  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) {
     if (threadIdx.x == 0) leave_launch(shared.table.launch);
     return;
   }
-  RingCursor ring = ring_of(team);
   if (threadIdx.x >= Shape::kComputeThreads) {
-    load_run<Shape>(a, shared.table, loader, ring);
+    load_run<Shape>(a, shared.table, loader, ring_of(team));
     // Here and not at the end, where the CTA would wait for the answer.
     if (threadIdx.x == Shape::kComputeThreads) leave_launch(shared.table.launch);
   } else {
     StreamInput in{digits, shared.facts};
-    compute_run<Shape>(a, in, ring, shared);
+    compute_run<Shape>(a, ring_of(team), in, shared);
   }
   stamp_time(a, kStampLeft);
 }

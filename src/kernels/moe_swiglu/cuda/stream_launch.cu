@@ -25,12 +25,6 @@ int most_tokens(const MoeLayer& layer) {
   return kStreamSlots / std::max(slots_per_token(layer), 1);
 }
 
-constexpr int kMostEarlyCtas = 256, kMostEarlyUnits = 4;  // above that the router ends first
-
-int early_ctas(const MoeLayer& layer) {
-  return layer.shared > 0 ? kMostEarlyCtas : 0;
-}
-
 // Whether a call has what an early launch needs.
 bool starts_early(const MoeLayer& layer, const MoeCall& call) {
   const MoeNorm& norm = call.norm;
@@ -43,13 +37,13 @@ bool starts_early(const MoeLayer& layer, const MoeCall& call) {
 struct PieceCounts {
   std::size_t gate_up, down;
 };
-// Upper bounds of item + CTA, and behind those of gate and up what is done early.
+// Upper bounds of item + CTA.
 PieceCounts most_pieces(const MoeLayer& layer, int tokens) {
   const int routed = tokens * layer.top_k;
   constexpr int kFewest = StreamWide::kTokens;  // of all shapes
   const int segments =
       std::min(routed, layer.routed + routed / kFewest) + layer.shared * ((tokens + kFewest - 1) / kFewest);
-  return {static_cast<std::size_t>(segments * (layer.max_intermediate / kBand) + kMostStreamCtas + early_ctas(layer)),
+  return {static_cast<std::size_t>(segments * (layer.max_intermediate / kBand) + kMostStreamCtas),
           static_cast<std::size_t>(segments * (layer.hidden / kBand) + kMostStreamCtas)};
 }
 
@@ -98,17 +92,6 @@ ShapePlan plan_shape(const MoeLayer& layer) {
   return plan;
 }
 
-// Cuts gate and up of the shared experts into equal shares of bands, if there is one that is small enough.
-void share_early(StreamArgs& args, int ctas) {
-  const int blocks = args.layer.hidden / kBand, bands = args.layer.shared * (args.layer.max_intermediate / kBand);
-  for (int units = 1; units <= std::min(kMostEarlyUnits, args.ring_stages); ++units) {
-    if (bands == 0 || blocks % units != 0 || bands * (blocks / units) > ctas) continue;
-    args.early_units = units;
-    args.early_parts = blocks / units;
-    return;
-  }
-}
-
 template <class Shape>
 cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStream_t stream) {
   const MoeLayer& layer = args.layer;
@@ -118,7 +101,6 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   args.stage_bytes = plan.stage_bytes;
   args.ring_stages = plan.stages;
   const int grid = std::min(plan.ctas * sm_count(), kMostStreamCtas);
-  if constexpr (Shape::kEarly) share_early(args, std::min(grid, kMostEarlyCtas));
   // Without this the driver may divide an SM's memory so that fewer CTAs fit than the launch needs.
   const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(stream_kernel<Shape>),
                                                cudaFuncAttributePreferredSharedMemoryCarveout, 100);
@@ -156,9 +138,7 @@ cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, vo
   args.layer = layer;
   args.slots_per_token = slots_per_token(layer);
   args.gate_up = static_cast<float*>(scratch);
-  const PieceCounts pieces = most_pieces(layer, std::min(call.tokens, chunk));
-  args.down = args.gate_up + gate_up_bytes(pieces) / sizeof(float);
-  args.early_pieces = static_cast<int>(pieces.gate_up) - early_ctas(layer);
+  args.down = args.gate_up + gate_up_bytes(most_pieces(layer, std::min(call.tokens, chunk))) / sizeof(float);
   if (!wide) return run_shape<StreamNarrow>(args, call, chunk, stream);
   if (starts_early(layer, call)) return run_shape<StreamEarly>(args, call, chunk, stream);
   const bool eight = call.tokens >= kTokensForEight && plan_shape<StreamWide8>(layer).stages >= kFewStages;

@@ -64,9 +64,8 @@ __device__ inline void load_run(const StreamArgs& a, const StreamTable& t, int l
   const int hidden_blocks = a.layer.hidden / kBand, team = loader % Shape::kTeams;
   const int first_row = loader / Shape::kTeams * kRows;
   Piece p;
-  const Run& first_run = run_of<Shape, false>(t);
-  p.segment = first_run.segment;
-  for (int at = first_run.begin; next_piece(t, hidden_blocks, false, first_run.end, at, p);) {
+  p.segment = t.run.segment;
+  for (int at = t.run.begin; next_piece(t, hidden_blocks, false, t.run.end, at, p);) {
     const StreamSegment& s = t.segments[p.segment];
     const ExpertRef& e = a.layer.experts[s.expert];
 #pragma unroll 1

@@ -135,7 +135,7 @@ TEST(GpuHopperMoeEarly, RoutedExpertsAlone) {
   check_early({"early, routed", 5, 0, 3, 256, 256, 0, kMul1, true, 71}, 256, 1.0f, 4, {Use::kAll, Use::kNone});
 }
 
-TEST(GpuHopperMoeEarly, SharedExpertBeforeTheRoutes) {
+TEST(GpuHopperMoeEarly, SharedExpert) {
   check_early({"early, shared", 6, 1, 2, 256, 256, 0, kMul1, true, 72}, 256, 1.0f, 4,
               {Use::kAll, Use::kSome, Use::kNone});
   check_early({"early, shared of 4 blocks", 3, 1, 1, 512, 128, 3, kMul1, true, 73}, 512, 1.0f, 1, {Use::kAll});
@@ -145,8 +145,8 @@ TEST(GpuHopperMoeEarly, TwoSharedExperts) {
   check_early({"early, two shared", 4, 2, 2, 256, 384, 0, kMul1, true, 74}, 256, 1.0f, 4, {Use::kSome});
 }
 
-TEST(GpuHopperMoeEarly, SharedExpertOfManyUnits) {
-  check_early({"early, large shared", 3, 1, 2, 640, 256, 2, kMul1, true, 75}, 640, 1.0f, 1, {Use::kAll});
+TEST(GpuHopperMoeEarly, FiveBlocks) {
+  check_early({"early, five blocks", 3, 1, 2, 640, 256, 2, kMul1, true, 75}, 640, 1.0f, 1, {Use::kAll});
 }
 
 TEST(GpuHopperMoeEarly, WithoutARouter) {
