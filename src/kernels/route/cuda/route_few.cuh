@@ -73,6 +73,7 @@ __global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_consta
                 exists ? n - column(c) : 0);
     }
   };
+  if (rank < rows) load_bias(a, static_cast<int>(threadIdx.x), kThreads, choice);
   Chunk w[kFewExperts];
   load_weights(group * kFewExperts, 0, w);
   const bool resident = kChunks == 1 && experts <= kGroups * kFewExperts;  // all weights are in registers, for all rows
