@@ -47,6 +47,28 @@ __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, Exp
   if (lane == 0) barrier_arrive(&barriers.table);
 }
 
+// hadamard128() of v and the sum of another value over the warp, step by step together: shuffles stay in the order in
+// which they are written.
+__device__ __forceinline__ void hadamard128_and_sum(float (&v)[4], float& sum) {
+  constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
+  const int lane = threadIdx.x & 31;
+  const float p = v[0] + v[1], q = v[0] - v[1], r = v[2] + v[3], s = v[2] - v[3];
+  v[0] = (p + r) * kScale;
+  v[1] = (q + s) * kScale;
+  v[2] = (p - r) * kScale;
+  v[3] = (q - s) * kScale;
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const float sign = lane & distance ? -1.0f : 1.0f;
+    float other[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) other[i] = __shfl_xor_sync(0xFFFFFFFFu, v[i], distance);
+    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, distance);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = fmaf(v[i], sign, other[i]);
+  }
+}
+
 // By token and block: the sum of the squares in front of the norm, and the power of two by which halves were divided.
 template <class Shape>
 struct EarlyScratch {
@@ -88,8 +110,8 @@ __device__ inline void prepare_early(const StreamArgs& a, StreamInput& in, Early
     const float4 x = values.x, weight = values.weight;
     float v[4] = {x.x * weight.x, x.y * weight.y, x.z * weight.z, x.w * weight.w};
     scale_by(v, values.suh);
-    hadamard128(v);
-    const float squares = warp_sum(fmaf(x.x, x.x, fmaf(x.y, x.y, fmaf(x.z, x.z, x.w * x.w))));
+    float squares = fmaf(x.x, x.x, fmaf(x.y, x.y, fmaf(x.z, x.z, x.w * x.w)));
+    hadamard128_and_sum(v, squares);
     const float own = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
     const int largest = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(own));  // no sign: ordered as the floats are
     const int exponent = largest & 0x7F800000;
