@@ -11,27 +11,30 @@ namespace fairway::kernels::cuda {
 
 // Shared memory of one choice.
 struct ChoiceMemory {
+  float* keys;     // [experts, padded to kKeyGroup]; until the choice a copy of the selection bias, if there is one
   double* scores;  // [experts]
-  float* logits;   // [experts], filled by the caller
-  float* keys;     // [experts]; until the choice a copy of the selection bias, if there is one
+  double* factor;  // of the scores of a softmax
   int* chosen;     // [kMaxTopK]
+  float* logits;   // [experts], filled by the caller
 
-  static constexpr int kBytesPerExpert = sizeof(double) + 2 * sizeof(float);
-  static constexpr int kFixedBytes = kMaxTopK * sizeof(int) + sizeof(double);
+  static constexpr int kKeyGroup = 4;  // that are read together
 
-  // From memory aligned to 8 bytes.
+  // From memory aligned to 16 bytes.
   __device__ static ChoiceMemory at(unsigned char* memory, int experts) {
     ChoiceMemory m;
-    m.scores = reinterpret_cast<double*>(memory);
-    m.chosen = reinterpret_cast<int*>(m.scores + experts);
-    m.logits = reinterpret_cast<float*>(m.chosen + kMaxTopK + 2);  // behind a double, see choose_experts()
-    m.keys = m.logits + experts;
+    m.keys = reinterpret_cast<float*>(memory);
+    m.scores = reinterpret_cast<double*>(m.keys + (experts + kKeyGroup - 1) / kKeyGroup * kKeyGroup);
+    m.factor = m.scores + experts;
+    m.chosen = reinterpret_cast<int*>(m.factor + 1);
+    m.logits = reinterpret_cast<float*>(m.chosen + kMaxTopK);
     return m;
   }
 };
 
 __host__ __device__ inline int choice_bytes(int experts) {
-  return (experts * ChoiceMemory::kBytesPerExpert + ChoiceMemory::kFixedBytes + 15) / 16 * 16;
+  constexpr int kOfExpert = sizeof(double) + 2 * sizeof(float);
+  constexpr int kFixed = (ChoiceMemory::kKeyGroup - 1) * sizeof(float) + sizeof(double) + kMaxTopK * sizeof(int);
+  return (experts * kOfExpert + kFixed + 15) / 16 * 16;
 }
 
 // Until the choice m.keys has the selection bias: here, because it is far away.
@@ -80,28 +83,34 @@ __device__ inline void choose_experts(const RouteCall& a, long long row, int thr
     m.scores[e] = score;
     m.keys[e] = key == key ? key : -kInfinity;
   }
+  if (thread < ChoiceMemory::kKeyGroup - 1 && experts + thread < (experts + 3) / 4 * 4) {
+    m.keys[experts + thread] = -kInfinity;  // before nobody, and after its equals
+  }
   sync();
 
   // By a warp that does not count, if there is one.
-  double* const factor = reinterpret_cast<double*>(m.chosen + kMaxTopK);
   if (softmax && thread >= kTeam - 32) {
     double total = 0;
     for (int e = lane; e < experts; e += 32) total += is_nan(m.scores[e]) ? 0.0 : m.scores[e];
     total = warp_sum(total);
-    if (lane == 0) *factor = 1.0 / total;
+    if (lane == 0) *m.factor = 1.0 / total;
   }
+  // Short code rather than unrolled: it runs once, and waits for its instructions more than for anything else.
   const int counting = softmax && kTeam > 32 ? kTeam - 32 : kTeam;
-  int parts = 1;  // threads that count for one expert, neighbours in a warp
-  while (parts < 32 && 2 * parts * experts <= counting) parts *= 2;
-  const int part = thread & (parts - 1);
-  for (int first = 0; first < experts && thread < counting; first += counting / parts) {
-    const int e = first + thread / parts;
+  int shift = 0;  // 2^shift threads count for one expert, neighbours in a warp
+  while (shift < 5 && 2 * experts <= counting >> shift) ++shift;
+  const int parts = 1 << shift, part = thread & (parts - 1);
+  for (int first = 0; first < experts && thread < counting; first += counting >> shift) {
+    const int e = first + (thread >> shift);
     const float key = e < experts ? m.keys[e] : 0.0f;
     int rank = 0;
-#pragma unroll 4
-    for (int j = part; j < experts; j += parts) {
-      const float other = m.keys[j];
-      rank += other > key || (other == key && j < e);
+#pragma unroll 1
+    for (int j = 4 * part; j < experts; j += 4 * parts) {
+      const float4 others = *reinterpret_cast<const float4*>(m.keys + j);
+      rank += others.x > key || (others.x == key && j < e);
+      rank += others.y > key || (others.y == key && j + 1 < e);
+      rank += others.z > key || (others.z == key && j + 2 < e);
+      rank += others.w > key || (others.w == key && j + 3 < e);
     }
     for (int distance = 1; distance < parts; distance *= 2) rank += __shfl_xor_sync(kAllLanes, rank, distance);
     if (part == 0 && e < experts && rank < a.top_k) m.chosen[rank] = e;
@@ -110,7 +119,7 @@ __device__ inline void choose_experts(const RouteCall& a, long long row, int thr
 
   if (thread >= 32) return;
   const int id = lane < a.top_k ? m.chosen[lane] : 0;
-  float weight = static_cast<float>(softmax ? m.scores[id] * *factor : m.scores[id]);
+  float weight = static_cast<float>(softmax ? m.scores[id] * *m.factor : m.scores[id]);
   if (is_nan(weight)) weight = 0.0f;
   float chosen_sum = softmax ? 0.0f : 1e-20f;  // as route.cc
   for (int k = 0; k < a.top_k; ++k) chosen_sum += __shfl_sync(kAllLanes, weight, k);
