@@ -242,8 +242,8 @@ __device__ inline void compute_run(const StreamArgs& a, RingCursor ring, StreamI
 
 // An early launch: the loading warps read what the experts are, one of them waits for the kernel before and makes the
 // table; meanwhile the computing warps make the inputs.
-template <class Shape>
-__device__ inline void run_early(const StreamArgs& a, const RingCursor& ring, unsigned char* digits,
+template <class Shape, class RingOf>
+__device__ inline void run_early(const StreamArgs& a, const RingOf& ring_of, unsigned char* digits,
                                  StreamShared<Shape>& shared) {
   static_assert(Shape::kBuffers == 2 && sizeof(ExpertTable) <= sizeof(StreamSums<Shape>));
   static_assert(sizeof(EarlyScratch<Shape>) <= sizeof(StreamSums<Shape>));
@@ -264,10 +264,10 @@ __device__ inline void run_early(const StreamArgs& a, const RingCursor& ring, un
   stamp(a, kStampTable);
   const bool works = static_cast<int>(blockIdx.x) < working_ctas(t, a.layer.hidden / kBand);
   if (!loads) {
-    if (works) compute_run<Shape>(a, ring, in, shared);
+    if (works) compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), in, shared);
     return;
   }
-  if (works) load_run<Shape>(a, t, loader, ring);
+  if (works) load_run<Shape>(a, t, loader, ring_of(loader % Shape::kTeams));
   if (threadIdx.x == Shape::kComputeThreads) leave_launch(t.launch);
 }
 
@@ -282,9 +282,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
     return RingCursor{memory + team * a.ring_stages * a.stage_bytes, &shared.barriers[team], a.ring_stages,
                       a.stage_bytes};
   };
-  const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
-  const int team = threadIdx.x >= Shape::kComputeThreads ? loader % Shape::kTeams
-                                                         : static_cast<int>(threadIdx.x) / (32 * kTeamWarps);
   if (threadIdx.x < 32 * Shape::kTeams) {
     ring_init_by_lanes(&shared.barriers[threadIdx.x / 32], a.ring_stages, kTeamWarps, Shape::kLoaders / Shape::kTeams);
   }
@@ -292,7 +289,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   if constexpr (Shape::kEarly) {
     if (threadIdx.x == Shape::kThreads - 1) shared.early.init(Shape::kLoaders);
     __syncthreads();
-    run_early<Shape>(a, ring_of(team), digits, shared);
+    run_early<Shape>(a, ring_of, digits, shared);
     stamp_time(a, kStampLeft);
     return;
   }
@@ -312,12 +309,13 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
     return;
   }
   if (threadIdx.x >= Shape::kComputeThreads) {
-    load_run<Shape>(a, shared.table, loader, ring_of(team));
+    const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
+    load_run<Shape>(a, shared.table, loader, ring_of(loader % Shape::kTeams));
     // Here and not at the end, where the CTA would wait for the answer.
     if (threadIdx.x == Shape::kComputeThreads) leave_launch(shared.table.launch);
   } else {
     StreamInput in{digits, shared.facts};
-    compute_run<Shape>(a, ring_of(team), in, shared);
+    compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), in, shared);
   }
   stamp_time(a, kStampLeft);
 }

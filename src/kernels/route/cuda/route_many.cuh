@@ -76,7 +76,7 @@ __device__ inline void norm_row(const NormCall& a, long long row, int r, const N
 }
 
 template <DenseType kType, bool kAligned, int kRows>
-__global__ void __launch_bounds__(kManyThreads) route_many_kernel(const __grid_constant__ RouteCall a) {
+__global__ void __launch_bounds__(kManyThreads, 2) route_many_kernel(const __grid_constant__ RouteCall a) {
   static_assert(kRows <= kManyWarps && kManyExperts * kRows <= 32);
   const int warp = static_cast<int>(threadIdx.x >> 5), lane = static_cast<int>(threadIdx.x & 31);
   const int n = a.norm.n;
