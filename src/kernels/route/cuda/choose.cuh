@@ -88,30 +88,30 @@ __device__ inline void choose_experts(const RouteCall& a, long long row, int thr
   }
   sync();
 
-  // By a warp that does not count, if there is one.
+  // By one warp.
   if (softmax && thread >= kTeam - 32) {
     double total = 0;
     for (int e = lane; e < experts; e += 32) total += is_nan(m.scores[e]) ? 0.0 : m.scores[e];
     total = warp_sum(total);
     if (lane == 0) *m.factor = 1.0 / total;
   }
-  // Short code rather than unrolled: it runs once, and waits for its instructions more than for anything else.
-  const int counting = softmax && kTeam > 32 ? kTeam - 32 : kTeam;
+  // Little unrolled: the code runs once, and waits for its instructions.
   int shift = 0;  // 2^shift threads count for one expert, neighbours in a warp
-  while (shift < 5 && 2 * experts <= counting >> shift) ++shift;
+  while (shift < 5 && 2 * experts <= kTeam >> shift) ++shift;
   const int parts = 1 << shift, part = thread & (parts - 1);
-  for (int first = 0; first < experts && thread < counting; first += counting >> shift) {
+  for (int first = 0; first < experts; first += kTeam >> shift) {
     const int e = first + (thread >> shift);
     const float key = e < experts ? m.keys[e] : 0.0f;
-    int rank = 0;
-#pragma unroll 1
+    int ranks[4] = {};
+#pragma unroll 2
     for (int j = 4 * part; j < experts; j += 4 * parts) {
       const float4 others = *reinterpret_cast<const float4*>(m.keys + j);
-      rank += others.x > key || (others.x == key && j < e);
-      rank += others.y > key || (others.y == key && j + 1 < e);
-      rank += others.z > key || (others.z == key && j + 2 < e);
-      rank += others.w > key || (others.w == key && j + 3 < e);
+      ranks[0] += others.x > key || (others.x == key && j < e);
+      ranks[1] += others.y > key || (others.y == key && j + 1 < e);
+      ranks[2] += others.z > key || (others.z == key && j + 2 < e);
+      ranks[3] += others.w > key || (others.w == key && j + 3 < e);
     }
+    int rank = ranks[0] + ranks[1] + ranks[2] + ranks[3];
     for (int distance = 1; distance < parts; distance *= 2) rank += __shfl_xor_sync(kAllLanes, rank, distance);
     if (part == 0 && e < experts && rank < a.top_k) m.chosen[rank] = e;
   }

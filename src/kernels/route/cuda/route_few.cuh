@@ -73,7 +73,6 @@ __global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_consta
                 exists ? n - column(c) : 0);
     }
   };
-  if (rank < rows) load_bias(a, static_cast<int>(threadIdx.x), kThreads, choice);
   Chunk w[kFewExperts];
   load_weights(group * kFewExperts, 0, w);
   const bool resident = kChunks == 1 && experts <= kGroups * kFewExperts;  // all weights are in registers, for all rows
@@ -84,6 +83,9 @@ __global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_consta
   for (int c = 0; c < kChunks; ++c) load_floats<true>(a.norm.weight + column(c), n - column(c), scaled[c]);
 #pragma unroll
   for (int j = 0; j < kChunk; ++j) norm_weight[j] = scaled[0][j];
+
+  // Behind the other loads, because it waits for its own.
+  if (rank < rows) load_bias(a, static_cast<int>(threadIdx.x), kThreads, choice);
 
   cluster_wait();  // all have started: their shared memory may be written
   wait_for_previous_kernel();
