@@ -10,9 +10,7 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kSharedPerCta = 1024;  // reserved by the system for each CTA
 constexpr int kInputPadBytes = 32;
-constexpr int kFewStages = 4;  // with fewer, fewer CTAs on an SM with a deeper ring are the better use of it
 
 // Of a call, from which on an expert is decoded for 8 at a time: measured at the geometry of GLM-4.7-Flash.
 constexpr int kTokensForEight = 20;

@@ -2,10 +2,9 @@
 #pragma once
 
 #include "kernels/common/cuda/hopper.cuh"
+#include "kernels/trellis_band/cuda/ring_plan.cuh"
 
 namespace fairway::kernels::cuda {
-
-constexpr int kMaxStages = 16;
 
 struct RingBarriers {
   std::uint64_t full[kMaxStages];
