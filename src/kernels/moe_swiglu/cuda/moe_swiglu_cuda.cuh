@@ -62,6 +62,22 @@ struct MoeProbe {
   bool chained = true;          // one that may start while the kernel before it runs
 };
 
+// The RMS norm whose rows MoeCall::x has, for paths that make their inputs from what is in front of it:
+//
+//   x[t, 0..n) = norm.x[t] / sqrt(mean(norm.x[t]^2) + eps) * weight, zeros from n on
+//
+// A path that does so reads norm.x from its first instruction on, while the kernel before the call runs. So that kernel
+// must not write norm.x; the one before it may, if every kernel keeps to what hopper.cuh says of chained launches. And
+// it does not round the row to halves. Used if pointers are aligned to 16 bytes, n and ldx are multiples of 4, and the
+// path has a use for it; x must be there in any case.
+struct MoeNorm {
+  const float* x = nullptr;  // [tokens, n], row stride ldx elements; null: none
+  long long ldx = 0;
+  const float* weight = nullptr;  // [n]
+  float eps = 0;
+  int n = 0;  // up to MoeLayer::hidden
+};
+
 struct MoeCall {
   const __half* x;  // [tokens, hidden], row stride ldx elements (a multiple of 4), 8-byte aligned
   long long ldx;
@@ -71,6 +87,7 @@ struct MoeCall {
   float* y;              // [tokens, hidden], row stride ldy elements (a multiple of 4), 16-byte aligned; overwritten
   long long ldy;
   MoeProbe probe = {};
+  MoeNorm norm = {};
 };
 
 // How a call is computed. Choosing is the caller's business; a path is legal for every number of tokens or for none:
