@@ -1,6 +1,7 @@
 // The launches of a linear layer: shapes, clusters, shared memory, scratch.
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 
 #include "backend/cuda/check.cuh"
@@ -9,6 +10,7 @@
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 #include "kernels/trellis_band/cuda/supported_gpu.h"
 #include "kernels/trellis_band/cuda/walk_wide.cuh"
+#include "kernels/trellis_linear/cuda/linear_early.cuh"
 #include "kernels/trellis_linear/cuda/linear_inputs.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernels.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
@@ -236,6 +238,16 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   if (path == LinearPath::kWide128) {
     backend::check_cuda(run_wide_linear(args, stream), name);
     return;
+  }
+  if (call.rows <= kMaxEarlyRows && (call.rows > 4 || path == LinearPath::kInt4)) {
+    static const char* const flags = std::getenv("FW_EARLY");
+    const int mask = flags != nullptr ? std::atoi(flags) : 15, bands = count_bands(call);
+    const int kind = call.rows > 4 ? 16 : call.in == 5120 ? 4 : call.in == 768 ? 2 : call.in == 2048 && bands == 11 ? 1 : 8;
+    const int rows = call.rows <= 4 ? 4 : 8;
+    if ((mask & kind) != 0 && early_linear_fits(call, rows)) {
+      backend::check_cuda(run_early_linear(args, rows, stream), name);
+      return;
+    }
   }
   const LinearKernel kernel = kernel_of(path);
   const int sms = sm_count();
