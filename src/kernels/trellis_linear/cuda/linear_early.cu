@@ -1,13 +1,14 @@
 // Launches of the kernel that decodes its weights early: shapes, clusters, shared memory.
-#include "kernels/trellis_linear/cuda/linear_early.cuh"
-
 #include <algorithm>
 
 #include "kernels/common/cuda/launch.cuh"
+#include "kernels/trellis_linear/cuda/linear_early.cuh"
 #include "kernels/trellis_linear/cuda/linear_early_kernel.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
+
+constexpr int kUsualSms = 132;  // where there is no device to ask
 
 struct EarlyPlan {
   int split;  // below 1: it does not fit
@@ -23,9 +24,10 @@ int bands_of(const LinearCall& call) {
 
 template <class Path>
 EarlyPlan plan_early(const LinearCall& call) {
-  const int sms = sm_count(), bands = bands_of(call), in_blocks = call.in / kBand;
+  const int found = sm_count(), sms = found > 0 ? found : kUsualSms;
+  const int bands = bands_of(call), in_blocks = call.in / kBand;
   EarlyPlan plan{};
-  if (call.rows > Path::kRows || bands > sms) return plan;
+  if (call.rows > Path::kRows || bands < 1 || bands > sms) return plan;
   const int most = std::min({kMaxCluster, in_blocks, sms / bands});
   const int blocks = (in_blocks + most - 1) / most;
   if (blocks > kMaxEarlyBlocks) return plan;
@@ -38,8 +40,8 @@ EarlyPlan plan_early(const LinearCall& call) {
                     Path::kColumnsOfRow * call.rows * plan.input_stride + 16 * plan.gathered +
                     call.rows * blocks * kBand * static_cast<int>(sizeof(float));
   plan.coded_bytes = std::max(blocks * plan.stage_bytes, later);
-  plan.shared_bytes = static_cast<int>(sizeof(EarlyShared<Path>)) + plan.coded_bytes +
-                      std::max(blocks - 1, 1) * kDecodedBlockBytes;
+  plan.shared_bytes =
+      static_cast<int>(sizeof(EarlyShared<Path>)) + plan.coded_bytes + std::max(blocks - 1, 1) * kDecodedBlockBytes;
   if (plan.shared_bytes <= kSharedPerSm - kSharedPerCta) plan.split = split;
   return plan;
 }

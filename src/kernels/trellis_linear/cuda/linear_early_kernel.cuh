@@ -64,8 +64,7 @@ __device__ __forceinline__ unsigned char* early_place(unsigned char* decoded) {
 // The last block first, by way of the first place: it goes into registers.
 template <int kBits, bool kMul1>
 __device__ __forceinline__ void decode_early(RingBarriers& barriers, const unsigned char* coded, int stage_bytes,
-                                             int blocks, SumCodebook codebook, unsigned char* place,
-                                             EarlyHeld& held) {
+                                             int blocks, SumCodebook codebook, unsigned char* place, EarlyHeld& held) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const LaneStream<kBits> stream(lane);
   coded += (2 * (warp >> 2) * kBandTiles + (warp & 3) * kHalfTiles) * (32 * kBits);
@@ -87,8 +86,7 @@ __device__ __forceinline__ void decode_early(RingBarriers& barriers, const unsig
     if (i == 0) {
 #pragma unroll
       for (int tile = 0; tile < kEarlyTiles; ++tile) {
-        held[tile / kHalfTiles][tile % kHalfTiles] =
-            *reinterpret_cast<const uint4*>(place + tile * kDecodedTileBytes);
+        held[tile / kHalfTiles][tile % kHalfTiles] = *reinterpret_cast<const uint4*>(place + tile * kDecodedTileBytes);
       }
     } else {
       place += kDecodedBlockBytes;
@@ -102,8 +100,8 @@ __device__ __forceinline__ void decode_early(RingBarriers& barriers, const unsig
   const auto codebook = static_cast<codec::Codebook>(m.codebook);
   if (codebook == codec::Codebook::kMul1) {
     switch (m.bits) {
-#define FAIRWAY_CASE(bits)                                                                   \
-  case bits:                                                                                 \
+#define FAIRWAY_CASE(bits)                                                                      \
+  case bits:                                                                                    \
     decode_early<bits, true>(barriers, coded, stage_bytes, blocks, SumCodebook{}, place, held); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
@@ -114,8 +112,8 @@ __device__ __forceinline__ void decode_early(RingBarriers& barriers, const unsig
     const SumCodebook sum{adds_constant ? codec::k3instMultiplier : codec::kMcgMultiplier,
                           adds_constant ? codec::k3instAddend : 0};
     switch (m.bits) {
-#define FAIRWAY_CASE(bits)                                                           \
-  case bits:                                                                         \
+#define FAIRWAY_CASE(bits)                                                             \
+  case bits:                                                                           \
     decode_early<bits, false>(barriers, coded, stage_bytes, blocks, sum, place, held); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
@@ -268,16 +266,15 @@ __global__ void __launch_bounds__(kEarlyThreads, 2) linear_early_kernel(const __
   unsigned char* const place = early_place(decoded);
   decode_early(linear.barriers, coded, a.stage_bytes, output.matrix, share.count, place, held);
   scale.store(linear);
-  __syncthreads();                      // from here on other things lie where the coded weights were
-  if (a.split > 1) cluster_arrive();    // waited for before the first sums are sent
+  __syncthreads();                    // from here on other things lie where the coded weights were
+  if (a.split > 1) cluster_arrive();  // waited for before the first sums are sent
   wait_for_previous_kernel();
   let_next_kernel_start();
   float old[4] = {};
   const int own = rank + a.split * warp;
   if (own < item.count) LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(own, old);
   unsigned char* const input = reinterpret_cast<unsigned char*>(&linear.path + 1);
-  float4* const gathered =
-      reinterpret_cast<float4*>(input + Path::kColumnsOfRow * a.call.rows * a.input_stride);
+  float4* const gathered = reinterpret_cast<float4*>(input + Path::kColumnsOfRow * a.call.rows * a.input_stride);
   const bool stores_sum = item.output == 0 && item.band == 0;
   stage_early<Path>(a, {0, item.count, share, output.matrix.suh, stores_sum}, shared, input,
                     gathered + a.early_gathered);

@@ -1,7 +1,6 @@
 // The launches of a linear layer: shapes, clusters, shared memory, scratch.
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 
 #include "backend/cuda/check.cuh"
@@ -26,12 +25,16 @@ struct LinearFacts {
   bool integer;
   int rows;
 };
-constexpr LinearFacts kLinearFacts[kLinearPaths] = {{"int_4", true, 4},     {"int_8", true, 8},
-                                                    {"half_8", false, 8},   {"half_16", false, 16},
-                                                    {"half_32", false, 32}, {"wg_128", false, kWideTokens}};
+constexpr LinearFacts kLinearFacts[kLinearPaths] = {
+    {"int_4", true, 4},   {"int_8", true, 8},     {"early_4", false, 4},  {"early_8", false, 8},
+    {"half_8", false, 8}, {"half_16", false, 16}, {"half_32", false, 32}, {"wg_128", false, kWideTokens}};
 
 const LinearFacts& facts_of(LinearPath path) {
   return kLinearFacts[static_cast<int>(path)];
+}
+
+bool is_early(LinearPath path) {
+  return path == LinearPath::kEarly4 || path == LinearPath::kEarly8;
 }
 
 LinearKernel kernel_of(LinearPath path) {
@@ -167,6 +170,11 @@ void check_call(const LinearCall& call, LinearPath path, const std::string& name
   if (facts_of(path).integer && !call.all_mul1) {
     throw Error(ErrorKind::kUsage, name + ": it needs matrices that all use the codebook mul1");
   }
+  if (is_early(path) && !linear_path_legal(call, path)) {
+    throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.rows) + " rows of " + std::to_string(call.in) +
+                                       " inputs and " + std::to_string(count_bands(call)) +
+                                       " bands of outputs are more than it is for");
+  }
   if (!linear_path_legal(call, path)) {
     throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.in) +
                                        " inputs do not fit into shared memory; a path of two launches "
@@ -183,6 +191,7 @@ const char* linear_path_name(LinearPath path) {
 bool linear_path_legal(const LinearCall& call, LinearPath path) {
   if (facts_of(path).integer && !call.all_mul1) return false;
   if (path == LinearPath::kWide128) return true;
+  if (is_early(path)) return early_linear_fits(call, facts_of(path).rows);
   const SharedMemory m = shared_memory(call, kernel_of(path), std::min(kMaxCluster, call.in / kBand));
   return plan_ring(1, m.fixed, m.stage_bytes, 1).stages >= 1;
 }
@@ -200,6 +209,7 @@ bool linear_norm_legal(const LinearNorm& norm, int in) {
 bool linear_takes_norm(const LinearCall& call, LinearPath path) {
   if (path == LinearPath::kWide128 || path == LinearPath::kHalf32) return true;
   if (!linear_path_legal(call, path)) return false;
+  if (is_early(path)) return true;
   const LinearKernel kernel = kernel_of(path);
   const int blocks = best_plan(call, kernel, sm_count()).memory.blocks;
   return std::min(call.rows, kernel.rows) * blocks <= kernel.norm_blocks;
@@ -210,7 +220,9 @@ bool linear_takes_norm(const LinearCall& call, LinearPath path) {
 // take the same one finds its code in the caches.
 LinearPath linear_default_path(const LinearCall& call) {
   LinearPath path = LinearPath::kWide128;
-  if (call.rows <= 8) {
+  if (call.rows <= 4 && linear_path_legal(call, LinearPath::kEarly4)) {
+    path = LinearPath::kEarly4;
+  } else if (call.rows <= 8) {
     path = call.all_mul1 && call.rows <= 4 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
     path = LinearPath::kHalf16;
@@ -239,15 +251,9 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
     backend::check_cuda(run_wide_linear(args, stream), name);
     return;
   }
-  if (call.rows <= kMaxEarlyRows && (call.rows > 4 || path == LinearPath::kInt4)) {
-    static const char* const flags = std::getenv("FW_EARLY");
-    const int mask = flags != nullptr ? std::atoi(flags) : 15, bands = count_bands(call);
-    const int kind = call.rows > 4 ? 16 : call.in == 5120 ? 4 : call.in == 768 ? 2 : call.in == 2048 && bands == 11 ? 1 : 8;
-    const int rows = call.rows <= 4 ? 4 : 8;
-    if ((mask & kind) != 0 && early_linear_fits(call, rows)) {
-      backend::check_cuda(run_early_linear(args, rows, stream), name);
-      return;
-    }
+  if (is_early(path)) {
+    backend::check_cuda(run_early_linear(args, facts_of(path).rows, stream), name);
+    return;
   }
   const LinearKernel kernel = kernel_of(path);
   const int sms = sm_count();
