@@ -23,9 +23,7 @@ struct LinearArgs {
   int ring_stages;
   int stage_bytes;
   int input_stride;  // paths that transform their inputs themselves: bytes between rows or columns of them
-  // Paths that decode early: bytes of the coded weights, or of what follows in their place; 16-byte units of the rows
-  // that a CTA of a cluster finishes, from every CTA.
-  int early_bytes, early_gathered;
+  int few_gathered;  // the path for few weights: 16-byte units of the sums that a CTA of a cluster gets
   // The other paths: [inputs][call.in / kBand][call.rows][kTokenRowBytes], transformed, fragment order, then the pad
   // that a stage of the ring has.
   unsigned char* rows;
