@@ -3,27 +3,10 @@
 // is short, because most of it runs once.
 #pragma once
 
-#include "kernels/trellis_linear/cuda/linear_few.cuh"
+#include "kernels/trellis_linear/cuda/linear_few_paths.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernel.cuh"
 
 namespace fairway::kernels::cuda {
-
-constexpr int kFewWarps = 16, kFewLinearThreads = 32 * kFewWarps;
-constexpr int kFewTiles = 2;  // tiles side by side that a warp computes, of two tile rows of a block
-constexpr int kMaxFewBlocks = 8;
-
-struct FewPath {
-  using Band = IntBand<1>;
-  using Shared = Band::Shared;
-  static constexpr int kRows = Band::kTokens;
-  static constexpr int kWarps = kFewWarps;
-  static constexpr int kNormBlocks = kRows * kMaxFewBlocks;
-
-  static __device__ __forceinline__ float4 sums_of(const Shared& shared, int row, int column) {
-    return Band::sums_of(shared, row, column);
-  }
-};
-static_assert(kFewWarps == kBandTiles / kFewTiles * kIntRowParts);
 
 // The first warp asks for all coded weights of the share, a lane for a tile row.
 __device__ __forceinline__ void load_few(RingBarriers& barriers, const LinearOutput& output, int band,
@@ -55,8 +38,14 @@ struct FewScales {
       weight = *reinterpret_cast<const float4*>(a.call.norm.weight + k);
     }
   }
-  __device__ __forceinline__ void apply_suh(float (&v)[4]) const {
+  __device__ __forceinline__ void apply(bool norms, float (&v)[4]) const {
     const float2 low = __half22float2(as_half2(suh.x)), high = __half22float2(as_half2(suh.y));
+    if (norms) {
+      v[0] *= weight.x;
+      v[1] *= weight.y;
+      v[2] *= weight.z;
+      v[3] *= weight.w;
+    }
     v[0] *= low.x;
     v[1] *= low.y;
     v[2] *= high.x;
@@ -82,105 +71,69 @@ struct FewUnit {
   }
 };
 
-// The inputs of the item as digits. held: [units][32 lanes]. scales: of the warp's first unit.
+// A row's part of a norm in front, or of x. Squares of the former.
+struct FewInput {
+  float v[4];
+  float squares;
+
+  __device__ __forceinline__ void load(const LinearArgs& a, const LinearInput& in, int row, int k) {
+    const LinearNorm& norm = a.call.norm;
+    if (norm.x == nullptr) {
+      load_half4(a.call.x + row * a.call.ldx + k, v);
+      return;
+    }
+    const float4 sum = load_norm_sum(norm, row, k);
+    if (in.stores_sum) store_norm_sum(norm, row, k, sum);
+    squares = add_squares(0.0f, sum);
+    v[0] = sum.x;
+    v[1] = sum.y;
+    v[2] = sum.z;
+    v[3] = sum.w;
+  }
+};
+
+// The inputs of the item, transformed, where the tensor instructions read them. held: [units][32 lanes]. scales: of
+// the warp's first unit.
+template <class Path>
 __device__ __forceinline__ void stage_few(const LinearArgs& a, const LinearInput& in, FewScales scales,
-                                          LinearShared<FewPath>& shared, unsigned char* memory, float4* held) {
-  using Band = FewPath::Band;
+                                          LinearShared<Path>& shared, unsigned char* input, float4* held) {
   const int lane = threadIdx.x & 31, blocks = in.share.count, units = in.rows * blocks;
-  const LinearNorm& norm = a.call.norm;
-  const DigitInput input{memory, a.input_stride};
+  const bool norms = a.call.norm.x != nullptr;
+  const int begin = in.share.begin * kBand + 4 * lane;
   held += lane;
 #pragma unroll 1
   for (FewUnit u(blocks); u.unit < units;) {
-    const int k = (in.share.begin + u.block) * kBand + 4 * lane;
-    float v[4];
-    if (norm.x != nullptr) {
-      const float4 sum = load_norm_sum(norm, u.row, k);
-      if (in.stores_sum) store_norm_sum(norm, u.row, k, sum);
-      const float squares = warp_sum(add_squares(0.0f, sum));
+    FewInput x;
+    x.load(a, in, u.row, begin + u.block * kBand);
+    if (norms) {
+      const float squares = warp_sum(x.squares);
       if (lane == 0) shared.squares[u.row * blocks + u.block] = squares;
-      v[0] = sum.x * scales.weight.x;
-      v[1] = sum.y * scales.weight.y;
-      v[2] = sum.z * scales.weight.z;
-      v[3] = sum.w * scales.weight.w;
-    } else {
-      load_half4(a.call.x + u.row * a.call.ldx + k, v);
     }
-    scales.apply_suh(v);
-    hadamard128(v);
-    held[32 * u.unit] = make_float4(v[0], v[1], v[2], v[3]);
-    Band::note_largest(shared.path, u.row, Band::largest_of(v));
+    scales.apply(norms, x.v);
+    hadamard128(x.v);
+    held[32 * u.unit] = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
+    const float largest = fmaxf(fmaxf(fabsf(x.v[0]), fabsf(x.v[1])), fmaxf(fabsf(x.v[2]), fabsf(x.v[3])));
+    const int bits = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(largest));  // ordered as the floats are
+    if (lane == 0) atomicMax(&shared.path.largest[u.row], bits);
     u.next(blocks);
-    if (u.unit < units) scales.load(a, in.suh, (in.share.begin + u.block) * kBand + 4 * lane);
+    if (u.unit < units) scales.load(a, in.suh, begin + u.block * kBand);
   }
   __syncthreads();
-  if (threadIdx.x < static_cast<unsigned>(in.rows)) Band::set_unit(shared.path, static_cast<int>(threadIdx.x));
+  if (threadIdx.x < static_cast<unsigned>(in.rows)) Path::set_unit(shared.path, static_cast<int>(threadIdx.x));
 #pragma unroll 1
   for (FewUnit u(blocks); u.unit < units; u.next(blocks)) {
-    const float inverse = Band::inverse_unit(shared.path, u.row);
+    const float factor = Path::factor(shared.path, u.row);
     const float4 v = held[32 * u.unit];
-    unsigned char* const at = input.data + 2 * u.row * input.stride + u.block * kBand;
-    Band::add_digit_sum(shared.path, u.row,
-                        Band::store_pair(at, input.stride, 4 * lane, v.x * inverse, v.y * inverse) +
-                            Band::store_pair(at, input.stride, 4 * lane + 2, v.z * inverse, v.w * inverse));
+    Path::store(shared.path, u.row, input + Path::kColumns * u.row * a.input_stride + u.block * Path::kBlockBytes,
+                a.input_stride, make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor));
   }
   __syncthreads();
 }
 
-// acc[tile]: as in walk_int().
-template <int kBits>
-__device__ __forceinline__ void walk_few(RingBarriers& barriers, const unsigned char* coded, int stage_bytes,
-                                         int blocks, const unsigned char* in, int (&acc)[kFewTiles][1][4]) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const LaneStream<kBits> stream(lane);
-  coded += (2 * (warp >> 2) * kBandTiles + (warp & 3) * kFewTiles) * (32 * kBits);
-#pragma unroll 1
-  for (int block = 0; block < blocks; ++block, coded += stage_bytes, in += kBand) {
-    const uint2 digits = *reinterpret_cast<const uint2*>(in);
-    barrier_wait(&barriers.full[block], 0);
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      u32 b[1][4];
-      repeat_digits(row == 0 ? digits.x : digits.y, b[0]);
-#pragma unroll
-      for (int tile = 0; tile < kFewTiles; ++tile) {
-        u32 w[3], x[8];
-        stream.load(coded + (row * kBandTiles + tile) * (32 * kBits), w);
-        windows<kBits>(w, x);
-        multiply_tile<1>(x, b, acc[tile]);
-      }
-    }
-  }
-}
-
-__device__ __forceinline__ void multiply_few(RingBarriers& barriers, const unsigned char* coded, int stage_bytes,
-                                             int bits, int blocks, int rows, const DigitInput& input,
-                                             FewPath::Shared& shared) {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  const int column = min(lane >> 2, 2 * rows - 1);  // sums of those beyond are not looked at
-  const unsigned char* const in = input.data + column * input.stride + (warp >> 2) * 32 + (lane & 3) * 8;
-  int acc[kFewTiles][1][4] = {};
-  switch (bits) {
-#define FAIRWAY_CASE(bits)                                         \
-  case bits:                                                       \
-    walk_few<bits>(barriers, coded, stage_bytes, blocks, in, acc); \
-    break;
-    FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
-#undef FAIRWAY_CASE
-  }
-  float* const sums = shared.sums[warp >> 2][lane & 3] + (warp & 3) * kFewTiles * 16 + (lane >> 2);
-#pragma unroll
-  for (int tile = 0; tile < kFewTiles; ++tile) {
-    const int* c = acc[tile][0];
-    sums[16 * tile] = 128.0f * static_cast<float>(c[0]) + static_cast<float>(c[1]);
-    sums[16 * tile + 8] = 128.0f * static_cast<float>(c[2]) + static_cast<float>(c[3]);
-  }
-  __syncthreads();
-}
-
+template <class Path>
 __global__ void __launch_bounds__(kFewLinearThreads, 2) linear_few_kernel(const __grid_constant__ LinearArgs a) {
   unsigned char* const coded = dynamic_shared<unsigned char>();
-  auto& shared = *reinterpret_cast<LinearShared<FewPath>*>(coded + a.ring_stages * a.stage_bytes);
+  auto& shared = *reinterpret_cast<LinearShared<Path>*>(coded + a.ring_stages * a.stage_bytes);
   const int rank = cluster_rank(a.split), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const LinearShare share = linear_share(a, rank);
   const LinearItem item = get_linear_item(a, static_cast<int>(blockIdx.x) / a.split);
@@ -191,7 +144,7 @@ __global__ void __launch_bounds__(kFewLinearThreads, 2) linear_few_kernel(const 
     __syncwarp();
     load_few(shared.barriers, output, item.band, share, coded, a.stage_bytes);
   } else if (threadIdx.x < 64) {
-    if (lane < FewPath::kRows) shared.path.largest[lane] = shared.path.digit_sum[lane] = 0;
+    if (lane < Path::kRows) Path::clear(shared.path, lane);
   }
   LinearScale scale;
   scale.load(output, item.band);
@@ -205,17 +158,19 @@ __global__ void __launch_bounds__(kFewLinearThreads, 2) linear_few_kernel(const 
   float old[4] = {};
   const int own = rank + a.split * warp;
   if (own < item.count) LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(own, old);
-  const DigitInput input{reinterpret_cast<unsigned char*>(&shared + 1), a.input_stride};
-  float4* const gathered = reinterpret_cast<float4*>(input.data + 2 * a.call.rows * a.input_stride);
+  unsigned char* const input = reinterpret_cast<unsigned char*>(&shared + 1);
+  float4* const gathered = reinterpret_cast<float4*>(input + a.few_input_bytes);
   const bool stores_sum = item.output == 0 && item.band == 0;
-  stage_few(a, {0, item.count, share, output.matrix.suh, stores_sum}, scales, shared, input.data,
-            gathered + a.few_gathered);
-  multiply_few(shared.barriers, coded, a.stage_bytes, output.matrix.bits, share.count, item.count, input, shared.path);
+  stage_few<Path>(a, {0, item.count, share, output.matrix.suh, stores_sum}, scales, shared, input,
+                  gathered + a.few_gathered);
+  Path::multiply({shared.barriers, coded, a.stage_bytes, share.count}, output.matrix, item.count, input, a.input_stride,
+                 shared.path);
+  __syncthreads();
   if (a.split > 1) {
     cluster_wait();
     send_sums(a, item, rank, share.count, shared, gathered);
   }
-  finish_linear_item<FewPath>(a, item, rank, share.count, shared, gathered, old);
+  finish_linear_item<Path>(a, item, rank, share.count, shared, gathered, old);
 }
 
 }  // namespace fairway::kernels::cuda
