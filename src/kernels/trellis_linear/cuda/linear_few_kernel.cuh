@@ -28,28 +28,23 @@ __device__ __forceinline__ void load_few(RingBarriers& barriers, const LinearOut
 
 // What a lane's four inputs of a block are multiplied by: read before the kernel in front has ended.
 struct FewScales {
-  float4 weight;  // of the norm
+  float4 weight;  // of the norm; ones without it
   uint2 suh;
 
   __device__ __forceinline__ void load(const LinearArgs& a, const __half* scales, int k) {
     suh = *reinterpret_cast<const uint2*>(scales + k);
-    weight = make_float4(0, 0, 0, 0);
-    if (a.call.norm.x != nullptr && k < a.call.norm.n) {
+    const bool norms = a.call.norm.x != nullptr;
+    weight = norms ? make_float4(0, 0, 0, 0) : make_float4(1, 1, 1, 1);
+    if (norms && k < a.call.norm.n) {
       weight = *reinterpret_cast<const float4*>(a.call.norm.weight + k);
     }
   }
-  __device__ __forceinline__ void apply(bool norms, float (&v)[4]) const {
+  __device__ __forceinline__ void apply(float (&v)[4]) const {
     const float2 low = __half22float2(as_half2(suh.x)), high = __half22float2(as_half2(suh.y));
-    if (norms) {
-      v[0] *= weight.x;
-      v[1] *= weight.y;
-      v[2] *= weight.z;
-      v[3] *= weight.w;
-    }
-    v[0] *= low.x;
-    v[1] *= low.y;
-    v[2] *= high.x;
-    v[3] *= high.y;
+    v[0] *= weight.x * low.x;
+    v[1] *= weight.y * low.y;
+    v[2] *= weight.z * high.x;
+    v[3] *= weight.w * high.y;
   }
 };
 
@@ -74,7 +69,7 @@ struct FewUnit {
 // A row's part of a norm in front, or of x. Squares of the former.
 struct FewInput {
   float v[4];
-  float squares;
+  float squares = 0;
 
   __device__ __forceinline__ void load(const LinearArgs& a, const LinearInput& in, int row, int k) {
     const LinearNorm& norm = a.call.norm;
@@ -98,19 +93,16 @@ template <class Path>
 __device__ __forceinline__ void stage_few(const LinearArgs& a, const LinearInput& in, FewScales scales,
                                           LinearShared<Path>& shared, unsigned char* input, float4* held) {
   const int lane = threadIdx.x & 31, blocks = in.share.count, units = in.rows * blocks;
-  const bool norms = a.call.norm.x != nullptr;
   const int begin = in.share.begin * kBand + 4 * lane;
   held += lane;
 #pragma unroll 1
   for (FewUnit u(blocks); u.unit < units;) {
     FewInput x;
     x.load(a, in, u.row, begin + u.block * kBand);
-    if (norms) {
-      const float squares = warp_sum(x.squares);
-      if (lane == 0) shared.squares[u.row * blocks + u.block] = squares;
-    }
-    scales.apply(norms, x.v);
+    scales.apply(x.v);
+    const float squares = warp_sum(x.squares);  // here, so that its steps hide among those of the transform
     hadamard128(x.v);
+    if (lane == 0) shared.squares[u.row * blocks + u.block] = squares;
     held[32 * u.unit] = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
     const float largest = fmaxf(fmaxf(fabsf(x.v[0]), fabsf(x.v[1])), fmaxf(fabsf(x.v[2]), fabsf(x.v[3])));
     const int bits = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(largest));  // ordered as the floats are
@@ -150,7 +142,7 @@ __global__ void __launch_bounds__(kFewLinearThreads, 2) linear_few_kernel(const 
   scale.load(output, item.band);
   FewScales scales;
   scales.load(a, output.matrix.suh, (share.begin + FewUnit(share.count).block) * kBand + 4 * lane);
-  scale.store(shared);
+  const LanePlace place(output.matrix.bits, lane);
   __syncthreads();
   if (a.split > 1) cluster_arrive();  // waited for before the first sums are sent
   wait_for_previous_kernel();
@@ -163,8 +155,9 @@ __global__ void __launch_bounds__(kFewLinearThreads, 2) linear_few_kernel(const 
   const bool stores_sum = item.output == 0 && item.band == 0;
   stage_few<Path>(a, {0, item.count, share, output.matrix.suh, stores_sum}, scales, shared, input,
                   gathered + a.few_gathered);
-  Path::multiply({shared.barriers, coded, a.stage_bytes, share.count}, output.matrix, item.count, input, a.input_stride,
-                 shared.path);
+  scale.store(shared);
+  Path::multiply({shared.barriers, coded, a.stage_bytes, share.count, place}, output.matrix, item.count, input,
+                 a.input_stride, shared.path);
   __syncthreads();
   if (a.split > 1) {
     cluster_wait();

@@ -18,6 +18,7 @@ struct FewWeights {
   RingBarriers& barriers;
   const unsigned char* coded;
   int stage_bytes, blocks;
+  LanePlace place;
 
   // The warp's first tile of a block.
   template <int kBits>
@@ -54,7 +55,7 @@ struct FewIntPath {
   template <int kBits>
   static __device__ __forceinline__ void walk(const FewWeights& w, const unsigned char* in,
                                               int (&acc)[kFewTiles][1][4]) {
-    const LaneStream<kBits> stream(threadIdx.x & 31);
+    const LaneStream<kBits> stream(w.place);
     const unsigned char* tiles = w.tiles<kBits>();
 #pragma unroll 1
     for (int block = 0; block < w.blocks; ++block, tiles += w.stage_bytes, in += kBlockBytes) {
@@ -142,7 +143,7 @@ struct FewHalfPath {
   template <int kBits, bool kMul1>
   static __device__ __forceinline__ void walk(const FewWeights& w, const unsigned char* in, int stride,
                                               SumCodebook codebook, float (&acc)[kFewTiles][kGroups][4]) {
-    const LaneStream<kBits> stream(threadIdx.x & 31);
+    const LaneStream<kBits> stream(w.place);
     const unsigned char* tiles = w.tiles<kBits>();
 #pragma unroll 1
     for (int block = 0; block < w.blocks; ++block, tiles += w.stage_bytes, in += kBlockBytes) {
