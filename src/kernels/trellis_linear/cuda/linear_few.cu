@@ -57,18 +57,18 @@ cudaError_t run(LinearArgs& args, cudaStream_t stream) {
   args.few_input_bytes = plan.input_bytes;
   args.few_gathered = plan.gathered;
   const dim3 grid(static_cast<unsigned>(args.bands * plan.split));
-  return launch(linear_few_kernel<Path>, {grid, kFewLinearThreads, plan.shared_bytes, plan.split}, stream, args);
+  return launch(linear_few_kernel<Path>, {grid, 32 * Path::kWarps, plan.shared_bytes, plan.split}, stream, args);
 }
 
 }  // namespace
 
 bool few_linear_fits(const LinearCall& call, bool integer) {
-  if (integer) return call.all_mul1 && plan_few<FewIntPath>(call).split >= 1;
+  if (integer) return call.all_mul1 && plan_few<FewIntPath<2>>(call).split >= 1;
   return (call.rows <= 8 ? plan_few<FewHalfPath<1>>(call) : plan_few<FewHalfPath<2>>(call)).split >= 1;
 }
 
 cudaError_t run_few_linear(LinearArgs& args, bool integer, cudaStream_t stream) {
-  if (integer) return run<FewIntPath>(args, stream);
+  if (integer) return run<FewIntPath<2>>(args, stream);
   return args.call.rows <= 8 ? run<FewHalfPath<1>>(args, stream) : run<FewHalfPath<2>>(args, stream);
 }
 

@@ -49,6 +49,7 @@ struct FewScales {
 };
 
 // The units of a warp: block `block` of row `row`.
+template <int kWarps>
 struct FewUnit {
   int unit, row = 0, block;
 
@@ -60,8 +61,8 @@ struct FewUnit {
     for (; block >= blocks; block -= blocks) ++row;
   }
   __device__ __forceinline__ void next(int blocks) {
-    unit += kFewWarps;
-    block += kFewWarps;
+    unit += kWarps;
+    block += kWarps;
     settle(blocks);
   }
 };
@@ -96,7 +97,7 @@ __device__ __forceinline__ void stage_few(const LinearArgs& a, const LinearInput
   const int begin = in.share.begin * kBand + 4 * lane;
   held += lane;
 #pragma unroll 1
-  for (FewUnit u(blocks); u.unit < units;) {
+  for (FewUnit<Path::kWarps> u(blocks); u.unit < units;) {
     FewInput x;
     x.load(a, in, u.row, begin + u.block * kBand);
     scales.apply(x.v);
@@ -113,7 +114,7 @@ __device__ __forceinline__ void stage_few(const LinearArgs& a, const LinearInput
   __syncthreads();
   if (threadIdx.x < static_cast<unsigned>(in.rows)) Path::set_unit(shared.path, static_cast<int>(threadIdx.x));
 #pragma unroll 1
-  for (FewUnit u(blocks); u.unit < units; u.next(blocks)) {
+  for (FewUnit<Path::kWarps> u(blocks); u.unit < units; u.next(blocks)) {
     const float factor = Path::factor(shared.path, u.row);
     const float4 v = held[32 * u.unit];
     Path::store(shared.path, u.row, input + Path::kColumns * u.row * a.input_stride + u.block * Path::kBlockBytes,
@@ -123,7 +124,8 @@ __device__ __forceinline__ void stage_few(const LinearArgs& a, const LinearInput
 }
 
 template <class Path>
-__global__ void __launch_bounds__(kFewLinearThreads, 2) linear_few_kernel(const __grid_constant__ LinearArgs a) {
+__global__ void __launch_bounds__(32 * Path::kWarps, 1024 / (32 * Path::kWarps))
+    linear_few_kernel(const __grid_constant__ LinearArgs a) {
   unsigned char* const coded = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<LinearShared<Path>*>(coded + a.ring_stages * a.stage_bytes);
   const int rank = cluster_rank(a.split), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -141,7 +143,7 @@ __global__ void __launch_bounds__(kFewLinearThreads, 2) linear_few_kernel(const 
   LinearScale scale;
   scale.load(output, item.band);
   FewScales scales;
-  scales.load(a, output.matrix.suh, (share.begin + FewUnit(share.count).block) * kBand + 4 * lane);
+  scales.load(a, output.matrix.suh, (share.begin + FewUnit<Path::kWarps>(share.count).block) * kBand + 4 * lane);
   const LanePlace place(output.matrix.bits, lane);
   __syncthreads();
   if (a.split > 1) cluster_arrive();  // waited for before the first sums are sent

@@ -7,7 +7,7 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kFewWarps = 16, kFewLinearThreads = 32 * kFewWarps;
+constexpr int kFewWarps = 16;
 constexpr int kFewTiles = 2;                                      // side by side
 constexpr int kFewRowParts = kFewWarps * kFewTiles / kBandTiles;  // of a block
 constexpr int kMaxFewBlocks = 8;                                  // of a CTA
@@ -21,19 +21,22 @@ struct FewWeights {
   LanePlace place;
 
   // The warp's first tile of a block.
-  template <int kBits>
+  template <int kBits, int kTiles>
   __device__ __forceinline__ const unsigned char* tiles() const {
+    constexpr int kColumnParts = kBandTiles / kTiles;
     const int warp = threadIdx.x >> 5;
-    return coded + (2 * (warp >> 2) * kBandTiles + (warp & 3) * kFewTiles) * (32 * kBits);
+    return coded + (2 * (warp / kColumnParts) * kBandTiles + warp % kColumnParts * kTiles) * (32 * kBits);
   }
 };
 
 // Up to four rows as 15-bit integers, two columns of digits each.
+template <int kTileCount>
 struct FewIntPath {
+  static constexpr int kTiles = kTileCount, kColumnParts = kBandTiles / kTiles;
   using Band = IntBand<1>;
   using Shared = Band::Shared;
   static constexpr int kRows = Band::kTokens;
-  static constexpr int kWarps = kFewWarps;
+  static constexpr int kWarps = kColumnParts * kIntRowParts;
   static constexpr int kNormBlocks = kRows * kMaxFewBlocks;
   static constexpr int kColumns = 2;  // of a row
   static constexpr int kBlockBytes = kBand, kPadBytes = 32;
@@ -53,10 +56,9 @@ struct FewIntPath {
   }
 
   template <int kBits>
-  static __device__ __forceinline__ void walk(const FewWeights& w, const unsigned char* in,
-                                              int (&acc)[kFewTiles][1][4]) {
+  static __device__ __forceinline__ void walk(const FewWeights& w, const unsigned char* in, int (&acc)[kTiles][1][4]) {
     const LaneStream<kBits> stream(w.place);
-    const unsigned char* tiles = w.tiles<kBits>();
+    const unsigned char* tiles = w.tiles<kBits, kTiles>();
 #pragma unroll 1
     for (int block = 0; block < w.blocks; ++block, tiles += w.stage_bytes, in += kBlockBytes) {
       const uint2 digits = *reinterpret_cast<const uint2*>(in);
@@ -66,7 +68,7 @@ struct FewIntPath {
         u32 b[1][4];
         repeat_digits(row == 0 ? digits.x : digits.y, b[0]);
 #pragma unroll
-        for (int tile = 0; tile < kFewTiles; ++tile) {
+        for (int tile = 0; tile < kTiles; ++tile) {
           u32 a[3], x[8];
           stream.load(tiles + (row * kBandTiles + tile) * (32 * kBits), a);
           windows<kBits>(a, x);
@@ -81,8 +83,8 @@ struct FewIntPath {
                                                   const unsigned char* input, int stride, Shared& shared) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     const int column = min(lane >> 2, kColumns * rows - 1);  // nobody looks at the sums of those beyond
-    const unsigned char* const in = input + column * stride + (warp >> 2) * 32 + (lane & 3) * 8;
-    int acc[kFewTiles][1][4] = {};
+    const unsigned char* const in = input + column * stride + (warp / kColumnParts) * 32 + (lane & 3) * 8;
+    int acc[kTiles][1][4] = {};
     switch (m.bits) {
 #define FAIRWAY_CASE(bits)  \
   case bits:                \
@@ -91,9 +93,9 @@ struct FewIntPath {
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
     }
-    float* const sums = shared.sums[warp >> 2][lane & 3] + (warp & 3) * kFewTiles * 16 + (lane >> 2);
+    float* const sums = shared.sums[warp / kColumnParts][lane & 3] + (warp % kColumnParts) * kTiles * 16 + (lane >> 2);
 #pragma unroll
-    for (int tile = 0; tile < kFewTiles; ++tile) {
+    for (int tile = 0; tile < kTiles; ++tile) {
       const int* c = acc[tile][0];
       sums[16 * tile] = 128.0f * static_cast<float>(c[0]) + static_cast<float>(c[1]);
       sums[16 * tile + 8] = 128.0f * static_cast<float>(c[2]) + static_cast<float>(c[3]);
@@ -144,7 +146,7 @@ struct FewHalfPath {
   static __device__ __forceinline__ void walk(const FewWeights& w, const unsigned char* in, int stride,
                                               SumCodebook codebook, float (&acc)[kFewTiles][kGroups][4]) {
     const LaneStream<kBits> stream(w.place);
-    const unsigned char* tiles = w.tiles<kBits>();
+    const unsigned char* tiles = w.tiles<kBits, kFewTiles>();
 #pragma unroll 1
     for (int block = 0; block < w.blocks; ++block, tiles += w.stage_bytes, in += kBlockBytes) {
       barrier_wait(&w.barriers.full[block], 0);
