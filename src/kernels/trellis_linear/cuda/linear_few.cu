@@ -64,12 +64,16 @@ cudaError_t run(LinearArgs& args, cudaStream_t stream) {
 
 bool few_linear_fits(const LinearCall& call, bool integer) {
   if (integer) return call.all_mul1 && plan_few<FewIntPath<2>>(call).split >= 1;
-  return (call.rows <= 8 ? plan_few<FewHalfPath<1>>(call) : plan_few<FewHalfPath<2>>(call)).split >= 1;
+  if (call.rows <= 8) return plan_few<FewHalfPath<1, 2>>(call).split >= 1;
+  if (call.rows <= 16) return plan_few<FewHalfPath<2, 2>>(call).split >= 1;
+  return plan_few<FewHalfPath<4, 1>>(call).split >= 1;
 }
 
 cudaError_t run_few_linear(LinearArgs& args, bool integer, cudaStream_t stream) {
   if (integer) return run<FewIntPath<2>>(args, stream);
-  return args.call.rows <= 8 ? run<FewHalfPath<1>>(args, stream) : run<FewHalfPath<2>>(args, stream);
+  if (args.call.rows <= 8) return run<FewHalfPath<1, 2>>(args, stream);
+  if (args.call.rows <= 16) return run<FewHalfPath<2, 2>>(args, stream);
+  return run<FewHalfPath<4, 1>>(args, stream);
 }
 
 }  // namespace fairway::kernels::cuda

@@ -6,7 +6,7 @@
 namespace fairway::kernels::cuda {
 
 // Whether the call is small enough for the current device. integer: up to 4 rows as 15-bit integers, if all matrices
-// use the codebook mul1; else up to 16 as halves.
+// use the codebook mul1; else up to 32 as halves.
 bool few_linear_fits(const LinearCall& call, bool integer);
 // args: the call and the numbers of its inputs. It fits.
 cudaError_t run_few_linear(LinearArgs& args, bool integer, cudaStream_t stream);

@@ -39,12 +39,12 @@ struct FewScales {
       weight = *reinterpret_cast<const float4*>(a.call.norm.weight + k);
     }
   }
-  __device__ __forceinline__ void apply(float (&v)[4]) const {
+  __device__ __forceinline__ void apply(const float (&x)[4], float (&v)[4]) const {
     const float2 low = __half22float2(as_half2(suh.x)), high = __half22float2(as_half2(suh.y));
-    v[0] *= weight.x * low.x;
-    v[1] *= weight.y * low.y;
-    v[2] *= weight.z * high.x;
-    v[3] *= weight.w * high.y;
+    v[0] = x[0] * weight.x * low.x;
+    v[1] = x[1] * weight.y * low.y;
+    v[2] = x[2] * weight.z * high.x;
+    v[3] = x[3] * weight.w * high.y;
   }
 };
 
@@ -96,25 +96,34 @@ __device__ __forceinline__ void stage_few(const LinearArgs& a, const LinearInput
   const int lane = threadIdx.x & 31, blocks = in.share.count, units = in.rows * blocks;
   const int begin = in.share.begin * kBand + 4 * lane;
   held += lane;
+  FewUnit<Path::kWarps> u(blocks);
+  FewInput x;
+  constexpr bool kAhead = Path::kRows > 8;  // a warp has several units: the next one's inputs come meanwhile
+  if (kAhead && u.unit < units) x.load(a, in, u.row, begin + u.block * kBand);
 #pragma unroll 1
-  for (FewUnit<Path::kWarps> u(blocks); u.unit < units;) {
-    FewInput x;
-    x.load(a, in, u.row, begin + u.block * kBand);
-    scales.apply(x.v);
-    const float squares = warp_sum(x.squares);  // here, so that its steps hide among those of the transform
-    hadamard128(x.v);
-    if (lane == 0) shared.squares[u.row * blocks + u.block] = squares;
-    held[32 * u.unit] = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
-    const float largest = fmaxf(fmaxf(fabsf(x.v[0]), fabsf(x.v[1])), fmaxf(fabsf(x.v[2]), fabsf(x.v[3])));
-    const int bits = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(largest));  // ordered as the floats are
-    if (lane == 0) atomicMax(&shared.path.largest[u.row], bits);
+  while (u.unit < units) {
+    if (!kAhead) x.load(a, in, u.row, begin + u.block * kBand);
+    float v[4];
+    scales.apply(x.v, v);
+    float squares = x.squares;
+    const FewUnit<Path::kWarps> now = u;
     u.next(blocks);
-    if (u.unit < units) scales.load(a, in.suh, begin + u.block * kBand);
+    if (u.unit < units) {
+      scales.load(a, in.suh, begin + u.block * kBand);
+      if (kAhead) x.load(a, in, u.row, begin + u.block * kBand);
+    }
+    squares = warp_sum(squares);  // its steps hide among those of the transform
+    hadamard128(v);
+    if (lane == 0) shared.squares[now.row * blocks + now.block] = squares;
+    held[32 * now.unit] = make_float4(v[0], v[1], v[2], v[3]);
+    const float largest = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+    const int bits = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(largest));  // ordered as the floats are
+    if (lane == 0) atomicMax(&shared.path.largest[now.row], bits);
   }
   __syncthreads();
   if (threadIdx.x < static_cast<unsigned>(in.rows)) Path::set_unit(shared.path, static_cast<int>(threadIdx.x));
 #pragma unroll 1
-  for (FewUnit<Path::kWarps> u(blocks); u.unit < units; u.next(blocks)) {
+  for (u = FewUnit<Path::kWarps>(blocks); u.unit < units; u.next(blocks)) {
     const float factor = Path::factor(shared.path, u.row);
     const float4 v = held[32 * u.unit];
     Path::store(shared.path, u.row, input + Path::kColumns * u.row * a.input_stride + u.block * Path::kBlockBytes,

@@ -8,10 +8,7 @@
 namespace fairway::kernels::cuda {
 
 constexpr int kFewWarps = 16;
-constexpr int kFewTiles = 2;                                      // side by side
-constexpr int kFewRowParts = kFewWarps * kFewTiles / kBandTiles;  // of a block
-constexpr int kMaxFewBlocks = 8;                                  // of a CTA
-static_assert(kFewRowParts == kIntRowParts && kFewTiles == kHalfTiles);
+constexpr int kMaxFewBlocks = 8;  // of a CTA
 
 // The coded weights of a CTA: a stage for each block, that of block i is there when full[i] says so.
 struct FewWeights {
@@ -21,11 +18,11 @@ struct FewWeights {
   LanePlace place;
 
   // The warp's first tile of a block.
-  template <int kBits, int kTiles>
+  template <int kBits, int kTiles, int kPairs = 1>
   __device__ __forceinline__ const unsigned char* tiles() const {
     constexpr int kColumnParts = kBandTiles / kTiles;
     const int warp = threadIdx.x >> 5;
-    return coded + (2 * (warp / kColumnParts) * kBandTiles + warp % kColumnParts * kTiles) * (32 * kBits);
+    return coded + (2 * kPairs * (warp / kColumnParts) * kBandTiles + warp % kColumnParts * kTiles) * (32 * kBits);
   }
 };
 
@@ -108,9 +105,12 @@ struct FewIntPath {
 };
 
 // Rows as halves, scaled by a power of two of the row, so that any size of it is right.
-template <int kGroupCount>
+template <int kGroupCount, int kTileCount>
 struct FewHalfPath {
   static constexpr int kGroups = kGroupCount;
+  static constexpr int kTiles = kTileCount, kColumnParts = kBandTiles / kTiles;  // side by side, of a warp
+  static constexpr int kRowParts = kFewWarps / kColumnParts;
+  static constexpr int kPairs = kBandTiles / 2 / kRowParts;  // of tile rows of a block, of a warp
   static constexpr int kRows = 8 * kGroups;
   static constexpr int kWarps = kFewWarps;
   static constexpr int kNormBlocks = kRows * kMaxFewBlocks;
@@ -118,7 +118,7 @@ struct FewHalfPath {
   static constexpr int kBlockBytes = 2 * kBand, kPadBytes = 64;
 
   struct Shared {
-    alignas(16) float sums[kFewRowParts][kRows][kInnerStride];
+    alignas(16) float sums[kRowParts][kRows][kInnerStride];
     int largest[kRows];  // of |input|, as the bits of a float
     float unit[kRows];   // what the halves are multiples of
   };
@@ -144,21 +144,25 @@ struct FewHalfPath {
 
   template <int kBits, bool kMul1>
   static __device__ __forceinline__ void walk(const FewWeights& w, const unsigned char* in, int stride,
-                                              SumCodebook codebook, float (&acc)[kFewTiles][kGroups][4]) {
+                                              SumCodebook codebook, float (&acc)[kTiles][kGroups][4]) {
     const LaneStream<kBits> stream(w.place);
-    const unsigned char* tiles = w.tiles<kBits, kFewTiles>();
+    const unsigned char* tiles = w.tiles<kBits, kTiles, kPairs>();
 #pragma unroll 1
     for (int block = 0; block < w.blocks; ++block, tiles += w.stage_bytes, in += kBlockBytes) {
       barrier_wait(&w.barriers.full[block], 0);
-      multiply_held_tokens<kBits, kMul1>(stream, tiles, in, stride, codebook, acc);
+#pragma unroll
+      for (int pair = 0; pair < kPairs; ++pair) {
+        multiply_held_tokens<kBits, kMul1>(stream, tiles + 2 * pair * kBandTiles * (32 * kBits), in + 64 * pair, stride,
+                                           codebook, acc);
+      }
     }
   }
 
   static __device__ __forceinline__ void multiply(const FewWeights& w, const TrellisRef& m, int,
                                                   const unsigned char* input, int stride, Shared& shared) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const unsigned char* const in = input + (lane >> 2) * stride + (warp >> 2) * 64 + (lane & 3) * 16;
-    float acc[kFewTiles][kGroups][4] = {};
+    const unsigned char* const in = input + (lane >> 2) * stride + warp / kColumnParts * kPairs * 64 + (lane & 3) * 16;
+    float acc[kTiles][kGroups][4] = {};
     const auto codebook = static_cast<codec::Codebook>(m.codebook);
     if (codebook == codec::Codebook::kMul1) {
       switch (m.bits) {
@@ -182,14 +186,15 @@ struct FewHalfPath {
 #undef FAIRWAY_CASE
       }
     }
-    const int out = (warp & 3) * kFewTiles * 16 + (lane >> 2);
+    const int out = warp % kColumnParts * kTiles * 16 + (lane >> 2);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-      for (int tile = 0; tile < kFewTiles; ++tile) {
+      for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          shared.sums[warp >> 2][8 * g + 2 * (lane & 3) + (i & 1)][out + 16 * tile + (i >> 1) * 8] = acc[tile][g][i];
+          shared.sums[warp / kColumnParts][8 * g + 2 * (lane & 3) + (i & 1)][out + 16 * tile + (i >> 1) * 8] =
+              acc[tile][g][i];
         }
       }
     }
@@ -198,7 +203,7 @@ struct FewHalfPath {
   static __device__ __forceinline__ float4 sums_of(const Shared& shared, int row, int column) {
     float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
-    for (int p = 0; p < kFewRowParts; ++p) {
+    for (int p = 0; p < kRowParts; ++p) {
       const float4 part = *reinterpret_cast<const float4*>(&shared.sums[p][row][column]);
       sum.x += part.x;
       sum.y += part.y;

@@ -26,7 +26,7 @@ struct LinearFacts {
   int rows;
 };
 constexpr LinearFacts kLinearFacts[kLinearPaths] = {
-    {"int_few", true, 4}, {"half_few", false, 16}, {"int_4", true, 4},     {"int_8", true, 8},
+    {"int_few", true, 4}, {"half_few", false, 32}, {"int_4", true, 4},     {"int_8", true, 8},
     {"half_8", false, 8}, {"half_16", false, 16},  {"half_32", false, 32}, {"wg_128", false, kWideTokens}};
 
 const LinearFacts& facts_of(LinearPath path) {
@@ -47,6 +47,11 @@ int count_bands(const LinearCall& call) {
   int bands = 0;
   for (int i = 0; i < call.count; ++i) bands += call.outputs[i].out / kBand;
   return bands;
+}
+
+// So few weights that up to 64 rows are faster in segments of 32, which are more work items.
+bool is_small(const LinearCall& call) {
+  return count_bands(call) * (call.in / kBand) < 200;
 }
 
 long long count_items(const LinearCall& call, int segment_rows) {
@@ -226,7 +231,7 @@ LinearPath linear_default_path(const LinearCall& call) {
     path = call.all_mul1 && call.rows <= 4 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
     path = LinearPath::kHalf16;
-  } else if (call.rows <= 32) {
+  } else if (call.rows <= 32 || (call.rows <= 64 && is_small(call))) {
     path = LinearPath::kHalf32;
   }
   return linear_path_legal(call, path) ? path : LinearPath::kHalf32;

@@ -67,7 +67,7 @@ struct LinearCall {
 // half_few take any number of rows.
 enum class LinearPath {
   kIntFew,   // as kInt4, for up to 4 rows and so few weights that all CTAs are on the device at a time
-  kHalfFew,  // as kHalf16, likewise
+  kHalfFew,  // as kHalf16, for up to 32 rows, likewise
   kInt4,     // one launch; 15-bit fixed-point activations, codebook mul1
   kInt8,     //
   kHalf8,    // one launch; half-precision activations, every codebook
@@ -80,7 +80,7 @@ constexpr int kLinearPaths = 8;
 const char* linear_path_name(LinearPath path);
 // False for integer paths where a matrix uses another codebook than mul1, for paths of one launch whose share of the
 // inputs does not fit into shared memory, even if eight CTAs share them, and for int_few and half_few with
-// more than 4 and 16 rows, or more weights than CTAs that are on the current device at a time have room for.
+// more than 4 and 32 rows, or more weights than CTAs that are on the current device at a time have room for.
 bool linear_path_legal(const LinearCall& call, LinearPath path);
 // Whether a norm can be in front of a linear layer of `in` inputs: its alignment and sizes.
 bool linear_norm_legal(const LinearNorm& norm, int in);
