@@ -8,11 +8,11 @@
 
 namespace fairway::kernels::cuda {
 
-// The first warp asks for all coded weights of the share, a lane for a tile row.
+// A warp asks for all coded weights of the share, a lane for a tile row.
 __device__ __forceinline__ void load_few(RingBarriers& barriers, const LinearOutput& output, int band,
                                          const LinearShare& share, unsigned char* coded, int stage_bytes) {
   const TrellisRef& m = output.matrix;
-  const int lane = threadIdx.x, band_bytes = 2 * kBand * m.bits;
+  const int lane = threadIdx.x & 31, band_bytes = 2 * kBand * m.bits;
   const std::size_t row_bytes = static_cast<std::size_t>(2 * output.out) * m.bits;
   const unsigned char* words = m.words + static_cast<std::size_t>(share.begin) * kBandTiles * row_bytes +
                                static_cast<std::size_t>(band) * band_bytes;
@@ -144,8 +144,6 @@ __global__ void __launch_bounds__(32 * Path::kWarps, 1024 / (32 * Path::kWarps))
   if (threadIdx.x < 32) {
     if (threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
     ring_init_by_lanes(&shared.barriers, share.count, 1);
-    __syncwarp();
-    load_few(shared.barriers, output, item.band, share, coded, a.stage_bytes);
   } else if (threadIdx.x < 64) {
     if (lane < Path::kRows) Path::clear(shared.path, lane);
   }
@@ -155,6 +153,10 @@ __global__ void __launch_bounds__(32 * Path::kWarps, 1024 / (32 * Path::kWarps))
   scales.load(a, output.matrix.suh, (share.begin + FewUnit<Path::kWarps>(share.count).block) * kBand + 4 * lane);
   const LanePlace place(output.matrix.bits, lane);
   __syncthreads();
+  if (warp == Path::kWarps - 1) {  // it takes a microsecond, for which the others do not wait
+    load_few(shared.barriers, output, item.band, share, coded, a.stage_bytes);
+    __syncwarp();
+  }
   if (a.split > 1) cluster_arrive();  // waited for before the first sums are sent
   wait_for_previous_kernel();
   let_next_kernel_start();
