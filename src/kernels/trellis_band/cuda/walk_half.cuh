@@ -46,17 +46,17 @@ __device__ __forceinline__ void decode_half(const LaneStream<kBits>& stream, con
 }
 
 // Two tile rows of a warp's tiles times all tokens: the tokens' inputs wait in registers for one tile after the other.
-template <int kBits, bool kMul1, int kTiles, int kGroups>
+template <int kBits, bool kMul1, int kGroups>
 __device__ __forceinline__ void multiply_held_tokens(const LaneStream<kBits>& stream, const unsigned char* tiles,
                                                      const unsigned char* in, int stride, SumCodebook codebook,
-                                                     float (&acc)[kTiles][kGroups][4]) {
+                                                     float (&acc)[kHalfTiles][kGroups][4]) {
   uint4 b[kGroups];
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) b[g] = *reinterpret_cast<const uint4*>(in + 8 * g * stride);
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+    for (int tile = 0; tile < kHalfTiles; ++tile) {
       u32 w[4];
       decode_half<kBits, kMul1>(stream, tiles + (row * kBandTiles + tile) * (32 * kBits), codebook, w);
 #pragma unroll

@@ -128,7 +128,7 @@ __device__ __forceinline__ void send_sums(const LinearArgs& a, const LinearItem&
   }
   LinearSlot place(warp);
 #pragma unroll 1
-  for (int i = warp; i < item.count; i += Path::kWarps, place.rank += Path::kWarps) {
+  for (int i = warp; i < item.count; i += kComputeWarps, place.rank += kComputeWarps) {
     place.settle(a.split);
     send_to_cluster(gathered + (place.slot * a.split + rank) * 32 + lane, &shared.sums_there, place.rank,
                     Path::sums_of(shared.path, i, 4 * lane));
@@ -173,11 +173,11 @@ template <class Path>
 __device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const LinearItem& item, int rank, int blocks,
                                                    LinearShared<Path>& shared, const float4* gathered,
                                                    float (&old)[4]) {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = a.split * Path::kWarps;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = a.split * kComputeWarps;
   const LinearPlaces places{a.call.outputs[item.output], item.band * kBand + 4 * lane};
   int slot = warp;
 #pragma unroll 1
-  for (int i = rank + a.split * warp; i < item.count; i += step, slot += Path::kWarps) {
+  for (int i = rank + a.split * warp; i < item.count; i += step, slot += kComputeWarps) {
     if (a.split > 1) barrier_wait_cluster(&shared.sums_there, 0);
     float v[4];
     const float factor = gather_sums(a, i, slot, blocks, shared, gathered, v);

@@ -27,9 +27,8 @@ struct LinearShape {
   bool norm = false, norm_adds = false;
 };
 
-const std::vector<LinearPath> kEveryPath{LinearPath::kInt4,    LinearPath::kInt8,   LinearPath::kIntFew,
-                                         LinearPath::kHalfFew, LinearPath::kHalf8,  LinearPath::kHalf16,
-                                         LinearPath::kHalf32,  LinearPath::kWide128};
+const std::vector<LinearPath> kEveryPath{LinearPath::kInt4,   LinearPath::kInt8,   LinearPath::kHalf8,
+                                         LinearPath::kHalf16, LinearPath::kHalf32, LinearPath::kWide128};
 
 // Every legal path of those given with every number of rows. Rows of x and y are longer than they need to be. Outputs
 // (those that nothing is added to) and scratch are poisoned before each run, what lies beyond out_exact must keep its
