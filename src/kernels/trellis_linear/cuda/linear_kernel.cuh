@@ -212,7 +212,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
     const LinearOutput& output = a.call.outputs[item.output];
     float old[4] = {};
     const int own = rank + a.split * warp;
-    if (own < item.count) {
+    if (!Path::kStreamsRows && own < item.count) {
       LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(item.first_row + own, old);
     }
     if constexpr (!Path::kStreamsRows) {
@@ -235,6 +235,9 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
     if (a.split > 1) {
       cluster_wait();  // the others have started
       send_sums(a, item, rank, share.count, shared, gathered);
+    }
+    if (Path::kStreamsRows && own < item.count) {  // not before: it would cost registers that the loop needs
+      LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(item.first_row + own, old);
     }
     finish_linear_item<Path>(a, item, rank, share.count, shared, gathered, old);
     index += step;
