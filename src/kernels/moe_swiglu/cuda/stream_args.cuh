@@ -28,6 +28,7 @@ struct StreamShape {
   static constexpr int kThreads = kComputeThreads + 32 * kLoaders;
   // Of sums: with two, no warp waits for the last one to be done with those of the piece before.
   static constexpr int kBuffers = kCtas == 1 ? 2 : 1;
+  static constexpr bool kLinks = kCtas == 1 && kTokens <= kLinkedTokens;  // see StreamArgs::linked
 };
 using StreamWide = StreamShape<4, 2, 1>;
 using StreamWide8 = StreamShape<8, 2, 1>;
@@ -39,10 +40,16 @@ struct StreamArgs {
   int slots_per_token;
   float* gate_up;   // [pieces][2][kSegmentTokens][kBand]: sums of a piece of an item, see Piece
   float* down;      // [pieces][kSegmentTokens][kBand]: the same, transformed, scaled and weighted
+  bool linked;      // sums carry the launch's number, see stream_sync.cuh: gate_up and down are not used
   int ring_stages;  // of each team
   int stage_bytes;
   int input_stride;  // bytes from one column of the input operand to the next
 };
+
+template <class Shape>
+__device__ __forceinline__ bool linked(const StreamArgs& a) {
+  return Shape::kLinks && a.linked;
+}
 
 // Thread 0 notes when it passes a point, if the call asks for it. What a call that does not ask pays is a comparison
 // with a constant at each point.

@@ -20,14 +20,14 @@ struct alignas(16) StreamShared {
 };
 
 // One warp's share of `blocks` units of its team, for up to 4 * kGroups tokens; the sums go to sums[row part].
-template <int kGroups, int kTokens>
+template <int kGroups, bool kAhead, int kTokens>
 __device__ inline void compute_units(const StreamArgs& a, int bits, int blocks, const unsigned char* input,
                                      RingCursor& ring, float (*sums)[kTokens][kInnerStride]) {
   int acc[kIntTiles][kGroups][4] = {};
   switch (bits) {
-#define FAIRWAY_CASE(bits)                                                \
-  case bits:                                                              \
-    walk_stream<bits, kGroups>(ring, blocks, input, a.input_stride, acc); \
+#define FAIRWAY_CASE(bits)                                                        \
+  case bits:                                                                      \
+    walk_stream<bits, kGroups, kAhead>(ring, blocks, input, a.input_stride, acc); \
     break;
     FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
@@ -51,9 +51,9 @@ __device__ __forceinline__ void compute_units(const StreamArgs& a, int tokens, i
                                               const unsigned char* input, RingCursor& ring,
                                               float (*sums)[Shape::kTokens][kInnerStride]) {
   if (Shape::kTokens > 4 && tokens > 4) {
-    compute_units<Shape::kTokens / 4>(a, bits, blocks, input, ring, sums);
+    compute_units<Shape::kTokens / 4, false>(a, bits, blocks, input, ring, sums);
   } else {
-    compute_units<1>(a, bits, blocks, input, ring, sums);
+    compute_units<1, Shape::kCtas == 1>(a, bits, blocks, input, ring, sums);
   }
 }
 
@@ -69,16 +69,27 @@ __device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matri
 }
 
 template <class Shape>
-__device__ inline void finish_gate_up_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
-                                            const InputFacts& facts, const StreamSums<Shape>& sums) {
-  float* out = a.gate_up + static_cast<std::size_t>(p.item + blockIdx.x) * (2 * kSegmentTokens * kBand);
-  for (int i = threadIdx.x; i < 2 * s.count * kBand; i += Shape::kComputeThreads) {
-    const int column = i % kBand, matrix = i / kBand & 1, token = i / (2 * kBand);
-    float sum = 0;
+__device__ inline void finish_gate_up_piece(const StreamArgs& a, unsigned launch, const StreamSegment& s,
+                                            const Piece& p, const InputFacts& facts, const StreamSums<Shape>& sums) {
+  const int piece = p.item + blockIdx.x;
+  for (int i = threadIdx.x; i < s.count * kBand; i += Shape::kComputeThreads) {  // two columns
+    const int pair = i % (kBand / 2), matrix = i / (kBand / 2) & 1, token = i / kBand;
+    float2 sum = make_float2(0, 0);
 #pragma unroll
-    for (int part = 0; part < kIntRowParts; ++part) sum += sums[matrix * kIntRowParts + part][token][column];
-    out[(matrix * kSegmentTokens + token) * kBand + column] =
-        from_fixed_point(facts, a.layer.common_suh != nullptr ? 0 : matrix, token, p, sum);
+    for (int part = 0; part < kIntRowParts; ++part) {
+      const float2 own = *reinterpret_cast<const float2*>(&sums[matrix * kIntRowParts + part][token][2 * pair]);
+      sum.x += own.x;
+      sum.y += own.y;
+    }
+    const int input = a.layer.common_suh != nullptr ? 0 : matrix;
+    sum = make_float2(from_fixed_point(facts, input, token, p, sum.x), from_fixed_point(facts, input, token, p, sum.y));
+    if (linked<Shape>(a)) {
+      uint4* const units = linked_gate_up + ((piece * 2 + matrix) * kLinkedTokens + token) * kLinkedUnits;
+      store_numbered(units + (pair & 1) * 32 + pair / 2, sum.x, sum.y, launch);
+    } else {
+      float* const out = a.gate_up + static_cast<std::size_t>(piece) * (2 * kSegmentTokens * kBand);
+      *reinterpret_cast<float2*>(out + (matrix * kSegmentTokens + token) * kBand + 2 * pair) = sum;
+    }
   }
 }
 
@@ -96,7 +107,7 @@ __device__ __forceinline__ OutputScales output_scales(const StreamArgs& a, const
 }
 
 template <class Shape>
-__device__ inline void finish_down_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
+__device__ inline void finish_down_piece(const StreamArgs& a, unsigned launch, const StreamSegment& s, const Piece& p,
                                          const InputFacts& facts, const OutputScales& scales,
                                          const StreamSums<Shape>& sums) {
   const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -113,8 +124,13 @@ __device__ inline void finish_down_piece(const StreamArgs& a, const StreamSegmen
   hadamard128(v);
   scale_by(v, scales.svh);
   const float weight = scales.weight;
-  float* out = a.down + (static_cast<std::size_t>(p.item + blockIdx.x) * kSegmentTokens + token) * kBand;
-  *reinterpret_cast<float4*>(out + 4 * lane) = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
+  const float4 weighted = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
+  const int row = (p.item + blockIdx.x) * (linked<Shape>(a) ? kLinkedTokens : kSegmentTokens) + token;
+  if (linked<Shape>(a)) {
+    store_linked(linked_down + row * kLinkedUnits + lane, weighted, launch);
+  } else {
+    *reinterpret_cast<float4*>(a.down + static_cast<std::size_t>(row) * kBand + 4 * lane) = weighted;
+  }
 }
 
 // The weights of one piece.
@@ -163,9 +179,9 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
     }
     consumer_sync<Shape::kComputeThreads>();
     if constexpr (kDown) {
-      finish_down_piece<Shape>(a, s, p, in.facts[in.set], scales, sums);
+      finish_down_piece<Shape>(a, t.launch, s, p, in.facts[in.set], scales, sums);
     } else {
-      finish_gate_up_piece<Shape>(a, s, p, in.facts[in.set], sums);
+      finish_gate_up_piece<Shape>(a, t.launch, s, p, in.facts[in.set], sums);
     }
     if constexpr (Shape::kBuffers == 1) {
       consumer_sync<Shape::kComputeThreads>();
@@ -186,24 +202,40 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
   const int unit = band * s.bands, item = place / kSegmentTokens * hidden_blocks + band;
   const int first = unit_owner(t, s, unit);
   const int last = unit_owner(t, s, unit + s.bands - 1);
-  wait_for_flags(Written::kDown, first, last, t.launch);
+  const int lane = threadIdx.x & 31, token = place % kSegmentTokens;
   float4 sums[1] = {};
-  add_pieces(a.down + place % kSegmentTokens * kBand + 4 * static_cast<int>(threadIdx.x & 31), kSegmentTokens * kBand,
-             item + first, item + last, sums);
+  if (linked<Shape>(a)) {
+    add_linked(linked_down + token * kLinkedUnits + lane, 0, kLinkedTokens * kLinkedUnits, item + first, item + last,
+               t.launch, sums);
+  } else {
+    wait_for_flags(Written::kDown, first, last, t.launch);
+    add_pieces(a.down + token * kBand + 4 * lane, kSegmentTokens * kBand, item + first, item + last, sums);
+  }
   return sums[0];
+}
+
+// Which CTAs add up the slots: those without weights, if there are enough of them,
+// because they wait for the sums with everything at hand; else all others.
+struct SumShare {
+  int first, ctas;
+};
+template <class Shape>
+__device__ __forceinline__ SumShare sum_share(const StreamArgs& a, int working) {
+  const int idle = static_cast<int>(gridDim.x) - working, units = a.call.tokens * (a.layer.hidden / kBand);
+  const int groups = Shape::kWarps / max(min(a.slots_per_token, Shape::kWarps), 1);
+  return idle * groups >= units ? SumShare{working, idle} : SumShare{0, working};
 }
 
 // y = the sums over the slots of a token. A warp takes one slot of one band of one token, so that all reads of a sum
 // are under way at the same time; the slots meet in shared memory and are added in their order.
 template <class Shape>
-__device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& shared) {
+__device__ inline void sum_slots(const StreamArgs& a, const SumShare& share, StreamShared<Shape>& shared) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int bands = a.layer.hidden / kBand, units = a.call.tokens * bands;
   const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
   const int groups = Shape::kWarps / group;
   float4* const rows = reinterpret_cast<float4*>(&shared.sums[0][0][0][0]);  // [warp][lane]
-  const int ctas = working_ctas(shared.table, bands);
-  for (int base = blockIdx.x * groups; base < units; base += ctas * groups) {
+  for (int base = (static_cast<int>(blockIdx.x) - share.first) * groups; base < units; base += share.ctas * groups) {
     float4 total = make_float4(0, 0, 0, 0);
     for (int begin = 0; begin < a.slots_per_token; begin += group) {
       const int unit = base + warp / group, j = begin + warp % group;
@@ -231,12 +263,13 @@ __device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigne
   StreamInput in{digits, shared.facts};
   const StreamTable& t = shared.table;
   compute_phase<Shape, false>(a, in, ring, shared);
-  if (threadIdx.x == 0) raise_flag(Written::kGateUp, t.launch);
+  if (threadIdx.x == 0 && !linked<Shape>(a)) raise_flag(Written::kGateUp, t.launch);
   stamp(a, kStampGateUp);
   compute_phase<Shape, true>(a, in, ring, shared);
-  if (threadIdx.x == 0) raise_flag(Written::kDown, t.launch);
+  if (threadIdx.x == 0 && !linked<Shape>(a)) raise_flag(Written::kDown, t.launch);
   stamp(a, kStampDown);
-  sum_slots<Shape>(a, shared);
+  const SumShare share = sum_share<Shape>(a, working_ctas(t, a.layer.hidden / kBand));
+  if (share.first == 0) sum_slots<Shape>(a, share, shared);
   stamp(a, kStampSums);
 }
 
@@ -262,8 +295,13 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
   make_table<Shape>(a, shared.table, experts);
   stamp(a, kStampTable);
-  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) {
+  const int working = working_ctas(shared.table, a.layer.hidden / kBand);
+  if (static_cast<int>(blockIdx.x) >= working) {
     if (threadIdx.x == 0) leave_launch(shared.table.launch);
+    const SumShare share = sum_share<Shape>(a, working);
+    if (share.first == 0 || threadIdx.x >= Shape::kComputeThreads) return;
+    sum_slots<Shape>(a, share, shared);
+    stamp_time(a, kStampLeft);
     return;
   }
   const auto ring_of = [&](int team) {

@@ -161,6 +161,36 @@ TEST(GpuHopperMoeStream, SharedAndUnusedSlotsInSmallAndLargeTables) {
   }
 }
 
+// Up to four tokens: pieces of down that go to other warps, runs that cross segments, an expert twice for a token, more
+// slots and pieces than are added up at once, and none.
+TEST(GpuHopperMoeStream, FewTokensWhateverTheRoutes) {
+  constexpr int kTokens = 5, kTopK = 6;
+#ifdef FAIRWAY_CUDA_EMULATED
+  constexpr std::size_t kShift = 3;
+#else
+  constexpr std::size_t kShift = 1;
+#endif
+  const Layer narrow({"stream, few, narrow", 7, 1, kTopK, 256, 128, 0, kMul1, true, 59}, kTokens);
+  const Layer wide({"stream, few, wide", 4, 0, kTopK, 128, 1024, 0, kMul1, false, 60}, kTokens);
+  const std::vector<int> routes[] = {
+      {0, 1, 2, 3, 2, 1}, {3, 3, 3, 3, 3, 3}, {-1, 2, -1, 0, -1, 2}, {1, -1, -1, -1, -1, -1}, {-1, -1, -1, -1, -1, -1}};
+  for (const Layer* l : {&narrow, &wide}) {
+    for (std::size_t shift = 0; shift < kTokens; shift += kShift) {
+      std::vector<int> ids;
+      for (std::size_t t = 0; t < kTokens; ++t) {
+        const std::vector<int>& route = routes[(t + shift) % kTokens];
+        ids.insert(ids.end(), route.begin(), route.end());
+      }
+      l->route(ids);
+      for (const int tokens : {1, shift % 2 == 1 ? 4 : 2, kTokens}) {
+        const std::vector<float> expected = l->run(tokens, MoePath::kInt4), y = l->run(tokens, MoePath::kIntStream);
+        EXPECT_EQ(verify::compare(expected, y, 128, {.row_relative = 0.001}), "") << tokens << " tokens, " << shift;
+        EXPECT_EQ(verify::compare_exact(y, l->run(tokens, MoePath::kIntStream)), "") << tokens << " tokens, " << shift;
+      }
+    }
+  }
+}
+
 // From 20 tokens on, segments have up to eight, and those of more than four cost more than others.
 TEST(GpuHopperMoeStream, SegmentsOfUnequalCost) {
   constexpr int kTokens = 29, kTopK = 3;
