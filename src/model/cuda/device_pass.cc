@@ -186,16 +186,7 @@ cuda::NormCall DevicePass::norm_call(float* add, const float* weight, int rows) 
   return call;
 }
 
-void DevicePass::norm(float* add, const float* weight, int rows, cudaStream_t stream) const {
-  cuda::rms_norm(norm_call(add, weight, rows), stream);
-}
-
-// In front of a layer's attention, with what the experts before it have left.
-cuda::NormCall DevicePass::attention_norm(std::size_t layer, int rows) const {
-  return norm_call(layer == 0 ? nullptr : delta_, weights_.layers[layer].attention_input_norm, rows);
-}
-
-// The same as what linear layers have in front of them; the sum goes to the other one of the residual streams, since
+// A norm as linear layers have it in front of them; its sum goes to the other one of the residual streams, since
 // every CTA of theirs reads x.
 cuda::LinearNorm DevicePass::linear_norm(const cuda::NormCall& call) const {
   float* const other = call.x == residual_[0] ? residual_[1] : residual_[0];
@@ -248,10 +239,10 @@ void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear*
   cuda::trellis_linear(call, path, linear_workspace_, stream);
 }
 
-void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) {
+void DevicePass::mla(std::size_t layer, const cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream) {
   const DeviceMla& w = weights_.layers[layer].mla;
   if (c_.q_lora_rank > 0) {
-    normed_linears(attention_norm(layer, pass.rows), {&w.q_a, &w.kv_a}, {q_latent_, kv_}, stream);
+    normed_linears(input, {&w.q_a, &w.kv_a}, {q_latent_, kv_}, stream);
     cuda::NormCall call{};
     call.x = q_latent_;
     call.ldx = c_.q_lora_rank;
@@ -263,7 +254,7 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
     call.ldo = call.padded = q_rank_padded_;
     normed_linears(call, {&w.q_b}, {q_}, stream);
   } else {
-    normed_linears(attention_norm(layer, pass.rows), {&w.q_b, &w.kv_a}, {q_, kv_}, stream);
+    normed_linears(input, {&w.q_b, &w.kv_a}, {q_, kv_}, stream);
   }
   cuda::MlaAttention attention{};
   cuda::MlaPrepare& prepare = attention.prepare;
@@ -290,9 +281,9 @@ void DevicePass::mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream, nullptr);
 }
 
-void DevicePass::gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream) {
+void DevicePass::gqa(std::size_t layer, const cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream) {
   const DeviceGqa& w = weights_.layers[layer].gqa;
-  normed_linears(attention_norm(layer, pass.rows), {&w.q, &w.k, &w.v}, {q_, k_, v_}, stream);
+  normed_linears(input, {&w.q, &w.k, &w.v}, {q_, k_, v_}, stream);
   cuda::GqaAttention attention{};
   cuda::GqaPrepare& prepare = attention.prepare;
   prepare.heads = c_.num_attention_heads;
@@ -329,7 +320,7 @@ void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) 
 // delta = experts(norm(x)); the next norm adds it.
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) {
   if (layer.moe.top_k == 0) {
-    norm(nullptr, layer.mlp_input_norm, rows, stream);
+    cuda::rms_norm(norm_call(nullptr, layer.mlp_input_norm, rows), stream);
     const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows;
     if (layer.dense.gate.is_trellis && rows <= kDenseRows && !few) {
       dense_mlp(layer.dense, rows, stream);
@@ -367,10 +358,12 @@ void DevicePass::layers(const DevicePassRows& pass, cudaStream_t stream) {
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t l = pass.layers.empty() ? i : static_cast<std::size_t>(pass.layers[i]);
     const DeviceLayer& layer = weights_.layers[l];
+    // With what the experts of the layer before have left, which is not of this pass in front of its first layer.
+    const cuda::NormCall input = norm_call(i == 0 ? nullptr : delta_, layer.attention_input_norm, pass.rows);
     if (is_mla(c_)) {
-      mla(l, pass, stream);
+      mla(l, input, pass, stream);
     } else {
-      gqa(l, pass, stream);
+      gqa(l, input, pass, stream);
     }
     experts(layer, pass.rows, stream);
   }

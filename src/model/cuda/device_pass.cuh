@@ -80,15 +80,14 @@ class DevicePass {
   kernels::cuda::LayerCache cache_of(std::size_t layer) const;
   kernels::cuda::AttendCall attend_call(std::size_t layer, const DevicePassRows& pass) const;
   kernels::cuda::NormCall norm_call(float* add, const float* weight, int rows) const;
-  void norm(float* add, const float* weight, int rows, cudaStream_t stream) const;
-  kernels::cuda::NormCall attention_norm(std::size_t layer, int rows) const;
   kernels::cuda::LinearNorm linear_norm(const kernels::cuda::NormCall& call) const;
   void normed_linears(const kernels::cuda::NormCall& norm, std::initializer_list<const DeviceLinear*> matrices,
                       std::initializer_list<float*> outputs, cudaStream_t stream);
   void linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
                int count, bool add, cudaStream_t stream, const kernels::cuda::NormCall* norm);
-  void mla(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream);
-  void gqa(std::size_t layer, const DevicePassRows& pass, cudaStream_t stream);
+  // input: the norm in front of a layer's attention.
+  void mla(std::size_t layer, const kernels::cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream);
+  void gqa(std::size_t layer, const kernels::cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream);
   void experts(const DeviceLayer& layer, int rows, cudaStream_t stream);
   void dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream);
 

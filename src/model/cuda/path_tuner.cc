@@ -199,6 +199,7 @@ void PathTuner::round(std::deque<Contestant>& contestants, std::size_t number) {
 // not count: it comes after the host has recorded graphs, when the device has idled.
 void PathTuner::quiet_rounds(std::deque<Contestant>& contestants, int count, double end) {
   std::vector<bool> in;
+  in.reserve(contestants.size());
   for (const Contestant& one : contestants) in.push_back(one.in);
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     for (std::size_t i = 0; i < contestants.size(); ++i) contestants[i].in = in[i];

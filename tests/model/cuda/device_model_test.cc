@@ -15,6 +15,7 @@
 #include "common/tiny_checkpoint.h"
 #include "engine/engine.h"
 #include "fairway/error.h"
+#include "kernels/common/cuda/case_size.h"
 #include "model/model.h"
 #include "moe/routing_margins.h"
 
@@ -27,11 +28,7 @@ using model::DeviceModelOptions;
 using model::KvCache;
 using model::Model;
 
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr int kPrompt = 9, kSteps = 3;
-#else
-constexpr int kPrompt = 70, kSteps = 12;
-#endif
+const int kPrompt = kernels::cuda::check::by_size(70, 9), kSteps = kernels::cuda::check::by_size(12, 3);
 
 // Norm of the error of a row of logits against the fp32 path of the host. On the device activations, keys and values
 // are halves (2^-11 of a value at most, in some ten places per layer), kv_b_proj has 8 bits (0.4 % of a weight); with

@@ -12,6 +12,7 @@
 #include "backend/cuda/device.h"
 #include "common/tiny_checkpoint.h"
 #include "fairway/error.h"
+#include "kernels/common/cuda/case_size.h"
 #include "model/device_model.h"
 #include "model/model.h"
 
@@ -70,11 +71,7 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
   DeviceModel device = model.device();
   double last = 0;
   bool complete = false;
-#ifdef FAIRWAY_CUDA_EMULATED
-  const std::vector<int> counts{1, 4096};
-#else
-  const std::vector<int> counts{1, 3, 4096};
-#endif
+  const std::vector<int> counts = kernels::cuda::check::by_size<std::vector<int>>({1, 3, 4096}, {1, 4096});
   PathTable table = device.tune_paths(
       {.rows = counts, .rounds = 1, .budget_seconds = 1e6, .progress = [&](double share) { last = share; }}, &complete);
   EXPECT_TRUE(complete);

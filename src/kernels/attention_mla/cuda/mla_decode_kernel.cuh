@@ -8,6 +8,7 @@
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
 #include "kernels/attention_mla/cuda/weight_bytes.cuh"
+#include "kernels/common/cuda/attend_merge.cuh"
 #include "kernels/common/cuda/cache_write.cuh"
 #include "kernels/common/cuda/chunk.cuh"
 #include "kernels/common/cuda/hopper.cuh"
@@ -245,16 +246,9 @@ class MlaDecodeCta {
     for (int w = 0; w < kOneWarps; ++w) most = fmaxf(most, memory_.warp_statistics[w].x);
     const float reference = most == kNoScore ? 0.0f : most;
     const int word = thread_ % (kOneThreads / 2), half = thread_ / (kOneThreads / 2);
-    float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int w = 0; w < kOneWarps; ++w) {
-      const float2 of_warp = memory_.warp_statistics[w];
-      const float factor = exp2f(of_warp.x - reference);
-      const float4 v = *reinterpret_cast<const float4*>(&memory_.warp_sums[w][4 * word]);
-      total = fmaf(factor, of_warp.y, total);
-      sum.x = fmaf(factor, v.x, sum.x), sum.y = fmaf(factor, v.y, sum.y);
-      sum.z = fmaf(factor, v.z, sum.z), sum.w = fmaf(factor, v.w, sum.w);
-    }
+    const float4 sum = merge_parts<kOneWarps>(
+        reference, [&](int w) { return memory_.warp_statistics[w]; },
+        [&](int w) { return *reinterpret_cast<const float4*>(&memory_.warp_sums[w][4 * word]); }, total);
     if (4 * word < p_.latent) {
       auto* const to = reinterpret_cast<float4*>(&memory_.sums[rank_][4 * word]);
       for (int i = 0; i < kOneCluster / 2; ++i) {
@@ -270,16 +264,9 @@ class MlaDecodeCta {
     if (4 * thread_ >= p_.latent) return;
     float most = kNoScore, total = 0;
     for (int c = 0; c < kOneCluster; ++c) most = fmaxf(most, memory_.statistics[c].x);
-    float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int c = 0; c < kOneCluster; ++c) {
-      const float4 of_cta = memory_.statistics[c];
-      const float factor = exp2f(of_cta.x - most);
-      const float4 v = *reinterpret_cast<const float4*>(&memory_.sums[c][4 * thread_]);
-      total = fmaf(factor, of_cta.y, total);
-      sum.x = fmaf(factor, v.x, sum.x), sum.y = fmaf(factor, v.y, sum.y);
-      sum.z = fmaf(factor, v.z, sum.z), sum.w = fmaf(factor, v.w, sum.w);
-    }
+    const float4 sum = merge_parts<kOneCluster>(
+        most, [&](int c) { return make_float2(memory_.statistics[c].x, memory_.statistics[c].y); },
+        [&](int c) { return *reinterpret_cast<const float4*>(&memory_.sums[c][4 * thread_]); }, total);
     const float inverse = 1.0f / total;
     *reinterpret_cast<float4*>(&memory_.latent[4 * thread_]) =
         make_float4(sum.x * inverse, sum.y * inverse, sum.z * inverse, sum.w * inverse);

@@ -7,6 +7,7 @@
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
 #include "kernels/common/cuda/attend_args.cuh"
+#include "kernels/common/cuda/attend_merge.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 
 namespace fairway::kernels::cuda {
@@ -124,16 +125,9 @@ class SplitsCta {
     if (to >= kOneCluster || 4 * word >= slice) return;
     float most = -__builtin_huge_valf(), total = 0;
     for (int w = 0; w < kOneWarps; ++w) most = fmaxf(most, memory_.statistics[w].x);
-    float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int w = 0; w < kOneWarps; ++w) {
-      const float2 part = memory_.statistics[w];
-      const float factor = exp2f(part.x - most);
-      const float4 v = *reinterpret_cast<const float4*>(&memory_.parts[w][4 * word]);
-      total = fmaf(factor, part.y, total);
-      sum.x = fmaf(factor, v.x, sum.x), sum.y = fmaf(factor, v.y, sum.y);
-      sum.z = fmaf(factor, v.z, sum.z), sum.w = fmaf(factor, v.w, sum.w);
-    }
+    float4 sum = merge_parts<kOneWarps>(
+        most, [&](int w) { return memory_.statistics[w]; },
+        [&](int w) { return *reinterpret_cast<const float4*>(&memory_.parts[w][4 * word]); }, total);
     const float inverse = 1.0f / total;
     sum.x *= inverse, sum.y *= inverse, sum.z *= inverse, sum.w *= inverse;
     send_to_cluster(reinterpret_cast<float4*>(&memory_.latent[rank_ * slice + 4 * word]), &memory_.latent_sent, to,

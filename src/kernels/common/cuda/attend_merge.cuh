@@ -1,4 +1,4 @@
-// Merging the results that the splits of a query left.
+// Merging the results of parts of a query's positions.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -43,6 +43,23 @@ __device__ __forceinline__ void merge_splits(const __half* partial, int stride, 
       }
     }
   }
+}
+
+// Four sums over kParts parts, each times 2^(its largest score - most). part(i): that score, and the sum of the part's
+// factors, which is added to total likewise; value(i): the part's four sums.
+template <int kParts, class Part, class Value>
+__device__ __forceinline__ float4 merge_parts(float most, const Part& part, const Value& value, float& total) {
+  float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+  for (int i = 0; i < kParts; ++i) {
+    const float2 of_part = part(i);
+    const float factor = exp2f(of_part.x - most);
+    const float4 v = value(i);
+    total = fmaf(factor, of_part.y, total);
+    sum.x = fmaf(factor, v.x, sum.x), sum.y = fmaf(factor, v.y, sum.y);
+    sum.z = fmaf(factor, v.z, sum.z), sum.w = fmaf(factor, v.w, sum.w);
+  }
+  return sum;
 }
 
 }  // namespace fairway::kernels::cuda

@@ -57,9 +57,6 @@ __device__ __forceinline__ void compute_units(const StreamArgs& a, int tokens, i
   }
 }
 
-constexpr float kMul1Scale = codec::kMul1ScaleNumerator / 262144.0f;  // 2^18
-constexpr float kMul1Bias = 1024 * kMul1Scale + codec::kMul1BiasNumerator / 262144.0f;
-
 // From sums of n * digit to sums of weight * input. The bias of a whole row is added by the piece that begins it.
 __device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matrix, int token, const Piece& p,
                                                   float sum) {

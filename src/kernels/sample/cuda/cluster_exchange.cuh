@@ -15,11 +15,12 @@ constexpr int kExchangeRanks = 8;
 struct ExchangeMemory {
   std::uint64_t barriers[2];         // of steps with an even and an odd number
   double totals[2][kExchangeRanks];  // of the CTAs, by step and rank
-  double of_warps[32];
+  double of_warps[2][32];            // by step
 };
 
 // The same calls in the same order by all threads of the cluster. A CTA is at most one step ahead of another, because
-// it needs the other's part of the step before; so two sets of places are enough.
+// it needs the other's part of the step before; so two sets of places are enough. Those of a CTA's warps are free for
+// the next step but one, because warp 0 has read them before the CTA's barrier of the next step.
 class ClusterExchange {
  public:
   // Between a cluster_arrive() in here and the first step there must be a cluster_wait().
@@ -61,14 +62,14 @@ class ClusterExchange {
     const int set = static_cast<int>(step_ & 1), parity = static_cast<int>(step_ >> 1 & 1);
     ++step_;
     mine = over_warp(mine);
-    if (lane == 0) memory_.of_warps[warp] = mine;
+    if (lane == 0) memory_.of_warps[set][warp] = mine;
     __syncthreads();
     if (warp == 0) {
       union {
         double value;
         float halves[2];
       } total;
-      total.value = over_warp(lane < static_cast<int>(blockDim.x >> 5) ? memory_.of_warps[lane] : 0.0);
+      total.value = over_warp(lane < static_cast<int>(blockDim.x >> 5) ? memory_.of_warps[set][lane] : 0.0);
       if (lane == 0) barrier_expect(&memory_.barriers[set], kExchangeRanks * static_cast<int>(sizeof(double)));
       if (lane < kExchangeRanks) {
         auto* const place = reinterpret_cast<float*>(&memory_.totals[set][rank_]);
@@ -76,7 +77,7 @@ class ClusterExchange {
         send_to_cluster(place + 1, &memory_.barriers[set], lane, total.halves[1]);
       }
     }
-    barrier_wait_cluster(&memory_.barriers[set], parity);  // so warp 0 has read of_warps, too
+    barrier_wait_cluster(&memory_.barriers[set], parity);
     return memory_.totals[set];
   }
 

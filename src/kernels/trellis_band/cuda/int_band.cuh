@@ -242,8 +242,10 @@ struct IntBand {
     consumer_sync<kComputeThreads>();
   }
 
-  static constexpr float kScale = codec::kMul1ScaleNumerator / 262144.0f;  // 2^18
-  static constexpr float kBias = 1024 * kScale + codec::kMul1BiasNumerator / 262144.0f;
+  // From a sum of n * digit to that of weight * input.
+  static __device__ __forceinline__ float from_fixed_point(const Shared& shared, int token, float sum) {
+    return shared.unit[token] * (kMul1Scale * sum + kMul1Bias * static_cast<float>(shared.digit_sum[token]));
+  }
 
   // Four columns of a token after multiply_parts().
   static __device__ __forceinline__ float4 sums_of(const Shared& shared, int token, int column) {
@@ -256,9 +258,8 @@ struct IntBand {
       sum.z += part.z;
       sum.w += part.w;
     }
-    const float unit = shared.unit[token], bias = kBias * static_cast<float>(shared.digit_sum[token]);
-    return make_float4(unit * (kScale * sum.x + bias), unit * (kScale * sum.y + bias), unit * (kScale * sum.z + bias),
-                       unit * (kScale * sum.w + bias));
+    return make_float4(from_fixed_point(shared, token, sum.x), from_fixed_point(shared, token, sum.y),
+                       from_fixed_point(shared, token, sum.z), from_fixed_point(shared, token, sum.w));
   }
 
   static __device__ void add_row_parts(int tokens, const Shared& shared, float* inner) {
@@ -266,8 +267,7 @@ struct IntBand {
       const int token = i / kBand, column = i % kBand;
       float sum = 0;
       for (int p = 0; p < kIntRowParts; ++p) sum += shared.sums[p][token][column];
-      inner[token * kInnerStride + column] =
-          shared.unit[token] * (kScale * sum + kBias * static_cast<float>(shared.digit_sum[token]));
+      inner[token * kInnerStride + column] = from_fixed_point(shared, token, sum);
     }
   }
 };

@@ -15,6 +15,11 @@
 
 namespace fairway::kernels::cuda {
 
+// A weight is kMul1Scale * n + kMul1Bias.
+constexpr float kMul1Unit = 1.0f / (1 << codec::kMul1FractionBits);
+constexpr float kMul1Scale = codec::kMul1ScaleNumerator * kMul1Unit;
+constexpr float kMul1Bias = 1024 * kMul1Scale + codec::kMul1BiasNumerator * kMul1Unit;
+
 constexpr int kIntTiles = 4;     // tiles side by side that a warp computes
 constexpr int kIntRowParts = 4;  // warps that share those tiles, each two tile rows of a block
 

@@ -11,10 +11,9 @@
 #include <vector>
 
 #include "backend/cuda/expect_error.h"
-#include "codec/float8.h"
-#include "codec/half.h"
 #include "kernels/attention_mla/cuda/projection_problem.cuh"
-#include "kernels/common/cuda/device_array.cuh"
+#include "kernels/common/cuda/case_size.h"
+#include "kernels/common/cuda/decode_rows.cuh"
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/verify/compare.h"
 
@@ -25,11 +24,7 @@ constexpr float kEps = 1e-6f;
 constexpr Shape kGlm{"GLM", 20, 192, 64, 256, 512}, kDemo{"demo", 8, 64, 32, 64, 128};
 constexpr Shape kOdd{"odd", 3, 80, 16, 48, 192}, kSmall{"small", 1, 16, 16, 16, 64};
 constexpr Shape kManyHeads{"many heads", 20, 16, 16, 16, 64};
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr Shape kLarge{"two heads of GLM", 2, 192, 64, 256, 512};
-#else
-constexpr Shape kLarge = kGlm;
-#endif
+const Shape kLarge = by_size(kGlm, {"two heads of GLM", 2, 192, 64, 256, 512});
 // Queries and results of the splits are halves, and what comes in between: 2^-12 relative each on average.
 constexpr double kBound = 2e-3;
 
@@ -39,42 +34,24 @@ std::vector<float> normal(Random& random, std::size_t count, float size) {
   return values;
 }
 
-RopeTable grown(int dim, int positions) {
-  RopeTable table(dim, 10000.0f);
-  table.grow(positions);
-  return table;
-}
-
 class Step {
  public:
-  // Row r is position positions[r] of sequence count - 1 - r, or of sequence -1 if the position is negative.
   Step(const Shape& shape, const std::vector<int>& positions, CacheType type, RopeLayout layout, std::uint64_t seed)
       : s_(shape),
-        positions_(positions),
-        type_(type),
         layout_(layout),
         random_(seed),
         p_(shape, random_, 0.08f),
-        table_(grown(shape.rope, *std::max_element(positions.begin(), positions.end()) + 4)),
         rows_(static_cast<int>(positions.size())),
-        context_(std::max(1, *std::max_element(positions.begin(), positions.end()) + 3)),
         width_(shape.latent + shape.rope),
         ldq_(shape.heads * (shape.nope + shape.rope) + 8),
         ldkv_(width_ + 4),
         q_(normal(random_, static_cast<std::size_t>(rows_) * ldq_, 1.0f)),
         kv_(normal(random_, static_cast<std::size_t>(rows_) * ldkv_, 3.0f)),
         weight_(normal(random_, static_cast<std::size_t>(shape.latent), 0.7f)),
-        cache_bytes_(cache()),
+        step_(positions, type, width_, shape.rope, random_),
         q_device_(q_),
         kv_device_(kv_),
         weight_device_(weight_),
-        cos_(table_.cos_row(0), table_.cos_row(0) + context_ * shape.rope / 2),
-        sin_(table_.sin_row(0), table_.sin_row(0) + context_ * shape.rope / 2),
-        cos_device_(cos_),
-        sin_device_(sin_),
-        sequence_device_(sequences()),
-        position_device_(positions),
-        cache_device_(cache_bytes_),
         nope_(static_cast<std::size_t>(rows_) * shape.heads * shape.nope),
         full_(static_cast<std::size_t>(rows_) * shape.heads * width_),
         mixed_(static_cast<std::size_t>(rows_) * shape.heads * shape.latent),
@@ -91,9 +68,9 @@ class Step {
                  s_.heads,
                  s_.nope,
                  s_.latent,
-                 {cos_device_.get(), sin_device_.get(), context_, s_.rope, layout_},
-                 {sequence_device_.get(), position_device_.get(), rows_},
-                 {cache_device_.get(), type_, width_, context_},
+                 {step_.cos.get(), step_.sin.get(), step_.context, s_.rope, layout_},
+                 step_.rows(),
+                 step_.cache(),
                  nope_.get(),
                  full_.get()};
     c.up = p_.device();
@@ -116,16 +93,16 @@ class Step {
     DeviceArray<unsigned char> workspace(attend_workspace_bytes(c.attend));
     std::vector<float> first;
     for (const int poison : {0xFF, 0x7F}) {
-      cache_device_.set(cache_bytes_);
+      step_.cache_device.set(step_.cache_bytes);
       workspace.fill(poison), out_.fill(poison), nope_.fill(poison), full_.fill(poison), mixed_.fill(poison);
       run(c, workspace.get());
       const std::vector<float> all = to_floats(out_.values());
       if (!first.empty()) {
-        EXPECT_EQ(verify::compare_exact(first, stored(all)), "") << what << ": two runs";
+        EXPECT_EQ(verify::compare_exact(first, step_.stored(all, s_.heads * s_.v, ldo())), "") << what << ": two runs";
         continue;
       }
-      first = stored(all);
-      check_cache(what);
+      first = step_.stored(all, s_.heads * s_.v, ldo());
+      step_.check_cache(what, width_, [&](int row) { return expected_row(row); });
       const std::vector<float> expected = reference();
       EXPECT_EQ(verify::compare(expected, first, s_.v, {.row_relative = kBound}), "") << name(what);
       fmt::print("{}: {:.1e}\n", name(what), verify::worst_row_error(expected, first, s_.v));
@@ -133,7 +110,7 @@ class Step {
         for (int i = s_.heads * s_.v; i < ldo(); ++i) {
           EXPECT_TRUE(std::isnan(all[static_cast<std::size_t>(r * ldo() + i)])) << what << ": behind the heads";
         }
-        if (positions_[r] >= 0) continue;
+        if (step_.has_sequence(r)) continue;
         for (int i = 0; i < s_.heads * s_.v; ++i) {
           EXPECT_TRUE(std::isfinite(all[static_cast<std::size_t>(r * ldo() + i)])) << what << ": of no sequence";
         }
@@ -143,96 +120,34 @@ class Step {
 
  private:
   std::string name(const std::string& what) const {
-    return fmt::format("{} {}, {} rows, position {}, cache {}, layout {}", s_.name, what, rows_, positions_[0],
-                       static_cast<int>(type_), static_cast<int>(layout_));
+    return fmt::format("{} {}, {} rows, position {}, cache {}, layout {}", s_.name, what, rows_, step_.positions[0],
+                       static_cast<int>(step_.type), static_cast<int>(layout_));
   }
   int ldo() const { return s_.heads * s_.v + 8; }
-  int sequence(int row) const { return positions_[row] < 0 ? -1 : rows_ - 1 - row; }
-  std::vector<int> sequences() const {
-    std::vector<int> all;
-    for (int r = 0; r < rows_; ++r) all.push_back(sequence(r));
-    return all;
-  }
-  int elem() const { return cache_type_bytes(type_); }
-  std::size_t cache_at(int row, int position) const {
-    return (static_cast<std::size_t>(sequence(row)) * context_ + position) * width_ * elem();
-  }
 
-  // NaNs, but for the positions before the rows'.
-  std::vector<std::uint8_t> cache() {
-    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(rows_) * context_ * width_ * elem(), 0xFF);
-    for (int r = 0; r < rows_; ++r) {
-      if (positions_[r] < 0) continue;
-      for (int i = 0; i < positions_[r] * width_; ++i) {
-        const std::uint16_t half = codec::half_from_float(random_.normal());
-        const std::size_t at = cache_at(r, 0) + static_cast<std::size_t>(i * elem());
-        if (type_ == CacheType::kHalf) {
-          bytes[at] = static_cast<std::uint8_t>(half & 255), bytes[at + 1] = static_cast<std::uint8_t>(half >> 8);
-        } else {
-          bytes[at] = static_cast<std::uint8_t>(random_.below(120) | random_.below(2) << 7);
-          if ((bytes[at] & 127) > 0x40) bytes[at] ^= 0x40;  // at most 2
-        }
-      }
-    }
-    return bytes;
-  }
-  float value(const std::vector<std::uint8_t>& bytes, std::size_t at) const {
-    return type_ == CacheType::kHalf
-               ? codec::float_from_half(static_cast<std::uint16_t>(bytes[at] | bytes[at + 1] << 8))
-               : codec::float_from_e4m3(bytes[at]);
-  }
-  std::vector<float> stored(const std::vector<float>& all) const {
-    std::vector<float> kept;
-    for (int r = 0; r < rows_; ++r) {
-      if (positions_[r] < 0) continue;
-      const auto from = all.begin() + static_cast<std::ptrdiff_t>(r) * ldo();
-      kept.insert(kept.end(), from, from + s_.heads * s_.v);
-    }
-    return kept;
-  }
-
-  // Only the rows' own positions were written, with what the CPU has there.
-  void check_cache(const std::string& what) {
-    const std::vector<std::uint8_t> bytes = cache_device_.values();
-    std::vector<std::uint8_t> others = bytes;
-    std::vector<float> expected, found;
-    for (int r = 0; r < rows_; ++r) {
-      if (positions_[r] < 0) continue;
-      std::vector<float> row(kv_.begin() + r * ldkv_, kv_.begin() + r * ldkv_ + width_);
-      kernels::rms_norm(row.data(), width_, weight_.data(), kEps, 1, s_.latent, row.data(), width_);
-      apply_rope(row.data() + s_.latent, table_, positions_[r], layout_);
-      const std::size_t at = cache_at(r, positions_[r]);
-      for (int i = 0; i < width_; ++i) {
-        expected.push_back(row[static_cast<std::size_t>(i)]);
-        found.push_back(value(bytes, at + static_cast<std::size_t>(i * elem())));
-      }
-      const auto size = static_cast<std::ptrdiff_t>(width_) * elem();
-      std::copy_n(cache_bytes_.begin() + static_cast<std::ptrdiff_t>(at), size,
-                  others.begin() + static_cast<std::ptrdiff_t>(at));
-    }
-    EXPECT_EQ(others, cache_bytes_) << what << ": elsewhere in the cache";
-    const bool half = type_ == CacheType::kHalf;
-    EXPECT_EQ(verify::compare(expected, found, width_,
-                              {.absolute = half ? 1e-6 : 0x1p-10, .relative = (half ? 0x1p-11 : 0x1p-4) + 1e-5}),
-              "")
-        << what << ": new rows of the cache";
+  // What the CPU has in the cache for a row's position.
+  std::vector<float> expected_row(int r) const {
+    std::vector<float> row(kv_.begin() + r * ldkv_, kv_.begin() + r * ldkv_ + width_);
+    kernels::rms_norm(row.data(), width_, weight_.data(), kEps, 1, s_.latent, row.data(), width_);
+    apply_rope(row.data() + s_.latent, step_.table, step_.positions[r], layout_);
+    return row;
   }
 
   // With the cache that the device has now.
   std::vector<float> reference() {
-    const std::vector<std::uint8_t> bytes = cache_device_.values();
+    const std::vector<std::uint8_t> bytes = step_.cache_device.values();
     const int head = s_.nope + s_.rope;
     std::vector<float> out;
     for (int r = 0; r < rows_; ++r) {
-      if (positions_[r] < 0) continue;
-      const int count = positions_[r] + 1;
+      if (!step_.has_sequence(r)) continue;
+      const int count = step_.positions[r] + 1;
       std::vector<float> keys;
       for (int i = 0; i < count * width_; ++i) {
-        keys.push_back(value(bytes, cache_at(r, 0) + static_cast<std::size_t>(i * elem())));
+        keys.push_back(step_.value(bytes, step_.cache_at(r, 0, i)));
       }
       for (int h = 0; h < s_.heads; ++h) {
         std::vector<float> q(q_.begin() + r * ldq_ + h * head, q_.begin() + r * ldq_ + (h + 1) * head);
-        apply_rope(q.data() + s_.nope, table_, positions_[r], layout_);
+        apply_rope(q.data() + s_.nope, step_.table, step_.positions[r], layout_);
         std::vector<double> absorbed(static_cast<std::size_t>(width_), 0.0), mixed(absorbed.size(), 0.0);
         for (int n = 0; n < s_.nope; ++n) {
           for (int c = 0; c < s_.latent; ++c) absorbed[c] += static_cast<double>(q[n]) * p_.row(h, n)[c];
@@ -262,21 +177,14 @@ class Step {
   }
 
   Shape s_;
-  std::vector<int> positions_;
-  CacheType type_;
   RopeLayout layout_;
   Random random_;
   Projection p_;
-  RopeTable table_;
-  int rows_, context_, width_;
+  int rows_, width_;
   int ldq_, ldkv_;
   std::vector<float> q_, kv_, weight_;
-  std::vector<std::uint8_t> cache_bytes_;
+  DecodeRows step_;
   DeviceArray<float> q_device_, kv_device_, weight_device_;
-  std::vector<float> cos_, sin_;
-  DeviceArray<float> cos_device_, sin_device_;
-  DeviceArray<int> sequence_device_, position_device_;
-  DeviceArray<std::uint8_t> cache_device_;
   DeviceArray<__half> nope_, full_, mixed_, out_;
 };
 

@@ -12,17 +12,12 @@
 #include "backend/cuda/stream.h"
 #include "fairway/error.h"
 #include "kernels/common/cuda/attend_problem.cuh"
+#include "kernels/common/cuda/case_size.h"
 
 namespace fairway::kernels::cuda::check {
 namespace {
 
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr int kLong = 600;
-constexpr int kManyRows = 9;
-#else
-constexpr int kLong = 16384;
-constexpr int kManyRows = 150;
-#endif
+const int kLong = by_size(16384, 600), kManyRows = by_size(150, 9);
 
 constexpr CacheType kTypes[] = {CacheType::kHalf, CacheType::kE4m3};
 

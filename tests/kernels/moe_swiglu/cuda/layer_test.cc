@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "codec/trellis.h"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/moe_swiglu/cuda/layer_check.cuh"
 
 namespace fairway::kernels::cuda::check {
@@ -14,17 +15,12 @@ namespace {
 constexpr int kMul1 = static_cast<int>(codec::Codebook::kMul1);
 constexpr int kAnyCodebook = -1, kAnyBits = 0;
 constexpr bool kCommonScales = true, kOwnScales = false;
-#ifdef FAIRWAY_CUDA_EMULATED  // some thousand times slower: one full and one broken group of every size
-constexpr int kEveryRouting = 2;
-const std::vector<int> kFew{2};
-const std::vector<int> kAll{1, 9};
-const std::vector<int> kManyTokens{40, 139};
-#else
-constexpr int kEveryRouting = 4;
-const std::vector<int> kFew{1, 2, 5, 17};
-const std::vector<int> kAll{1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 64, 100, 257};
-const std::vector<int> kManyTokens{31, 33, 65, 96, 97, 128, 129, 200, 257};
-#endif
+// The small ones: one full and one broken group of every size.
+using Counts = std::vector<int>;
+const int kEveryRouting = by_size(4, 2);
+const Counts kFew = by_size<Counts>({1, 2, 5, 17}, {2});
+const Counts kAll = by_size<Counts>({1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 64, 100, 257}, {1, 9});
+const Counts kManyTokens = by_size<Counts>({31, 33, 65, 96, 97, 128, 129, 200, 257}, {40, 139});
 
 const LayerShape kMixedCodebooks{
     "mixed codebooks, common suh", 5, 0, 2, 640, 128, kAnyBits, kAnyCodebook, kCommonScales, 34};

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "codec/trellis.h"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/trellis_linear/cuda/linear_check.cuh"
 
 namespace fairway::kernels::cuda::check {
@@ -13,21 +14,14 @@ namespace {
 
 constexpr int kMul1 = static_cast<int>(codec::Codebook::kMul1);
 constexpr int kAnyCodebook = -1, kAnyBits = 0;
-#ifdef FAIRWAY_CUDA_EMULATED  // some thousand times slower
-const std::vector<int> kFew{2};
-const std::vector<int> kOdd{5};
-const std::vector<LinearPath> kSome{LinearPath::kInt4, LinearPath::kHalf8};
-const std::vector<int> kAll{3, 35};
-const std::vector<int> kNormRows{1, 6, 9};
-const std::vector<int> kManyRows{61, 105};
-#else
-const std::vector<int> kFew{1, 2, 5, 17};
-const std::vector<int> kOdd{1, 5, 100};
-const std::vector<LinearPath> kSome = kEveryPath;
-const std::vector<int> kAll{1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100, 129, 300};
-const std::vector<int> kNormRows{1, 2, 3, 4, 5, 8, 9, 13, 17, 33, 64, 100, 129, 600};
-const std::vector<int> kManyRows{31, 33, 65, 96, 97, 128, 129, 200, 513};
-#endif
+using Counts = std::vector<int>;
+const Counts kFew = by_size<Counts>({1, 2, 5, 17}, {2});
+const Counts kOdd = by_size<Counts>({1, 5, 100}, {5});
+const std::vector<LinearPath> kSome =
+    by_size(std::vector<LinearPath>(kEveryPath), {LinearPath::kInt4, LinearPath::kHalf8});
+const Counts kAll = by_size<Counts>({1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100, 129, 300}, {3, 35});
+const Counts kNormRows = by_size<Counts>({1, 2, 3, 4, 5, 8, 9, 13, 17, 33, 64, 100, 129, 600}, {1, 6, 9});
+const Counts kManyRows = by_size<Counts>({31, 33, 65, 96, 97, 128, 129, 200, 513}, {61, 105});
 
 TEST(GpuHopperLinear, EveryWidthOfMul1) {
   for (int bits = 1; bits <= 8; ++bits) {

@@ -9,15 +9,13 @@
 #include <string_view>
 
 #include "fairway/error.h"
+#include "kernels/common/cuda/case_size.h"
 
 namespace fairway::verify {
 namespace {
 
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr DeviceCheckSizes kSizes{.most_tokens = 4, .most_linear_rows = 2, .most_size = 128};
-#else
-constexpr DeviceCheckSizes kSizes{};
-#endif
+const DeviceCheckSizes kSizes =
+    kernels::cuda::check::by_size<DeviceCheckSizes>({}, {.most_tokens = 4, .most_linear_rows = 2, .most_size = 128});
 
 TEST(GpuHopperDeviceCheck, EveryRowAgreesWithTheReference) {
   const std::vector<const kernels::CudaRow*> rows = checkable_cuda_rows();
