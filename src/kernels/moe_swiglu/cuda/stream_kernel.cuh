@@ -20,14 +20,14 @@ struct alignas(16) StreamShared {
 };
 
 // One warp's share of `blocks` units of its team, for up to 4 * kGroups tokens; the sums go to sums[row part].
-template <int kGroups, bool kAhead, int kTokens>
+template <int kGroups, int kTokens>
 __device__ inline void compute_units(const StreamArgs& a, int bits, int blocks, const unsigned char* input,
                                      RingCursor& ring, float (*sums)[kTokens][kInnerStride]) {
   int acc[kIntTiles][kGroups][4] = {};
   switch (bits) {
-#define FAIRWAY_CASE(bits)                                                        \
-  case bits:                                                                      \
-    walk_stream<bits, kGroups, kAhead>(ring, blocks, input, a.input_stride, acc); \
+#define FAIRWAY_CASE(bits)                                                \
+  case bits:                                                              \
+    walk_stream<bits, kGroups>(ring, blocks, input, a.input_stride, acc); \
     break;
     FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
@@ -51,9 +51,9 @@ __device__ __forceinline__ void compute_units(const StreamArgs& a, int tokens, i
                                               const unsigned char* input, RingCursor& ring,
                                               float (*sums)[Shape::kTokens][kInnerStride]) {
   if (Shape::kTokens > 4 && tokens > 4) {
-    compute_units<Shape::kTokens / 4, false>(a, bits, blocks, input, ring, sums);
+    compute_units<Shape::kTokens / 4>(a, bits, blocks, input, ring, sums);
   } else {
-    compute_units<1, Shape::kCtas == 1>(a, bits, blocks, input, ring, sums);
+    compute_units<1>(a, bits, blocks, input, ring, sums);
   }
 }
 

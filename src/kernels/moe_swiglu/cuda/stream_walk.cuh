@@ -2,8 +2,6 @@
 // not change from one stage to the next kept in registers.
 #pragma once
 
-#include <cstddef>
-
 #include "kernels/moe_swiglu/cuda/stream_args.cuh"
 #include "kernels/trellis_band/cuda/walk_int.cuh"
 
@@ -21,8 +19,8 @@ __device__ __forceinline__ void keep_in_register(int& value) {
 // words are taken from one register of their own, straight from the words. At 2 and 4 bits one shift serves windows
 // that are whole bytes apart.
 template <int kBits>
-__device__ __forceinline__ void row_windows(const LaneStream<kBits>& stream, const u32 (&w)[LaneStream<kBits>::kWords],
-                                            u32 (&x)[8]) {
+__device__ __forceinline__ void tile_windows(const LaneStream<kBits>& stream, const u32 (&w)[LaneStream<kBits>::kWords],
+                                             u32 (&x)[8]) {
   u32 a[3];
   if constexpr (kBits == 3) {
     const u32 from_bit_5 = __funnelshift_r(w[0], w[1], static_cast<u32>(stream.drop) + 5);
@@ -58,124 +56,58 @@ __device__ __forceinline__ void row_windows(const LaneStream<kBits>& stream, con
   }
 }
 
-// What a lane reads of one tile row.
-template <int kBits>
-struct RowWords {
-  u32 w[kIntTiles][LaneStream<kBits>::kWords];
-};
-
-// A lane's place in the ring, with what changes from one stage to the next kept as addresses.
-template <int kBits>
-struct StageWords {
-  static constexpr int kWords = LaneStream<kBits>::kWords;
-  const unsigned char* at[kWords];  // the lane's words of its first tile
-  std::uint64_t* full;
-  int left, parity;  // stages up to the end of the ring
-  int count, bytes;
-
-  __device__ StageWords(const RingCursor& ring, const LaneStream<kBits>& stream, int first_tile)
-      : full(ring.full()),
-        left(ring.stage_count - ring.stage),
-        parity(ring.parity),
-        count(ring.stage_count),
-        bytes(ring.stage_bytes) {
-#pragma unroll
-    for (int i = 0; i < kWords; ++i) {
-      int offset = stream.offset[i] + first_tile;
-      keep_in_register(offset);
-      at[i] = ring.data() + offset;
-    }
-  }
-  __device__ __forceinline__ void wait_full() const {
-    barrier_wait(full, parity);
-  }
-  // row: of the two of the warp.
-  __device__ __forceinline__ void read(int row, RowWords<kBits>& words) const {
-#pragma unroll
-    for (int tile = 0; tile < kIntTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < kWords; ++i) {
-        words.w[tile][i] = *reinterpret_cast<const u32*>(at[i] + (row * kBandTiles + tile) * 32 * kBits);
-      }
-    }
-  }
-  // Leaves the stage.
-  __device__ __forceinline__ void next() {
-    release_stage(full + kMaxStages);  // its barrier in RingBarriers::empty
-    const bool last = --left == 0;
-    const int step = last ? 1 - count : 1;
-    full += step;
-#pragma unroll
-    for (int i = 0; i < kWords; ++i) at[i] += step * bytes;
-    if (last) left = count;
-    parity ^= static_cast<int>(last);
-  }
-  __device__ __forceinline__ void leave(RingCursor& ring) const {
-    ring.stage = count - left;
-    ring.parity = parity;
-  }
-};
-static_assert(offsetof(RingBarriers, empty) == kMaxStages * sizeof(std::uint64_t));
-
 // One tile row: four[group] is a lane's four digits of it.
 template <int kBits, int kGroups>
-__device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, const RowWords<kBits>& words,
+__device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, const unsigned char* tiles,
                                              const u32 (&four)[kGroups], int (&acc)[kIntTiles][kGroups][4]) {
+  u32 words[kIntTiles][LaneStream<kBits>::kWords];
+#pragma unroll
+  for (int tile = 0; tile < kIntTiles; ++tile) stream.read(tiles + tile * stream.kTileBytes, words[tile]);
   u32 b[kGroups][4];
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) repeat_digits(four[g], b[g]);
 #pragma unroll
   for (int tile = 0; tile < kIntTiles; ++tile) {
     u32 x[8];
-    row_windows<kBits>(stream, words.w[tile], x);
+    tile_windows<kBits>(stream, words[tile], x);
     multiply_tile<kGroups>(x, b, acc[tile]);
   }
 }
 
 // `blocks` stages of the ring. input: the digits of the first block. acc[tile][group]: sums of n * digit, columns 2i,
-// 2i + 1 of a group are the digits of its token i. kAhead: a stage is left when all its words are in registers, and the
-// next one is waited for and read from while the last words are multiplied. That takes some 20 registers.
-template <int kBits, int kGroups, bool kAhead>
+// 2i + 1 of a group are the digits of its token i.
+template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_stream(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
                                             int (&acc)[kIntTiles][kGroups][4]) {
-  if (blocks <= 0) return;
+  // Hidden from the compiler, which would keep what follows from them, for every width, in registers through all
+  // pieces.
   int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) % kTeamWarps;
-  keep_in_register(lane);  // so that what follows from it, for every width, is not kept through all pieces
+  keep_in_register(lane);
+  keep_in_register(warp);
   const int column_half = warp & 1, row_part = warp >> 1;
-  const LaneStream<kBits> stream(lane);
-  StageWords<kBits> stage(ring, stream, (2 * row_part * kBandTiles + column_half * kIntTiles) * stream.kTileBytes);
+  LaneStream<kBits> stream(lane);
+#pragma unroll
+  for (int i = 0; i < stream.kWords; ++i) {
+    stream.offset[i] += (2 * row_part * kBandTiles + column_half * kIntTiles) * stream.kTileBytes;
+    keep_in_register(stream.offset[i]);
+  }
   const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
-  u32 upper[kGroups], lower[kGroups];
-  RowWords<kBits> first, second;
-  const auto begin_block = [&] {
+#pragma unroll 1
+  for (; blocks > 0; --blocks, in += kBand) {
+    u32 upper[kGroups], lower[kGroups];
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
       const uint2 digits = *reinterpret_cast<const uint2*>(in + 8 * g * input_stride);
       upper[g] = digits.x;
       lower[g] = digits.y;
     }
-    stage.wait_full();
-    stage.read(0, first);
-  };
-  if constexpr (kAhead) begin_block();
-#pragma unroll 1
-  for (int left = blocks; left > 0; --left) {
-    if constexpr (!kAhead) begin_block();
-    if constexpr (kAhead) stage.read(1, second);
-    multiply_row<kBits, kGroups>(stream, first, upper, acc);
-    if constexpr (!kAhead) stage.read(1, second);
-    u32 last[kGroups];
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) last[g] = lower[g];
-    if constexpr (!kAhead) multiply_row<kBits, kGroups>(stream, second, last, acc);
-    stage.next();
-    in += kBand;
-    if constexpr (kAhead) {
-      if (left > 1) begin_block();
-      multiply_row<kBits, kGroups>(stream, second, last, acc);
-    }
+    ring.wait_full();
+    const unsigned char* const tiles = ring.data();
+    multiply_row<kBits, kGroups>(stream, tiles, upper, acc);
+    multiply_row<kBits, kGroups>(stream, tiles + kBandTiles * stream.kTileBytes, lower, acc);
+    ring.release();
+    ring.advance();
   }
-  stage.leave(ring);
 }
 
 }  // namespace fairway::kernels::cuda
