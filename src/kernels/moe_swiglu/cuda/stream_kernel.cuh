@@ -58,10 +58,9 @@ __device__ __forceinline__ void compute_units(const StreamArgs& a, int tokens, i
 }
 
 // From sums of n * digit to sums of weight * input. The bias of a whole row is added by the piece that begins it.
-__device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matrix, int token, const Piece& p,
-                                                  float sum) {
+__device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matrix, int token, bool begins, float sum) {
   const float unit = __int_as_float(f.largest[matrix][token]) * (1.0f / kDigitMax);
-  const float bias = p.begin == 0 ? kMul1Bias * static_cast<float>(f.digit_sum[matrix][token]) : 0.0f;
+  const float bias = begins ? kMul1Bias * static_cast<float>(f.digit_sum[matrix][token]) : 0.0f;
   return unit * fmaf(kMul1Scale, sum, bias);
 }
 
@@ -79,7 +78,8 @@ __device__ inline void finish_gate_up_piece(const StreamArgs& a, unsigned launch
       sum.y += own.y;
     }
     const int input = a.layer.common_suh != nullptr ? 0 : matrix;
-    sum = make_float2(from_fixed_point(facts, input, token, p, sum.x), from_fixed_point(facts, input, token, p, sum.y));
+    sum = make_float2(from_fixed_point(facts, input, token, p.begin == 0, sum.x),
+                      from_fixed_point(facts, input, token, p.begin == 0, sum.y));
     if (linked<Shape>(a)) {
       uint4* const units = linked_gate_up + ((piece * 2 + matrix) * kLinkedTokens + token) * kLinkedUnits;
       store_numbered(units + (pair & 1) * 32 + pair / 2, sum.x, sum.y, launch);
@@ -90,44 +90,57 @@ __device__ inline void finish_gate_up_piece(const StreamArgs& a, unsigned launch
   }
 }
 
-// What a lane scales its outputs of a piece of down with: read before the weights are multiplied, used after it.
-struct OutputScales {
+// One token of a piece of down that a warp finishes when its sums are there, and what a lane scales its outputs with:
+// read before the weights are multiplied, used after it.
+struct DownFinish {
+  int token = -1;   // none
+  int row, buffer;  // item + CTA; of the sums
+  bool begins;      // the piece begins the item
   uint2 svh;
   float weight;
 };
 
-__device__ __forceinline__ OutputScales output_scales(const StreamArgs& a, const StreamSegment& s, const Piece& p) {
-  const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  if (token >= s.count) return {};
-  const __half* svh = a.layer.experts[s.expert].down.svh + p.band * kBand + 4 * lane;
-  return {*reinterpret_cast<const uint2*>(svh), slot_weight(a, s.slots[token])};
+__device__ __forceinline__ void note_finish(const StreamArgs& a, const StreamSegment& s, const Piece& p, int token,
+                                            int buffer, DownFinish& f) {
+  const int lane = threadIdx.x & 31;
+  f.token = token;
+  f.row = p.item + static_cast<int>(blockIdx.x);
+  f.buffer = buffer;
+  f.begins = p.begin == 0;
+  f.svh = *reinterpret_cast<const uint2*>(a.layer.experts[s.expert].down.svh + p.band * kBand + 4 * lane);
+  f.weight = slot_weight(a, s.slots[token]);
 }
 
 template <class Shape>
-__device__ inline void finish_down_piece(const StreamArgs& a, unsigned launch, const StreamSegment& s, const Piece& p,
-                                         const InputFacts& facts, const OutputScales& scales,
-                                         const StreamSums<Shape>& sums) {
-  const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  if (token >= s.count) return;
+__device__ inline void finish_down_piece(const StreamArgs& a, unsigned launch, const InputFacts& facts,
+                                         const DownFinish& f, const StreamSums<Shape>& sums) {
+  const int lane = threadIdx.x & 31;
   float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
   for (int part = 0; part < Shape::kTeams * kIntRowParts; ++part) {
-    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][token][4 * lane]));
+    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][f.token][4 * lane]));
   }
   float v[4];
   to_array(sum, v);
 #pragma unroll
-  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, token, p, v[j]);
+  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, f.token, f.begins, v[j]);
   hadamard128(v);
-  scale_by(v, scales.svh);
-  const float weight = scales.weight;
-  const float4 weighted = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
-  const int row = (p.item + blockIdx.x) * (linked<Shape>(a) ? kLinkedTokens : kSegmentTokens) + token;
+  scale_by(v, f.svh);
+  const float4 weighted = make_float4(v[0] * f.weight, v[1] * f.weight, v[2] * f.weight, v[3] * f.weight);
+  const int row = f.row * (linked<Shape>(a) ? kLinkedTokens : kSegmentTokens) + f.token;
   if (linked<Shape>(a)) {
     store_linked(linked_down + row * kLinkedUnits + lane, weighted, launch);
   } else {
     *reinterpret_cast<float4*>(a.down + static_cast<std::size_t>(row) * kBand + 4 * lane) = weighted;
   }
+}
+
+// Whether the next piece of down, after one that ends before unit `at`, is the last of the run and of the same segment.
+// Then warps of the second team finish this one together with it: a team whose warps do so in between is late.
+template <class Shape>
+__device__ __forceinline__ bool next_is_last(const StreamTable& t, const StreamSegment& s, int hidden_blocks, int at) {
+  const int left = t.run.end - at;
+  return Shape::kTeams == 2 && left > 0 && left <= min(s.bands, (s.first_band + s.bands) * hidden_blocks - at);
 }
 
 // The weights of one piece.
@@ -160,9 +173,15 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
   Piece p;
   p.segment = t.run.segment;
   int prepared = -1, at = t.run.begin, buffer = 0;
+  DownFinish finish;
   while (next_piece(t, a.layer.hidden / kBand, kDown, t.run.end, at, p)) {
     const StreamSegment& s = t.segments[p.segment];
-    const OutputScales scales = kDown ? output_scales(a, s, p) : OutputScales{};
+    bool wait = false;  // for the next piece, with finishing this one
+    if constexpr (kDown) {
+      wait = next_is_last<Shape>(t, s, a.layer.hidden / kBand, at);
+      const int token = static_cast<int>(threadIdx.x >> 5) - (wait ? kTeamWarps : 0);
+      if (token >= 0 && token < s.count) note_finish(a, s, p, token, buffer, finish);
+    }
     if (p.segment != prepared && (kDown || prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
       prepare_segment<Shape, kDown>(a, t, s, in);
       stamp(a, kDown ? kStampDownInput : kStampInput);
@@ -176,7 +195,10 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
     }
     consumer_sync<Shape::kComputeThreads>();
     if constexpr (kDown) {
-      finish_down_piece<Shape>(a, t.launch, s, p, in.facts[in.set], scales, sums);
+      if (finish.token >= 0 && !wait) {
+        finish_down_piece<Shape>(a, t.launch, in.facts[in.set], finish, shared.sums[finish.buffer]);
+        finish.token = -1;
+      }
     } else {
       finish_gate_up_piece<Shape>(a, t.launch, s, p, in.facts[in.set], sums);
     }
@@ -186,7 +208,8 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
       buffer ^= 1;  // its last readers have passed the barrier above
     }
   }
-  if constexpr (Shape::kBuffers > 1) consumer_sync<Shape::kComputeThreads>();
+  // In linked calls there is no flag to raise, and down has barriers before it writes any sums.
+  if (Shape::kBuffers > 1 && (kDown || !linked<Shape>(a))) consumer_sync<Shape::kComputeThreads>();
 }
 
 // One warp: the sum of the pieces of a slot's item, four outputs of the band a lane; zero for an unused slot.
@@ -203,7 +226,7 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
   float4 sums[1] = {};
   if (linked<Shape>(a)) {
     add_linked(linked_down + token * kLinkedUnits + lane, 0, kLinkedTokens * kLinkedUnits, item + first, item + last,
-               t.launch, sums);
+               t.launch, true, sums);
   } else {
     wait_for_flags(Written::kDown, first, last, t.launch);
     add_pieces(a.down + token * kBand + 4 * lane, kSegmentTokens * kBand, item + first, item + last, sums);
@@ -230,7 +253,7 @@ __device__ inline void sum_slots(const StreamArgs& a, const SumShare& share, Str
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int bands = a.layer.hidden / kBand, units = a.call.tokens * bands;
   const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
-  const int groups = Shape::kWarps / group;
+  const int groups = min(Shape::kWarps / group, (units + share.ctas - 1) / share.ctas);
   float4* const rows = reinterpret_cast<float4*>(&shared.sums[0][0][0][0]);  // [warp][lane]
   for (int base = (static_cast<int>(blockIdx.x) - share.first) * groups; base < units; base += share.ctas * groups) {
     float4 total = make_float4(0, 0, 0, 0);
