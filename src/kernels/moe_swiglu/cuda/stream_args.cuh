@@ -353,16 +353,29 @@ struct Piece {
   int segment = 0, item = 0, band = 0, begin = 0, count = 0;
 };
 
-// The piece that starts at unit `at`, which moves to the next one; false at the end.
+// The piece that starts at unit `at`, which moves to the next one; false at the end. p: the one before, or at first a
+// segment to look from. All warps do this for every piece, so one that follows in its segment is found without a
+// division.
 __device__ inline bool next_piece(const StreamTable& t, int hidden_blocks, bool down, int end, int& at, Piece& p) {
   if (at >= end) return false;
-  while (p.segment + 1 < t.segment_count && t.segments[p.segment + 1].first_band * hidden_blocks <= at) ++p.segment;
+  bool follows = p.count > 0;
+  while (p.segment + 1 < t.segment_count && t.segments[p.segment + 1].first_band * hidden_blocks <= at) {
+    ++p.segment;
+    follows = false;
+  }
   const StreamSegment& s = t.segments[p.segment];
-  const int local = at - s.first_band * hidden_blocks, blocks = down ? s.bands : hidden_blocks;
-  p.band = local / blocks;
-  p.begin = local % blocks;
+  const int blocks = down ? s.bands : hidden_blocks;
+  if (follows) {
+    ++p.band;
+    ++p.item;
+    p.begin = 0;
+  } else {
+    const unsigned local = static_cast<unsigned>(at - s.first_band * hidden_blocks);
+    p.band = static_cast<int>(local / static_cast<unsigned>(blocks));
+    p.begin = static_cast<int>(local) - p.band * blocks;
+    p.item = (down ? p.segment * hidden_blocks : s.first_band) + p.band;
+  }
   p.count = min(blocks - p.begin, end - at);
-  p.item = down ? p.segment * hidden_blocks + p.band : s.first_band + p.band;
   at += p.count;
   return true;
 }
