@@ -321,7 +321,8 @@ void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) 
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) {
   if (layer.moe.top_k == 0) {
     cuda::rms_norm(norm_call(nullptr, layer.mlp_input_norm, rows), stream);
-    const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows;
+    const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows &&
+                     cuda::moe_default_path(layer.moe, rows) == cuda::MoePath::kIntStream;
     if (layer.dense.gate.is_trellis && rows <= kDenseRows && !few) {
       dense_mlp(layer.dense, rows, stream);
       return;

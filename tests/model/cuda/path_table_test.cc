@@ -13,6 +13,7 @@
 #include "common/tiny_checkpoint.h"
 #include "fairway/error.h"
 #include "kernels/common/cuda/case_size.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "model/device_model.h"
 #include "model/model.h"
 
@@ -101,8 +102,9 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
   // What nothing would choose by itself for one row.
   const auto moe = kernels::cuda_rows_of("moe_swiglu"), linear = kernels::cuda_rows_of("trellis_linear");
   const kernels::CudaRow *half_32 = nullptr, *wide = nullptr;
+  const std::string other = kernels::cuda::gpu_features().wgmma ? "wg_128" : "half_32";  // of linear layers
   for (const auto& row : moe) half_32 = std::string(row.path) == "half_32" ? &row : half_32;
-  for (const auto& row : linear) wide = std::string(row.path) == "wg_128" ? &row : wide;
+  for (const auto& row : linear) wide = std::string(row.path) == other ? &row : wide;
   for (PathEntry& entry : table.entries) entry.row = std::string(entry.row->op) == "moe_swiglu" ? half_32 : wide;
 
   const PathTable read = PathTable::parse(table.json_text(), "paths.json");

@@ -52,6 +52,9 @@ struct AttendKernel {
 // queries: of all rows that may share a unit.
 AttendKernel attend_kernel_half(int queries, int value_dim);
 AttendKernel attend_kernel_e4m3(int queries, int value_dim);
+// The same in less shared memory.
+AttendKernel attend_kernel_half_small(int queries);
+AttendKernel attend_kernel_e4m3_small(int queries);
 
 // What attend() launches first. Without splits it writes the call's `out`; a kernel that merges them itself
 // (attend_merge.cuh) saves a launch.

@@ -1,6 +1,7 @@
 // The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
 #include <algorithm>
 
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/stream_kernel.cuh"
 #include "kernels/moe_swiglu/cuda/stream_launch.cuh"
@@ -8,8 +9,7 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kSharedPerSm = 227 * 1024;  // Hopper: most shared memory of the CTAs of an SM, and of one CTA
-constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA
+constexpr int kSharedPerCta = 1024;  // reserved by the system for each CTA
 constexpr int kInputPadBytes = 32;
 constexpr int kFewStages = 4;  // with fewer, fewer CTAs on an SM with a deeper ring are the better use of it
 
@@ -72,10 +72,10 @@ template <class Shape>
 ShapePlan plan_shape(const MoeLayer& layer) {
   ShapePlan plan{Shape::kCtas, 0, std::max(layer.hidden, layer.max_intermediate) + kInputPadBytes,
                  2 * kBand * kBandTiles * layer.max_bits, 0};
-  const int matrices = layer.common_suh != nullptr ? 1 : 2;
+  const int matrices = layer.common_suh != nullptr ? 1 : 2, shared_bytes = gpu_features().shared_bytes;
   plan.fixed = static_cast<int>(sizeof(StreamShared<Shape>)) + matrices * 2 * Shape::kTokens * plan.input_stride;
   const auto stages_for = [&](int n) {
-    return std::min(kMaxStages, (kSharedPerSm / n - kSharedPerCta - plan.fixed) / (Shape::kTeams * plan.stage_bytes));
+    return std::min(kMaxStages, (shared_bytes / n - kSharedPerCta - plan.fixed) / (Shape::kTeams * plan.stage_bytes));
   };
   while (plan.ctas > 1 && stages_for(plan.ctas) < kFewStages) --plan.ctas;
   plan.stages = stages_for(plan.ctas);
@@ -97,12 +97,17 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   args.input_stride = plan.input_stride;
   args.stage_bytes = plan.stage_bytes;
   args.ring_stages = plan.stages;
-  const int grid = std::min(plan.ctas * sm_count(), kMostStreamCtas);
-  args.linked = linked_call<Shape>(layer, std::min(call.tokens, chunk), grid);
   // Without this the driver may divide an SM's memory so that fewer CTAs fit than the launch needs.
   const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(stream_kernel<Shape>),
                                                cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   if (set != cudaSuccess) return set;
+  const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + plan.fixed;
+  int resident = 0;  // CTAs of an SM: all of a launch have to be
+  const cudaError_t asked = ctas_at_once(stream_kernel<Shape>, Shape::kThreads, bytes, resident);
+  if (asked != cudaSuccess) return asked;
+  if (resident < 1) return cudaErrorInvalidValue;
+  const int grid = std::min(std::min(plan.ctas, resident) * sm_count(), kMostStreamCtas);
+  args.linked = linked_call<Shape>(layer, std::min(call.tokens, chunk), grid);
   for (int begin = 0; begin < call.tokens; begin += chunk) {
     args.call = call;
     args.call.tokens = std::min(chunk, call.tokens - begin);
@@ -110,7 +115,6 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
     args.call.y += begin * call.ldy;
     args.call.ids += static_cast<long long>(begin) * layer.top_k;
     args.call.weights += static_cast<long long>(begin) * layer.top_k;
-    const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + plan.fixed;
     const cudaError_t status = launch_waiting<Shape>(args, grid, bytes, stream);
     if (status != cudaSuccess) return status;
   }
@@ -119,9 +123,14 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
 
 }  // namespace
 
-int stream_tokens(const MoeLayer& layer) {
-  const bool fits = layer.routed + layer.shared <= kStreamExperts && plan_shape<StreamWide>(layer).stages >= kFewStages;
-  return fits ? most_tokens(layer) : 0;
+int stream_tokens(const MoeLayer& layer, bool wide) {
+  const ShapePlan plan = wide ? plan_shape<StreamWide>(layer) : plan_shape<StreamNarrow>(layer);
+  return layer.routed + layer.shared <= kStreamExperts && plan.stages >= kFewStages ? most_tokens(layer) : 0;
+}
+
+bool stream_fits(const MoeLayer& layer, bool wide) {
+  const ShapePlan plan = wide ? plan_shape<StreamWide>(layer) : plan_shape<StreamNarrow>(layer);
+  return layer.routed + layer.shared <= kStreamExperts && most_tokens(layer) >= 1 && plan.stages >= 1;
 }
 
 std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {

@@ -42,10 +42,16 @@ struct RingCursor {
   __device__ void release() const { release_stage(empty()); }
 };
 
+// Arrivals of a loading warp when it has filled its part of a stage: one that counts the bytes of its bulk copies, or
+// one of every lane when the lane's own copies are there.
+__device__ __forceinline__ int loader_arrivals() {
+  return code_has_clusters() ? 1 : 32;
+}
+
 // loaders: warps that each load a part of every stage. releases: warps that compute.
 __device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, int releases, int loaders = 1) {
   for (int i = 0; i < stages; ++i) {
-    barrier_init(&barriers->full[i], loaders);
+    barrier_init(&barriers->full[i], loaders * loader_arrivals());
     barrier_init(&barriers->empty[i], 32 * releases);
   }
   barrier_init_fence();
@@ -55,10 +61,20 @@ __device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, in
 __device__ __forceinline__ void ring_init_by_lanes(RingBarriers* barriers, int stages, int releases) {
   const int lane = static_cast<int>(threadIdx.x);
   if (lane < stages) {
-    barrier_init(&barriers->full[lane], 1);
+    barrier_init(&barriers->full[lane], loader_arrivals());
     barrier_init(&barriers->empty[lane], 32 * releases);
   }
   barrier_init_fence();
+}
+
+// Without bulk copies: kRows rows of a stage, `bytes` each, one after the other from `to` on. Lane l copies a part of
+// row l % kRows, which begins at `from`.
+template <int kRows>
+__device__ __forceinline__ void copy_rows_by_lanes(unsigned char* to, const unsigned char* from, int bytes) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  to += lane % kRows * bytes;
+#pragma unroll 1
+  for (int at = lane / kRows * 16; at < bytes; at += 32 / kRows * 16) copy_async_16(to + at, from + at, false);
 }
 
 }  // namespace fairway::kernels::cuda

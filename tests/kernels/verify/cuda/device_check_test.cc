@@ -18,7 +18,8 @@ const DeviceCheckSizes kSizes =
     kernels::cuda::check::by_size<DeviceCheckSizes>({}, {.most_tokens = 4, .most_linear_rows = 2, .most_size = 128});
 
 TEST(GpuHopperDeviceCheck, EveryRowAgreesWithTheReference) {
-  const std::vector<const kernels::CudaRow*> rows = checkable_cuda_rows();
+  std::vector<const kernels::CudaRow*> rows = checkable_cuda_rows();
+  std::erase_if(rows, [](const kernels::CudaRow* row) { return !kernels::cuda_row_refusal(*row, 0).empty(); });
   const std::vector<DeviceRowReport> reports = check_cuda_rows(rows, 0, {.rounds = 1}, kSizes);
   ASSERT_EQ(reports.size(), rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {

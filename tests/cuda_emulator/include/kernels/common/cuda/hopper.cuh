@@ -10,10 +10,24 @@
 
 #include "codec/float8.h"
 #include "cuda_fp16.h"
+#include "kernels/common/cuda/gpu_features.h"
 
 namespace fairway::kernels::cuda {
 
 namespace emulator = cuda_emulator;
+
+// Every way of a kernel is in this code, and the device that the host sees takes its own.
+#define FAIRWAY_CODE_HAS_CLUSTERS 1
+constexpr bool kCodeHasClusters = true, kCodeHasWgmma = true;
+inline bool code_has_clusters() {
+  return gpu_features().clusters;
+}
+inline void need_clusters() {
+  if (!code_has_clusters()) emulator::fail("an instruction that generations before 9.0 do not have");
+}
+inline void not_for_this_code() {
+  emulator::fail("a kernel that this GPU does not have");
+}
 
 template <class T>
 T* dynamic_shared() {
@@ -56,6 +70,7 @@ inline void barrier_arrive(std::uint64_t* p) {
   settle(barrier);
 }
 inline void barrier_expect(std::uint64_t* p, int bytes) {
+  need_clusters();
   EmulatedBarrier& barrier = barrier_at(p);
   barrier.bytes += bytes;
   --barrier.pending;
@@ -67,6 +82,7 @@ inline void barrier_wait(std::uint64_t* p, int parity) {
 }
 
 inline void bulk_load(void* to, const void* from, int bytes, std::uint64_t* p) {
+  need_clusters();
   if (((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from) | static_cast<unsigned>(bytes)) &
        15) != 0) {
     emulator::fail("a bulk copy that is not aligned to 16 bytes");
@@ -199,6 +215,13 @@ void copy_async_wait() {
   }
 }
 
+// This thread's copies happen, then it arrives.
+inline void copy_async_arrive(std::uint64_t* bar) {
+  copy_async_commit();
+  copy_async_wait<0>();
+  barrier_arrive(bar);
+}
+
 inline unsigned halves_from_e4m3(unsigned pair) {
   const auto half_bits = [](unsigned byte) {
     return static_cast<unsigned>(__half_as_ushort(__half(codec::float_from_e4m3(static_cast<std::uint8_t>(byte)))));
@@ -235,10 +258,12 @@ void take_registers() {
 }
 
 inline void cluster_meet() {
+  need_clusters();
   emulator::cluster_sync();
 }
 
 inline void cluster_arrive() {
+  need_clusters();
   emulator::cluster_arrive();
 }
 inline void cluster_wait() {
@@ -261,6 +286,11 @@ inline unsigned load_acquire(const unsigned* word) {
 }
 inline void wait_for_value(const unsigned* word, unsigned value) {
   while (load_acquire(word) != value) emulator::give_way();
+  emulator::progress();
+}
+
+inline void wait_until_reached(const unsigned* word, unsigned value) {
+  while (static_cast<int>(load_acquire(word) - value) < 0) emulator::give_way();
   emulator::progress();
 }
 
@@ -315,6 +345,7 @@ inline float wgmma_element(std::uint64_t matrix, unsigned k, unsigned column) {
 }
 
 inline void wgmma_fence() {
+  if (!gpu_features().wgmma) emulator::fail("a tensor instruction of four warps on a GPU without them");
   emulator::exchange({});
   wgmmas_of_this_thread().fenced = true;
 }
