@@ -128,16 +128,15 @@ __device__ __forceinline__ void hadamard128_both(float (&a)[4], float (&b)[4]) {
   }
 }
 
-// Inputs 4 * lane .. of one block of a token for down, from the sums of the first phase. first: that the warp asks for.
+// Inputs 4 * lane .. of one block of a token for down, from the sums of the first phase.
 template <class Shape>
-__device__ __forceinline__ void down_input(const StreamArgs& a, unsigned launch, bool first, int token,
-                                           const MiddleBlock& middle, float (&v)[4]) {
+__device__ __forceinline__ void down_input(const StreamArgs& a, unsigned launch, int token, const MiddleBlock& middle,
+                                           float (&v)[4]) {
   const int lane = threadIdx.x & 31;
   float4 sums[2] = {};
   if (linked<Shape>(a)) {
     constexpr int kPart = kLinkedTokens * kLinkedUnits;
-    add_linked(linked_gate_up + token * kLinkedUnits + lane, kPart, 2 * kPart, middle.first, middle.last, launch, first,
-               sums);
+    add_linked(linked_gate_up + token * kLinkedUnits + lane, kPart, 2 * kPart, middle.first, middle.last, launch, sums);
   } else {
     add_pieces(a.gate_up + token * kBand + 4 * lane, kSegmentTokens * kBand, middle.first, middle.last, sums);
   }
@@ -223,7 +222,7 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
     float v[4];
     if constexpr (kDown) {
       if (block != have) middle = middle_block(a, t, s, have = block);
-      down_input<Shape>(a, t.launch, block == first.block && token == first.token, token, middle, v);
+      down_input<Shape>(a, t.launch, token, middle, v);
     } else {
       gate_up_input(a, s, matrix, token, block, v);
     }

@@ -226,7 +226,7 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
   float4 sums[1] = {};
   if (linked<Shape>(a)) {
     add_linked(linked_down + token * kLinkedUnits + lane, 0, kLinkedTokens * kLinkedUnits, item + first, item + last,
-               t.launch, true, sums);
+               t.launch, sums);
   } else {
     wait_for_flags(Written::kDown, first, last, t.launch);
     add_pieces(a.down + token * kBand + 4 * lane, kSegmentTokens * kBand, item + first, item + last, sums);

@@ -51,17 +51,12 @@ __device__ __forceinline__ float4 add4(float4 a, float4 b) {
 }
 
 // A whole warp: sums[j] += a lane's four floats at lane_units + j * part in each of the pieces `first` .. `last`, which
-// are `stride` units apart, in this order. Waits for them. The loads of a batch are under way together. probe: before
-// that, it waits for what is stored last: polls of everything by all CTAs take a microsecond each.
+// are `stride` units apart, in this order. Waits for them. The loads of a batch are under way together. (Polling one
+// unit first, so that less is read in vain, takes longer.)
 template <int kParts>
 __device__ __forceinline__ void add_linked(const uint4* lane_units, int part, int stride, int first, int last,
-                                           unsigned launch, bool probe, float4 (&sums)[kParts]) {
+                                           unsigned launch, float4 (&sums)[kParts]) {
   constexpr int kBatch = 4 / kParts;
-  for (int polls = 0; probe;) {
-    const uint4 w = load_numbered(lane_units + static_cast<std::size_t>(last) * stride + (kParts - 1) * part + 32);
-    probe = !__all_sync(0xFFFFFFFFu, w.y == launch && w.w == launch);
-    poll_again(++polls);
-  }
 #pragma unroll 1
   for (int piece = first; piece <= last; piece += kBatch) {
     uint4 v[kBatch][kParts][2];
