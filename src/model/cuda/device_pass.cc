@@ -343,7 +343,9 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
     call.logits = router_logits_;
     cuda::norm_and_route(call, stream);
   }
-  const cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
+  cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
+  // The kernel that has just been queued only reads x_.
+  call.norm = {x_, hidden_padded_, layer.mlp_input_norm, c_.rms_norm_eps, c_.hidden_size};
   if (calls_ != nullptr) calls_->experts.push_back({layer.moe, call});
   if (paths_ != nullptr && paths_->leaves_out(layer.moe)) return;
   const cuda::MoePath path =

@@ -67,7 +67,7 @@ std::string replaced(std::string text, const std::string& from, const std::strin
   return at == text.npos ? text : text.replace(at, from.size(), to);
 }
 
-TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
+TEST(GpuPathTable, IsTunedWrittenReadAndFollowed) {
   const TunedModel model;
   DeviceModel device = model.device();
   double last = 0;
@@ -124,7 +124,7 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
   for (std::size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], expected[i], 0.05) << i;
 }
 
-TEST(GpuHopperPathTable, WithoutTimeNothingIsWritten) {
+TEST(GpuPathTable, WithoutTimeNothingIsWritten) {
   const TunedModel model;
   DeviceModel device = model.device();
   bool complete = true;
@@ -132,7 +132,7 @@ TEST(GpuHopperPathTable, WithoutTimeNothingIsWritten) {
   EXPECT_FALSE(complete);
 }
 
-TEST(GpuHopperPathTable, OfAnotherGpuOrDamagedIsAnError) {
+TEST(GpuPathTable, OfAnotherGpuOrDamagedIsAnError) {
   const TunedModel model;
   PathTable table;
   table.stamp = this_path_stamp(0);

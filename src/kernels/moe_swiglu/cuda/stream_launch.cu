@@ -1,5 +1,6 @@
 // The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
 #include <algorithm>
+#include <cstdint>
 
 #include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
@@ -9,9 +10,7 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kSharedPerCta = 1024;  // reserved by the system for each CTA
 constexpr int kInputPadBytes = 32;
-constexpr int kFewStages = 4;  // with fewer, fewer CTAs on an SM with a deeper ring are the better use of it
 
 // Of a call, from which on an expert is decoded for 8 at a time: measured at the geometry of GLM-4.7-Flash.
 constexpr int kTokensForEight = 20;
@@ -22,6 +21,15 @@ int slots_per_token(const MoeLayer& layer) {
 // Of one launch.
 int most_tokens(const MoeLayer& layer) {
   return kStreamSlots / std::max(slots_per_token(layer), 1);
+}
+
+// Whether a call has what an early launch needs.
+bool starts_early(const MoeLayer& layer, const MoeCall& call) {
+  const MoeNorm& norm = call.norm;
+  const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
+  return norm.x != nullptr && aligned(norm.x) && aligned(norm.weight) && norm.ldx % 4 == 0 && norm.n % 4 == 0 &&
+         norm.n <= layer.hidden && layer.hidden <= kMostEarlyBlocks * kBand && layer.common_suh != nullptr &&
+         call.tokens <= StreamEarly::kTokens && call.tokens * slots_per_token(layer) <= 32;
 }
 
 struct PieceCounts {
@@ -147,6 +155,7 @@ cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, vo
   args.gate_up = static_cast<float*>(scratch);
   args.down = args.gate_up + gate_up_bytes(most_pieces(layer, std::min(call.tokens, chunk))) / sizeof(float);
   if (!wide) return run_shape<StreamNarrow>(args, call, chunk, stream);
+  if (starts_early(layer, call)) return run_shape<StreamEarly>(args, call, chunk, stream);
   const bool eight = call.tokens >= kTokensForEight && plan_shape<StreamWide8>(layer).stages >= kFewStages;
   return eight ? run_shape<StreamWide8>(args, call, chunk, stream) : run_shape<StreamWide>(args, call, chunk, stream);
 }

@@ -83,6 +83,9 @@ __device__ __forceinline__ void route_few(const RouteFewArgs& args) {
 #pragma unroll
   for (int j = 0; j < kChunk; ++j) norm_weight[j] = scaled[0][j];
 
+  // Behind the other loads, because it waits for its own.
+  if (rank < rows) load_bias(a, static_cast<int>(threadIdx.x), kThreads, choice);
+
   cluster_wait();  // all have started: their shared memory may be written
   wait_for_previous_kernel();
   let_next_kernel_start();

@@ -2,10 +2,9 @@
 #pragma once
 
 #include "kernels/common/cuda/hopper.cuh"
+#include "kernels/trellis_band/cuda/ring_plan.cuh"
 
 namespace fairway::kernels::cuda {
-
-constexpr int kMaxStages = 16;
 
 struct RingBarriers {
   std::uint64_t full[kMaxStages];
@@ -57,11 +56,11 @@ __device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, in
   barrier_init_fence();
 }
 
-// The same by the first warp of a CTA, a lane for each stage: less code, which runs once.
-__device__ __forceinline__ void ring_init_by_lanes(RingBarriers* barriers, int stages, int releases) {
-  const int lane = static_cast<int>(threadIdx.x);
+// The same by a warp, a lane for each stage: less code, which runs once.
+__device__ __forceinline__ void ring_init_by_lanes(RingBarriers* barriers, int stages, int releases, int loaders = 1) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
   if (lane < stages) {
-    barrier_init(&barriers->full[lane], loader_arrivals());
+    barrier_init(&barriers->full[lane], loaders * loader_arrivals());
     barrier_init(&barriers->empty[lane], 32 * releases);
   }
   barrier_init_fence();

@@ -3,10 +3,9 @@
 
 #include <algorithm>
 
-#include "kernels/trellis_band/cuda/ring.cuh"
-
 namespace fairway::kernels::cuda {
 
+constexpr int kMaxStages = 16;
 constexpr int kSharedPerCta = 1024;  // reserved by the system for each CTA, and the ring's barriers
 constexpr int kMaxCluster = 8;       // largest portable cluster
 constexpr int kFewStages = 4;        // with fewer, one CTA on an SM with a deeper ring is the better use of it

@@ -26,7 +26,7 @@ const LayerShape kMixedCodebooks{
     "mixed codebooks, common suh", 5, 0, 2, 640, 128, kAnyBits, kAnyCodebook, kCommonScales, 34};
 const LayerShape kWide{"wide, 3 bits", 4, 1, 2, 2048, 256, 3, kMul1, kCommonScales, 35};
 
-TEST(GpuHopperMoe, EveryWidth) {
+TEST(GpuMoe, EveryWidth) {
   for (int bits = 1; bits <= 8; ++bits) {
     check_layer({"mul1, " + std::to_string(bits) + " bits", 3, 0, 1, 256, 128, bits, kMul1, kCommonScales,
                  10u + static_cast<unsigned>(bits)},
@@ -34,53 +34,53 @@ TEST(GpuHopperMoe, EveryWidth) {
   }
 }
 
-TEST(GpuHopperMoe, OtherCodebooks) {
+TEST(GpuMoe, OtherCodebooks) {
   check_layer({"3inst, 3 bits", 3, 0, 1, 256, 128, 3, 0, kCommonScales, 20}, kFew, 1);
   check_layer({"mcg, 3 bits", 3, 0, 1, 256, 128, 3, 1, kCommonScales, 21}, kFew, 1);
 }
 
-TEST(GpuHopperMoe, MixedWidths) {
+TEST(GpuMoe, MixedWidths) {
   check_layer({"mixed widths, mul1", 6, 1, 3, 256, 384, kAnyBits, kMul1, kCommonScales, 31}, kAll, kEveryRouting);
 }
 
-TEST(GpuHopperMoe, MixedWidthsWithScalesOfTheirOwn) {
+TEST(GpuMoe, MixedWidthsWithScalesOfTheirOwn) {
   check_layer({"mixed widths, separate suh", 6, 1, 3, 384, 256, kAnyBits, kMul1, kOwnScales, 32}, kAll, kEveryRouting);
 }
 
-TEST(GpuHopperMoe, MixedWidthsAndCodebooks) {
+TEST(GpuMoe, MixedWidthsAndCodebooks) {
   check_layer({"mixed widths and codebooks", 8, 2, 4, 128, 256, kAnyBits, kAnyCodebook, kOwnScales, 33}, kAll,
               kEveryRouting);
 }
 
-TEST(GpuHopperMoe, MixedCodebooksWithCommonScales) {
+TEST(GpuMoe, MixedCodebooksWithCommonScales) {
   check_layer(kMixedCodebooks, kAll, 1);
 }
 
-TEST(GpuHopperMoe, ManyInputs) {
+TEST(GpuMoe, ManyInputs) {
   check_layer(kWide, kFew, 1);
 }
 
 // Segments of every number of columns of the wide path, and experts of several segments.
-TEST(GpuHopperMoe, ManyTokens) {
+TEST(GpuMoe, ManyTokens) {
   check_layer({"many tokens, common suh", 3, 1, 2, 128, 128, 3, kMul1, kCommonScales, 38}, kManyTokens, 1,
               {MoePath::kWide128});
   check_layer({"many tokens, separate suh", 3, 0, 2, 128, 256, kAnyBits, kAnyCodebook, kOwnScales, 39}, kManyTokens,
               kEveryRouting, {MoePath::kWide128});
 }
 
-TEST(GpuHopperMoeFull, MixedCodebooksWithCommonScales) {
+TEST(GpuMoeFull, MixedCodebooksWithCommonScales) {
   check_layer(kMixedCodebooks, kAll, kEveryRouting);
 }
 
-TEST(GpuHopperMoeFull, ManyInputs) {
+TEST(GpuMoeFull, ManyInputs) {
   check_layer(kWide, kAll, kEveryRouting);
 }
 
-TEST(GpuHopperMoeFull, ManyExperts) {
+TEST(GpuMoeFull, ManyExperts) {
   check_layer({"many experts", 128, 1, 8, 256, 128, 4, kMul1, kOwnScales, 36}, kAll, kEveryRouting);
 }
 
-TEST(GpuHopperMoeFull, LargeMatrices) {
+TEST(GpuMoeFull, LargeMatrices) {
   check_layer({"large, mixed widths", 4, 1, 2, 2048, 1536, kAnyBits, kMul1, kOwnScales, 37}, kFew, 2);
 }
 

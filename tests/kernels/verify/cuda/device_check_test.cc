@@ -17,7 +17,7 @@ namespace {
 const DeviceCheckSizes kSizes =
     kernels::cuda::check::by_size<DeviceCheckSizes>({}, {.most_tokens = 4, .most_linear_rows = 2, .most_size = 128});
 
-TEST(GpuHopperDeviceCheck, EveryRowAgreesWithTheReference) {
+TEST(GpuDeviceCheck, EveryRowAgreesWithTheReference) {
   std::vector<const kernels::CudaRow*> rows = checkable_cuda_rows();
   std::erase_if(rows, [](const kernels::CudaRow* row) { return !kernels::cuda_row_refusal(*row, 0).empty(); });
   const std::vector<DeviceRowReport> reports = check_cuda_rows(rows, 0, {.rounds = 1}, kSizes);
@@ -37,14 +37,14 @@ TEST(GpuHopperDeviceCheck, EveryRowAgreesWithTheReference) {
   }
 }
 
-TEST(GpuHopperDeviceCheck, StopsWhenCancelled) {
+TEST(GpuDeviceCheck, StopsWhenCancelled) {
   const std::atomic<bool> cancel = true;
   for (const DeviceRowReport& report : check_cuda_rows(checkable_cuda_rows(), 0, {.cancel = &cancel})) {
     EXPECT_EQ(report.calls, 0);
   }
 }
 
-TEST(GpuHopperDeviceCheck, RefusesADeviceThatIsNotThere) {
+TEST(GpuDeviceCheck, RefusesADeviceThatIsNotThere) {
   EXPECT_THROW(check_cuda_rows(checkable_cuda_rows(), 97, {}), Error);
 }
 
