@@ -49,11 +49,11 @@ Window window_of(const long long* layer) {
   Window w;
   for (int cta = 0; cta < kMoeMostCtas; ++cta) {
     const long long* own = layer + static_cast<std::ptrdiff_t>(cta) * kMoeStamps;
+    w.left = std::max(w.left, own[kStampLeft]);  // of CTAs that only add up, too
     if (own[kStampSums] == 0) continue;
     ++w.ctas;
     w.entered = std::min(w.entered, own[kStampEntered]);
     w.released = std::min(w.released, own[kStampReleased]);
-    w.left = std::max(w.left, own[kStampLeft]);
   }
   return w;
 }

@@ -474,4 +474,37 @@ __device__ __forceinline__ void wait_until_reached(const unsigned* word, unsigne
   __trap();
 }
 
+// Two floats, each in one 8-byte word with a number. Who finds the number that he waits for has the float too: a word
+// is written and read as a whole, so nobody needs to order it with another one. 16 bytes, aligned.
+__device__ __forceinline__ void store_numbered(uint4* to, float a, float b, unsigned number) {
+  asm volatile(
+      "{\n"
+      ".reg .b64 x, y;\n"
+      "mov.b64 x, {%1, %3};\n"
+      "mov.b64 y, {%2, %3};\n"
+      "st.relaxed.gpu.global.v2.b64 [%0], {x, y};\n"
+      "}\n" ::"l"(to),
+      "f"(a), "f"(b), "r"(number)
+      : "memory");
+}
+__device__ __forceinline__ uint4 load_numbered(const uint4* from) {
+  uint4 v;
+  asm volatile(
+      "{\n"
+      ".reg .b64 x, y;\n"
+      "ld.relaxed.gpu.global.v2.b64 {x, y}, [%4];\n"
+      "mov.b64 {%0, %1}, x;\n"
+      "mov.b64 {%2, %3}, y;\n"
+      "}\n"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(from)
+      : "memory");
+  return v;
+}
+// Between two polls of such words, of which the thread has done `polls`: some seconds of them end the launch with a
+// fault.
+__device__ __forceinline__ void poll_again(int polls) {
+  if (polls > 1 << 24) __trap();
+}
+
 }  // namespace fairway::kernels::cuda

@@ -31,6 +31,7 @@ struct StreamShape {
   static constexpr int kThreads = kComputeThreads + 32 * kLoaders;
   // Of sums: with two, no warp waits for the last one to be done with those of the piece before.
   static constexpr int kBuffers = kCtas == 1 ? 2 : 1;
+  static constexpr bool kLinks = kCtas == 1 && kTokens <= kLinkedTokens;  // see StreamArgs::linked
 };
 using StreamWide = StreamShape<4, 2, 1>;
 using StreamWide8 = StreamShape<8, 2, 1>;
@@ -43,10 +44,16 @@ struct StreamArgs {
   int slots_per_token;
   float* gate_up;   // [pieces][2][kSegmentTokens][kBand]: sums of a piece of an item, see Piece
   float* down;      // [pieces][kSegmentTokens][kBand]: the same, transformed, scaled and weighted
+  bool linked;      // sums carry the launch's number, see stream_sync.cuh: gate_up and down are not used
   int ring_stages;  // of each team
   int stage_bytes;
   int input_stride;  // bytes from one column of the input operand to the next
 };
+
+template <class Shape>
+__device__ __forceinline__ bool linked(const StreamArgs& a) {
+  return Shape::kLinks && a.linked;
+}
 
 // Thread 0 notes when it passes a point, if the call asks for it. What a call that does not ask pays is a comparison
 // with a constant at each point.
@@ -350,16 +357,29 @@ struct Piece {
   int segment = 0, item = 0, band = 0, begin = 0, count = 0;
 };
 
-// The piece that starts at unit `at`, which moves to the next one; false at the end.
+// The piece that starts at unit `at`, which moves to the next one; false at the end. p: the one before, or at first a
+// segment to look from. All warps do this for every piece, so one that follows in its segment is found without a
+// division.
 __device__ inline bool next_piece(const StreamTable& t, int hidden_blocks, bool down, int end, int& at, Piece& p) {
   if (at >= end) return false;
-  while (p.segment + 1 < t.segment_count && t.segments[p.segment + 1].first_band * hidden_blocks <= at) ++p.segment;
+  bool follows = p.count > 0;
+  while (p.segment + 1 < t.segment_count && t.segments[p.segment + 1].first_band * hidden_blocks <= at) {
+    ++p.segment;
+    follows = false;
+  }
   const StreamSegment& s = t.segments[p.segment];
-  const int local = at - s.first_band * hidden_blocks, blocks = down ? s.bands : hidden_blocks;
-  p.band = local / blocks;
-  p.begin = local % blocks;
+  const int blocks = down ? s.bands : hidden_blocks;
+  if (follows) {
+    ++p.band;
+    ++p.item;
+    p.begin = 0;
+  } else {
+    const unsigned local = static_cast<unsigned>(at - s.first_band * hidden_blocks);
+    p.band = static_cast<int>(local / static_cast<unsigned>(blocks));
+    p.begin = static_cast<int>(local) - p.band * blocks;
+    p.item = (down ? p.segment * hidden_blocks : s.first_band) + p.band;
+  }
   p.count = min(blocks - p.begin, end - at);
-  p.item = down ? p.segment * hidden_blocks + p.band : s.first_band + p.band;
   at += p.count;
   return true;
 }

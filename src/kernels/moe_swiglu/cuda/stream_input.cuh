@@ -24,10 +24,6 @@ __device__ __forceinline__ int input_column(int matrix, int token) {
   return 2 * (matrix * Shape::kTokens + token);
 }
 
-__device__ __forceinline__ float4 add4(float4 a, float4 b) {
-  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
-
 // sums[j] += four neighbouring floats at from + j * part in each of the pieces `first` .. `last`, which are kParts *
 // `part` floats each, in this order. The loads of a batch are under way together: each takes some 600 cycles. Other
 // CTAs of this launch wrote what they read, so they do not look into the L1 cache.
@@ -133,10 +129,17 @@ __device__ __forceinline__ void hadamard128_both(float (&a)[4], float (&b)[4]) {
 }
 
 // Inputs 4 * lane .. of one block of a token for down, from the sums of the first phase.
-__device__ __forceinline__ void down_input(const StreamArgs& a, int token, const MiddleBlock& middle, float (&v)[4]) {
+template <class Shape>
+__device__ __forceinline__ void down_input(const StreamArgs& a, unsigned launch, int token, const MiddleBlock& middle,
+                                           float (&v)[4]) {
+  const int lane = threadIdx.x & 31;
   float4 sums[2] = {};
-  add_pieces(a.gate_up + token * kBand + 4 * static_cast<int>(threadIdx.x & 31), kSegmentTokens * kBand, middle.first,
-             middle.last, sums);
+  if (linked<Shape>(a)) {
+    constexpr int kPart = kLinkedTokens * kLinkedUnits;
+    add_linked(linked_gate_up + token * kLinkedUnits + lane, kPart, 2 * kPart, middle.first, middle.last, launch, sums);
+  } else {
+    add_pieces(a.gate_up + token * kBand + 4 * lane, kSegmentTokens * kBand, middle.first, middle.last, sums);
+  }
   float gate[4];
   to_array(sums[0], gate);
   to_array(sums[1], v);
@@ -204,10 +207,12 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
   int have = first.block;  // the block of `middle`
   if constexpr (kDown) {   // constants first: the wait is long enough to read them, and leaves the L1 cache empty
     if (first.matrix < matrices) middle = middle_block(a, t, s, first.block);
-    if (warp == 0) {
-      wait_for_flags(Written::kGateUp, unit_owner(t, s, 0), unit_owner(t, s, s.bands * hidden_blocks - 1), t.launch);
+    if (!linked<Shape>(a)) {
+      if (warp == 0) {
+        wait_for_flags(Written::kGateUp, unit_owner(t, s, 0), unit_owner(t, s, s.bands * hidden_blocks - 1), t.launch);
+      }
+      consumer_sync<Shape::kComputeThreads>();
     }
-    consumer_sync<Shape::kComputeThreads>();
     stamp(a, kStampWaited);
   }
   in.set ^= 1;
@@ -217,7 +222,7 @@ __device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const
     float v[4];
     if constexpr (kDown) {
       if (block != have) middle = middle_block(a, t, s, have = block);
-      down_input(a, token, middle, v);
+      down_input<Shape>(a, t.launch, token, middle, v);
     } else {
       gate_up_input(a, s, matrix, token, block, v);
     }

@@ -60,62 +60,91 @@ __device__ __forceinline__ void compute_units(const StreamArgs& a, int tokens, i
 }
 
 // From sums of n * digit to sums of weight * input. The bias of a whole row is added by the piece that begins it.
-__device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matrix, int token, const Piece& p,
-                                                  float sum) {
+__device__ __forceinline__ float from_fixed_point(const InputFacts& f, int matrix, int token, bool begins, float sum) {
   const float unit = __int_as_float(f.largest[matrix][token]) * (1.0f / kDigitMax);
-  const float bias = p.begin == 0 ? kMul1Bias * static_cast<float>(f.digit_sum[matrix][token]) : 0.0f;
+  const float bias = begins ? kMul1Bias * static_cast<float>(f.digit_sum[matrix][token]) : 0.0f;
   return unit * fmaf(kMul1Scale, sum, bias);
 }
 
 template <class Shape>
-__device__ inline void finish_gate_up_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
-                                            const InputFacts& facts, const StreamSums<Shape>& sums) {
-  float* out = a.gate_up + static_cast<std::size_t>(p.item + blockIdx.x) * (2 * kSegmentTokens * kBand);
-  for (int i = threadIdx.x; i < 2 * s.count * kBand; i += Shape::kComputeThreads) {
-    const int column = i % kBand, matrix = i / kBand & 1, token = i / (2 * kBand);
+__device__ inline void finish_gate_up_piece(const StreamArgs& a, unsigned launch, const StreamSegment& s,
+                                            const Piece& p, const InputFacts& facts, const StreamSums<Shape>& sums) {
+  const int piece = p.item + blockIdx.x;
+  for (int i = threadIdx.x; i < s.count * kBand; i += Shape::kComputeThreads) {  // two columns
+    const int pair = i % (kBand / 2), matrix = i / (kBand / 2) & 1, token = i / kBand;
     // Where the token is among the inputs, and so among the sums.
     const int place = Shape::kEarly ? s.slots[token] / a.slots_per_token : token;
-    float sum = 0;
+    float2 sum = make_float2(0, 0);
 #pragma unroll
-    for (int part = 0; part < kIntRowParts; ++part) sum += sums[matrix * kIntRowParts + part][place][column];
-    out[(matrix * kSegmentTokens + token) * kBand + column] =
-        from_fixed_point(facts, a.layer.common_suh != nullptr ? 0 : matrix, place, p, sum);
+    for (int part = 0; part < kIntRowParts; ++part) {
+      const float2 own = *reinterpret_cast<const float2*>(&sums[matrix * kIntRowParts + part][place][2 * pair]);
+      sum.x += own.x;
+      sum.y += own.y;
+    }
+    const int input = a.layer.common_suh != nullptr ? 0 : matrix;
+    sum = make_float2(from_fixed_point(facts, input, place, p.begin == 0, sum.x),
+                      from_fixed_point(facts, input, place, p.begin == 0, sum.y));
+    if (linked<Shape>(a)) {
+      uint4* const units = linked_gate_up + ((piece * 2 + matrix) * kLinkedTokens + token) * kLinkedUnits;
+      store_numbered(units + (pair & 1) * 32 + pair / 2, sum.x, sum.y, launch);
+    } else {
+      float* const out = a.gate_up + static_cast<std::size_t>(piece) * (2 * kSegmentTokens * kBand);
+      *reinterpret_cast<float2*>(out + (matrix * kSegmentTokens + token) * kBand + 2 * pair) = sum;
+    }
   }
 }
 
-// What a lane scales its outputs of a piece of down with: read before the weights are multiplied, used after it.
-struct OutputScales {
+// One token of a piece of down that a warp finishes when its sums are there, and what a lane scales its outputs with:
+// read before the weights are multiplied, used after it.
+struct DownFinish {
+  int token = -1;   // none
+  int row, buffer;  // item + CTA; of the sums
+  bool begins;      // the piece begins the item
   uint2 svh;
   float weight;
 };
 
-__device__ __forceinline__ OutputScales output_scales(const StreamArgs& a, const StreamSegment& s, const Piece& p) {
-  const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  if (token >= s.count) return {};
-  const __half* svh = a.layer.experts[s.expert].down.svh + p.band * kBand + 4 * lane;
-  return {*reinterpret_cast<const uint2*>(svh), slot_weight(a, s.slots[token])};
+__device__ __forceinline__ void note_finish(const StreamArgs& a, const StreamSegment& s, const Piece& p, int token,
+                                            int buffer, DownFinish& f) {
+  const int lane = threadIdx.x & 31;
+  f.token = token;
+  f.row = p.item + static_cast<int>(blockIdx.x);
+  f.buffer = buffer;
+  f.begins = p.begin == 0;
+  f.svh = *reinterpret_cast<const uint2*>(a.layer.experts[s.expert].down.svh + p.band * kBand + 4 * lane);
+  f.weight = slot_weight(a, s.slots[token]);
 }
 
 template <class Shape>
-__device__ inline void finish_down_piece(const StreamArgs& a, const StreamSegment& s, const Piece& p,
-                                         const InputFacts& facts, const OutputScales& scales,
-                                         const StreamSums<Shape>& sums) {
-  const int token = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  if (token >= s.count) return;
+__device__ inline void finish_down_piece(const StreamArgs& a, unsigned launch, const InputFacts& facts,
+                                         const DownFinish& f, const StreamSums<Shape>& sums) {
+  const int lane = threadIdx.x & 31;
   float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
   for (int part = 0; part < Shape::kTeams * kIntRowParts; ++part) {
-    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][token][4 * lane]));
+    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][f.token][4 * lane]));
   }
   float v[4];
   to_array(sum, v);
 #pragma unroll
-  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, token, p, v[j]);
+  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, f.token, f.begins, v[j]);
   hadamard128(v);
-  scale_by(v, scales.svh);
-  const float weight = scales.weight;
-  float* out = a.down + (static_cast<std::size_t>(p.item + blockIdx.x) * kSegmentTokens + token) * kBand;
-  *reinterpret_cast<float4*>(out + 4 * lane) = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
+  scale_by(v, f.svh);
+  const float4 weighted = make_float4(v[0] * f.weight, v[1] * f.weight, v[2] * f.weight, v[3] * f.weight);
+  const int row = f.row * (linked<Shape>(a) ? kLinkedTokens : kSegmentTokens) + f.token;
+  if (linked<Shape>(a)) {
+    store_linked(linked_down + row * kLinkedUnits + lane, weighted, launch);
+  } else {
+    *reinterpret_cast<float4*>(a.down + static_cast<std::size_t>(row) * kBand + 4 * lane) = weighted;
+  }
+}
+
+// Whether the next piece of down, after one that ends before unit `at`, is the last of the run and of the same segment.
+// Then warps of the second team finish this one together with it: a team whose warps do so in between is late.
+template <class Shape>
+__device__ __forceinline__ bool next_is_last(const StreamTable& t, const StreamSegment& s, int hidden_blocks, int at) {
+  const int left = t.run.end - at;
+  return Shape::kTeams == 2 && left > 0 && left <= min(s.bands, (s.first_band + s.bands) * hidden_blocks - at);
 }
 
 // The weights of one piece.
@@ -148,9 +177,15 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
   Piece p;
   p.segment = t.run.segment;
   int prepared = -1, at = t.run.begin, buffer = 0;
+  DownFinish finish;
   while (next_piece(t, a.layer.hidden / kBand, kDown, t.run.end, at, p)) {
     const StreamSegment& s = t.segments[p.segment];
-    const OutputScales scales = kDown ? output_scales(a, s, p) : OutputScales{};
+    bool wait = false;  // for the next piece, with finishing this one
+    if constexpr (kDown) {
+      wait = next_is_last<Shape>(t, s, a.layer.hidden / kBand, at);
+      const int token = static_cast<int>(threadIdx.x >> 5) - (wait ? kTeamWarps : 0);
+      if (token >= 0 && token < s.count) note_finish(a, s, p, token, buffer, finish);
+    }
     const bool inputs_there = Shape::kEarly && !kDown;  // of all tokens
     if (!inputs_there && p.segment != prepared && (kDown || prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
       prepare_segment<Shape, kDown>(a, t, s, in);
@@ -165,9 +200,12 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
     }
     consumer_sync<Shape::kComputeThreads>();
     if constexpr (kDown) {
-      finish_down_piece<Shape>(a, s, p, in.facts[in.set], scales, sums);
+      if (finish.token >= 0 && !wait) {
+        finish_down_piece<Shape>(a, t.launch, in.facts[in.set], finish, shared.sums[finish.buffer]);
+        finish.token = -1;
+      }
     } else {
-      finish_gate_up_piece<Shape>(a, s, p, in.facts[in.set], sums);
+      finish_gate_up_piece<Shape>(a, t.launch, s, p, in.facts[in.set], sums);
     }
     if constexpr (Shape::kBuffers == 1) {
       consumer_sync<Shape::kComputeThreads>();
@@ -175,7 +213,8 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
       buffer ^= 1;  // its last readers have passed the barrier above
     }
   }
-  if constexpr (Shape::kBuffers > 1) consumer_sync<Shape::kComputeThreads>();
+  // In linked calls there is no flag to raise, and down has barriers before it writes any sums.
+  if (Shape::kBuffers > 1 && (kDown || !linked<Shape>(a))) consumer_sync<Shape::kComputeThreads>();
 }
 
 // One warp: the sum of the pieces of a slot's item, four outputs of the band a lane; zero for an unused slot.
@@ -188,24 +227,40 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
   const int unit = band * s.bands, item = place / kSegmentTokens * hidden_blocks + band;
   const int first = unit_owner(t, s, unit);
   const int last = unit_owner(t, s, unit + s.bands - 1);
-  wait_for_flags(Written::kDown, first, last, t.launch);
+  const int lane = threadIdx.x & 31, token = place % kSegmentTokens;
   float4 sums[1] = {};
-  add_pieces(a.down + place % kSegmentTokens * kBand + 4 * static_cast<int>(threadIdx.x & 31), kSegmentTokens * kBand,
-             item + first, item + last, sums);
+  if (linked<Shape>(a)) {
+    add_linked(linked_down + token * kLinkedUnits + lane, 0, kLinkedTokens * kLinkedUnits, item + first, item + last,
+               t.launch, sums);
+  } else {
+    wait_for_flags(Written::kDown, first, last, t.launch);
+    add_pieces(a.down + token * kBand + 4 * lane, kSegmentTokens * kBand, item + first, item + last, sums);
+  }
   return sums[0];
+}
+
+// Which CTAs add up the slots: those without weights, if there are enough of them,
+// because they wait for the sums with everything at hand; else all others.
+struct SumShare {
+  int first, ctas;
+};
+template <class Shape>
+__device__ __forceinline__ SumShare sum_share(const StreamArgs& a, int working) {
+  const int idle = static_cast<int>(gridDim.x) - working, units = a.call.tokens * (a.layer.hidden / kBand);
+  const int groups = Shape::kWarps / max(min(a.slots_per_token, Shape::kWarps), 1);
+  return idle * groups >= units ? SumShare{working, idle} : SumShare{0, working};
 }
 
 // y = the sums over the slots of a token. A warp takes one slot of one band of one token, so that all reads of a sum
 // are under way at the same time; the slots meet in shared memory and are added in their order.
 template <class Shape>
-__device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& shared) {
+__device__ inline void sum_slots(const StreamArgs& a, const SumShare& share, StreamShared<Shape>& shared) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int bands = a.layer.hidden / kBand, units = a.call.tokens * bands;
   const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
-  const int groups = Shape::kWarps / group;
+  const int groups = min(Shape::kWarps / group, (units + share.ctas - 1) / share.ctas);
   float4* const rows = reinterpret_cast<float4*>(&shared.sums[0][0][0][0]);  // [warp][lane]
-  const int ctas = working_ctas(shared.table, bands);
-  for (int base = blockIdx.x * groups; base < units; base += ctas * groups) {
+  for (int base = (static_cast<int>(blockIdx.x) - share.first) * groups; base < units; base += share.ctas * groups) {
     float4 total = make_float4(0, 0, 0, 0);
     for (int begin = 0; begin < a.slots_per_token; begin += group) {
       const int unit = base + warp / group, j = begin + warp % group;
@@ -227,16 +282,24 @@ __device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& share
   }
 }
 
+// The computing warps of a CTA that has no units.
+template <class Shape>
+__device__ __forceinline__ void sum_without_weights(const StreamArgs& a, int working, StreamShared<Shape>& shared) {
+  const SumShare share = sum_share<Shape>(a, working);
+  if (share.first != 0) sum_slots<Shape>(a, share, shared);
+}
+
 template <class Shape>
 __device__ inline void compute_run(const StreamArgs& a, RingCursor ring, StreamInput& in, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
   compute_phase<Shape, false>(a, in, ring, shared);
-  if (threadIdx.x == 0) raise_flag(Written::kGateUp, t.launch);
+  if (threadIdx.x == 0 && !linked<Shape>(a)) raise_flag(Written::kGateUp, t.launch);
   stamp(a, kStampGateUp);
   compute_phase<Shape, true>(a, in, ring, shared);
-  if (threadIdx.x == 0) raise_flag(Written::kDown, t.launch);
+  if (threadIdx.x == 0 && !linked<Shape>(a)) raise_flag(Written::kDown, t.launch);
   stamp(a, kStampDown);
-  sum_slots<Shape>(a, shared);
+  const SumShare share = sum_share<Shape>(a, working_ctas(t, a.layer.hidden / kBand));
+  if (share.first == 0) sum_slots<Shape>(a, share, shared);
   stamp(a, kStampSums);
 }
 
@@ -262,9 +325,14 @@ __device__ inline void run_early(const StreamArgs& a, const RingOf& ring_of, uns
   stamp_time(a, kStampReleased);
   stamp(a, kStampStart);
   stamp(a, kStampTable);
-  const bool works = static_cast<int>(blockIdx.x) < working_ctas(t, a.layer.hidden / kBand);
+  const int working = working_ctas(t, a.layer.hidden / kBand);
+  const bool works = static_cast<int>(blockIdx.x) < working;
   if (!loads) {
-    if (works) compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), in, shared);
+    if (works) {
+      compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), in, shared);
+    } else {
+      sum_without_weights<Shape>(a, working, shared);
+    }
     return;
   }
   if (works) load_run<Shape>(a, t, loader, ring_of(loader % Shape::kTeams));
@@ -304,8 +372,12 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   if (threadIdx.x == Shape::kComputeThreads) shared.table.launch = launch_number();
   make_table<Shape>(a, shared.table, experts);
   stamp(a, kStampTable);
-  if (static_cast<int>(blockIdx.x) >= working_ctas(shared.table, a.layer.hidden / kBand)) {
+  const int working = working_ctas(shared.table, a.layer.hidden / kBand);
+  if (static_cast<int>(blockIdx.x) >= working) {
     if (threadIdx.x == 0) leave_launch(shared.table.launch);
+    if (threadIdx.x >= Shape::kComputeThreads) return;
+    sum_without_weights<Shape>(a, working, shared);
+    stamp_time(a, kStampLeft);
     return;
   }
   if (threadIdx.x >= Shape::kComputeThreads) {

@@ -36,13 +36,13 @@ struct PieceCounts {
   std::size_t gate_up, down;
 };
 // Upper bounds of item + CTA.
-PieceCounts most_pieces(const MoeLayer& layer, int tokens) {
+PieceCounts most_pieces(const MoeLayer& layer, int tokens, int ctas = kMostStreamCtas) {
   const int routed = tokens * layer.top_k;
   constexpr int kFewest = StreamWide::kTokens;  // of all shapes
   const int segments =
       std::min(routed, layer.routed + routed / kFewest) + layer.shared * ((tokens + kFewest - 1) / kFewest);
-  return {static_cast<std::size_t>(segments * (layer.max_intermediate / kBand) + kMostStreamCtas),
-          static_cast<std::size_t>(segments * (layer.hidden / kBand) + kMostStreamCtas)};
+  return {static_cast<std::size_t>(segments * (layer.max_intermediate / kBand) + ctas),
+          static_cast<std::size_t>(segments * (layer.hidden / kBand) + ctas)};
 }
 
 std::size_t gate_up_bytes(const PieceCounts& pieces) {
@@ -90,6 +90,13 @@ ShapePlan plan_shape(const MoeLayer& layer) {
   return plan;
 }
 
+// Whether a call's sums have room where they carry numbers.
+template <class Shape>
+bool linked_call(const MoeLayer& layer, int tokens, int grid) {
+  const PieceCounts pieces = most_pieces(layer, tokens, grid);
+  return Shape::kLinks && tokens <= kLinkedTokens && std::max(pieces.gate_up, pieces.down) <= kLinkedPieces;
+}
+
 template <class Shape>
 cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStream_t stream) {
   const MoeLayer& layer = args.layer;
@@ -108,6 +115,7 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   if (asked != cudaSuccess) return asked;
   if (resident < 1) return cudaErrorInvalidValue;
   const int grid = std::min(std::min(plan.ctas, resident) * sm_count(), kMostStreamCtas);
+  args.linked = linked_call<Shape>(layer, std::min(call.tokens, chunk), grid);
   for (int begin = 0; begin < call.tokens; begin += chunk) {
     args.call = call;
     args.call.tokens = std::min(chunk, call.tokens - begin);

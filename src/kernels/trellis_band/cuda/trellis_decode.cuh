@@ -37,22 +37,31 @@ struct LaneStream : LanePlace {
   __device__ explicit LaneStream(int lane) : LanePlace(kBits, lane) {}
   __device__ explicit LaneStream(const LanePlace& place) : LanePlace(place) {}
 
+  // The words of a tile that the lane's windows are in.
+  __device__ __forceinline__ void read(const unsigned char* tile, u32 (&w)[kWords]) const {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) w[i] = *reinterpret_cast<const u32*>(tile + offset[i]);
+  }
+
   // a[0] = the 32 stream bits that end with the lane's last, a[1] the 32 before them, ..., as far as windows reach.
-  __device__ void load(const unsigned char* tile, u32 (&a)[3]) const {
-    const u32 w0 = *reinterpret_cast<const u32*>(tile + offset[0]);
-    const u32 w1 = *reinterpret_cast<const u32*>(tile + offset[1]);
+  __device__ __forceinline__ void align(const u32 (&w)[kWords], u32 (&a)[3]) const {
     if constexpr (kBits == 4) {
-      a[0] = w0;
-      a[1] = w1;
+      a[0] = w[0];
+      a[1] = w[1];
     } else if constexpr (kBits < 4) {
-      a[0] = __byte_perm(w0, w1, select);
-      a[1] = kBits == 3 ? w1 >> drop : 0;
+      a[0] = __byte_perm(w[0], w[1], select);
+      a[1] = kBits == 3 ? w[1] >> drop : 0;
     } else {
-      const u32 w2 = *reinterpret_cast<const u32*>(tile + offset[2]);
-      a[0] = kBits == 8 ? w0 : __byte_perm(w0, w1, select);
-      a[1] = kBits == 8 ? w1 : __byte_perm(w1, w2, select);
-      a[2] = kBits == 8 ? w2 : w2 >> drop;
+      a[0] = kBits == 8 ? w[0] : __byte_perm(w[0], w[1], select);
+      a[1] = kBits == 8 ? w[1] : __byte_perm(w[1], w[2], select);
+      a[2] = kBits == 8 ? w[2] : w[2] >> drop;
     }
+  }
+
+  __device__ __forceinline__ void load(const unsigned char* tile, u32 (&a)[3]) const {
+    u32 w[kWords];
+    read(tile, w);
+    align(w, a);
   }
 };
 

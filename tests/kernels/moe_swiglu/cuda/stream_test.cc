@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -157,6 +158,36 @@ TEST(GpuMoeStream, SharedAndUnusedSlotsInSmallAndLargeTables) {
     for (const MoePath path : kStreamPaths) {
       EXPECT_EQ(verify::compare(expected, layer.run(tokens, path), 128, {.row_relative = 0.001}), "")
           << moe_path_name(path) << ", " << tokens << " tokens";
+    }
+  }
+}
+
+// Up to four tokens: pieces of down that go to other warps, runs that cross segments, an expert twice for a token, more
+// slots and pieces than are added up at once, and none.
+TEST(GpuMoeStream, FewTokensWhateverTheRoutes) {
+  constexpr int kTokens = 4, kTopK = 6;
+#ifdef FAIRWAY_CUDA_EMULATED
+  constexpr std::size_t kShift = 3;
+#else
+  constexpr std::size_t kShift = 1;
+#endif
+  const Layer narrow({"stream, few, narrow", 7, 1, kTopK, 256, 128, 0, kMul1, true, 59}, kTokens);
+  const Layer wide({"stream, few, wide", 4, 0, kTopK, 128, 1024, 0, kMul1, false, 60}, kTokens);
+  const std::vector<int> routes[] = {
+      {0, 1, 2, 3, 2, 1}, {3, 3, 3, 3, 3, 3}, {-1, 2, -1, 0, -1, 2}, {1, -1, -1, -1, -1, -1}, {-1, -1, -1, -1, -1, -1}};
+  for (const Layer* l : {&narrow, &wide}) {
+    for (std::size_t shift = 0; shift < std::size(routes); shift += kShift) {
+      std::vector<int> ids;
+      for (std::size_t t = 0; t < kTokens; ++t) {
+        const std::vector<int>& route = routes[(t + shift) % std::size(routes)];
+        ids.insert(ids.end(), route.begin(), route.end());
+      }
+      l->route(ids);
+      for (const int tokens : {1, shift % 2 == 1 ? kTokens : 2}) {
+        const std::vector<float> expected = l->run(tokens, MoePath::kInt4), y = l->run(tokens, MoePath::kIntStream);
+        EXPECT_EQ(verify::compare(expected, y, 128, {.row_relative = 0.001}), "") << tokens << " tokens, " << shift;
+        EXPECT_EQ(verify::compare_exact(y, l->run(tokens, MoePath::kIntStream)), "") << tokens << " tokens, " << shift;
+      }
     }
   }
 }

@@ -412,4 +412,21 @@ inline void store_matrices_transposed_x2(void* row, const unsigned (&d)[2]) {
   }
 }
 
+inline void check_numbered(const uint4* word) {
+  if (reinterpret_cast<std::uintptr_t>(word) % 16 != 0)
+    emulator::fail("numbered floats that are not aligned to 16 bytes");
+}
+inline void store_numbered(uint4* to, float a, float b, unsigned number) {
+  check_numbered(to);
+  *to = make_uint4(__float_as_uint(a), number, __float_as_uint(b), number);
+  emulator::progress();
+}
+inline uint4 load_numbered(const uint4* from) {
+  check_numbered(from);
+  return *from;
+}
+inline void poll_again(int) {
+  emulator::give_way();
+}
+
 }  // namespace fairway::kernels::cuda
