@@ -22,6 +22,8 @@ constexpr int kTilesOfSecond = 4;
 constexpr int kMergedRows = 4, kTilesOfLaunch = 4;
 // A row's queries of up to so many tiles are shared by several CTAs while there are multiprocessors for them.
 constexpr int kSharedTiles = 4, kSharedQueries = 8;
+// Latent attention of so few rows: most tiles of a split, for the kernel that has them all in shared memory at once.
+constexpr int kLatentRows = 4, kLatentTilesOfSplit = 4;
 constexpr int kCombineValues = 128;  // of a CTA
 constexpr int kCombineLanes = kCombineValues / 8, kCombineGroups = 16;
 
@@ -141,13 +143,18 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
   }
   plan.kernel = call.cache.type == CacheType::kHalf ? attend_kernel_half(queries, call.value_dim)
                                                     : attend_kernel_e4m3(queries, call.value_dim);
+  const int latent_splits = std::min(sm_count() / call.rows.count, tiles);
+  const bool is_latent = latent_fits(call) && call.rows.count <= kLatentRows && tiles > kSharedTiles &&
+                         tiles <= kLatentTilesOfSplit * latent_splits;
+  if (is_latent) plan.kernel = attend_kernel_latent(call.cache.type);
   args.row_units = static_cast<int>((together + plan.kernel.queries - 1) / plan.kernel.queries);
   plan.units = args.row_units * (call.one_sequence ? 1 : call.rows.count);
   plan.shared_bytes = plan.kernel.shared_bytes(args);
   require(plan.shared_bytes <= kSharedPerSm,
           dims_of("shared memory bytes", plan.shared_bytes, "less: key and value are too wide"));
-  args.splits = choose_splits(plan.kernel, plan.shared_bytes, static_cast<long long>(plan.units) * call.kv_heads, tiles,
-                              call.rows.count);
+  args.splits = is_latent ? latent_splits
+                          : choose_splits(plan.kernel, plan.shared_bytes,
+                                          static_cast<long long>(plan.units) * call.kv_heads, tiles, call.rows.count);
   if (args.splits > 1) {
     const std::size_t partials = static_cast<std::size_t>(call.rows.count) * static_cast<std::size_t>(call.heads) *
                                  static_cast<std::size_t>(args.splits);

@@ -52,6 +52,9 @@ struct AttendKernel {
 // queries: of all rows that may share a unit.
 AttendKernel attend_kernel_half(int queries, int value_dim);
 AttendKernel attend_kernel_e4m3(int queries, int value_dim);
+// For calls that latent_fits(), with splits. Meant for splits of up to kLatentTilesOfSplit tiles.
+AttendKernel attend_kernel_latent(CacheType type);
+bool latent_fits(const AttendCall& call);
 
 // What attend() launches first. Without splits it writes the call's `out`; a kernel that merges them itself
 // (attend_merge.cuh) saves a launch.
