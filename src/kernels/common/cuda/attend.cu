@@ -146,6 +146,7 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
   const int latent_splits = std::min(sm_count() / call.rows.count, tiles);
   const bool is_latent = latent_fits(call) && call.rows.count <= kLatentRows && tiles > kSharedTiles &&
                          tiles <= kLatentTilesOfSplit * latent_splits;
+  plan.is_latent = is_latent;
   if (is_latent) plan.kernel = attend_kernel_latent(call.cache.type);
   args.row_units = static_cast<int>((together + plan.kernel.queries - 1) / plan.kernel.queries);
   plan.units = args.row_units * (call.one_sequence ? 1 : call.rows.count);

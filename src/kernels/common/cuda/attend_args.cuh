@@ -63,6 +63,7 @@ struct AttendPlan {
   AttendArgs args;
   int units;  // CTAs of a key/value head and split
   int shared_bytes;
+  bool is_latent;  // the kernel is that of attend_latent.cuh
 };
 AttendPlan plan_attend(const AttendCall& call, void* workspace);
 void launch_attend_units(const AttendPlan& plan, cudaStream_t stream);

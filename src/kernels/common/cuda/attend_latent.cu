@@ -2,14 +2,24 @@
 #include "kernels/common/cuda/attend_latent.cuh"
 
 namespace fairway::kernels::cuda {
+namespace {
+
+template <CacheType kType>
+__global__ void __maxnreg__(kLatentRegisters) attend_latent(const __grid_constant__ AttendArgs args) {
+  QueriesOfBefore queries;
+  LatentAttendCta<kType>(args).run(queries);
+}
+
+}  // namespace
 
 AttendKernel attend_kernel_latent(CacheType type) {
-  return type == CacheType::kHalf ? latent_instance<CacheType::kHalf>() : latent_instance<CacheType::kE4m3>();
+  return {type == CacheType::kHalf ? attend_latent<CacheType::kHalf> : attend_latent<CacheType::kE4m3>, kLatentQueries,
+          1, latent_shared_bytes};
 }
 
 bool latent_fits(const AttendCall& call) {
   return call.kv_heads == 1 && call.heads <= kLatentQueries && call.value_offset == call.key_offset &&
-         call.value_dim % kLatentBlock == 0 && call.value_dim <= call.key_dim && call.key_dim > kLatentBlock &&
+         call.value_dim % kLatentBlock == 0 && call.value_dim < call.key_dim &&
          (!call.one_sequence || call.rows.count == 1);
 }
 

@@ -16,6 +16,8 @@
 
 namespace fairway::kernels::cuda {
 
+// Beside a CTA, an SM has registers and shared memory for two of the kernel that merges splits.
+constexpr int kLatentRegisters = 144;
 constexpr int kLatentQueries = 24, kLatentQueryTiles = kLatentQueries / 8;
 constexpr int kLatentTiles = 2, kLatentPositions = kLatentTiles * kAttendTile;  // at a time
 constexpr int kLatentBlock = 64;                                                // elements of a position, 128 bytes
@@ -23,18 +25,32 @@ constexpr int kLatentMaxBlocks = kMaxKeyDim / kLatentBlock;
 constexpr int kLatentRowBytes = 128;
 constexpr int kLatentKeyBytes = kLatentPositions * kLatentRowBytes,
               kLatentQueryBytes = kLatentQueries * kLatentRowBytes;
-constexpr int kLatentOutputStride = kMaxValueDim + 8;               // halves
 constexpr int kLatentValueTiles = kMaxValueDim / kLatentBlock / 2;  // of a group of four warps
 constexpr int kLatentStatistics = kAttendWarps * kLatentQueries;    // floats
 
 __host__ __device__ constexpr int latent_blocks(int elements) {
   return (elements + kLatentBlock - 1) / kLatentBlock;
 }
+// Of queries, and then of outputs: rows of the most values, so that places in them are known.
+constexpr int kLatentOutputStride = 2 * kMaxValueDim + kPieceBytes;  // bytes
+__host__ __device__ constexpr int latent_query_bytes(int blocks) {
+  constexpr int kOutputs = kLatentQueries * kLatentOutputStride;
+  return blocks * kLatentQueryBytes > kOutputs ? blocks * kLatentQueryBytes : (kOutputs + 1023) / 1024 * 1024;
+}
 // Blocks of keys, of queries, of probabilities, then statistics of warps.
 inline int latent_shared_bytes(const AttendArgs& args) {
-  return latent_blocks(args.call.key_dim) * (kLatentKeyBytes + kLatentQueryBytes) + kLatentTiles * kLatentQueryBytes +
-         2 * kLatentStatistics * static_cast<int>(sizeof(float));
+  const int blocks = latent_blocks(args.call.key_dim);
+  return blocks * kLatentKeyBytes + latent_query_bytes(blocks) + kLatentTiles * kLatentQueryBytes +
+         (2 * kLatentStatistics + kLatentQueries) * static_cast<int>(sizeof(float));
 }
+
+// Where the queries of a call come from: an earlier kernel.
+struct QueriesOfBefore {
+  // Waits for the previous kernel. scratch: 16-byte aligned shared memory of kLatentTiles * kLatentQueryBytes.
+  __device__ __forceinline__ void run(unsigned char*) { wait_for_previous_kernel(); }
+  // Returns when queries and fresh positions are there. All threads call these.
+  __device__ __forceinline__ void meet() {}
+};
 
 template <CacheType kType>
 class LatentAttendCta {
@@ -52,40 +68,45 @@ class LatentAttendCta {
         blocks_(latent_blocks(args.call.key_dim)) {
     keys_ = dynamic_shared<unsigned char>();
     queries_ = keys_ + blocks_ * kLatentKeyBytes;
-    probabilities_ = queries_ + blocks_ * kLatentQueryBytes;
+    probabilities_ = queries_ + latent_query_bytes(blocks_);
     maxima_ = reinterpret_cast<float*>(probabilities_ + kLatentTiles * kLatentQueryBytes);
     totals_ = maxima_ + kLatentStatistics;
   }
 
-  __device__ void run() {
+  template <class Queries>
+  __device__ __forceinline__ void run(Queries& origin) {
     if (args_.call.fresh == 0) wait_for_previous_kernel();
     const AttendUnit unit(args_, kLatentQueries, kElemBytes);
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const int end = min(span.end * kAttendTile, unit.last_position + 1);
-    int first = span.begin * kAttendTile, begin = 0, stop = unit.settled;
+    int first = span.begin * kAttendTile;
+    Keys keys(*this, unit, end);
+    keys.load(first, 0, unit.settled);
+    origin.run(probabilities_);
+    let_next_kernel_start();
+    const bool empty = first >= end;
+    if (!empty) keys.store(first);
+    origin.meet();
+    if (empty) return;
+    copy_queries(unit);
+    keys.copy(first, unit.settled);
+    start();
+    bool is_first = true;
 #pragma unroll 1
-    for (int phase = 0;; ++phase) {
-      copy_keys(unit, first, end, begin, stop);
-      if (phase == 0) {
-        wait_for_previous_kernel();
-        let_next_kernel_start();
-        if (first >= end) return;
-        copy_queries(unit);
-        start();
-        begin = stop, stop = kNoEnd;
-        continue;
-      }
+    while (true) {
       copy_async_commit();
       copy_async_wait<0>();
       fence_for_wgmma();
       __syncthreads();
       const int count = min(end - first, kLatentPositions);
-      score(count, phase == 1);
-      gather(count);
       first += kLatentPositions;
-      if (first >= end) break;
+      const bool last = first >= end;
+      score(count, is_first, last);
+      gather(unit, count, last);
+      if (last) break;
+      is_first = false;
       __syncthreads();  // keys and probabilities are no longer read
-      begin = 0;
+      keys.copy(first, 0);
     }
     finish(unit);
   }
@@ -96,46 +117,101 @@ class LatentAttendCta {
     return row * kLatentRowBytes + ((column ^ (row & 7)) << 4);
   }
 
-  // Positions from `first` on, before `end`, that are in [begin, stop). Zeros for those that fill up 16, and for
+  // The way of keys to shared memory: positions from `first` on, before `end`. Zeros for those that fill up 16, and for
   // elements that fill up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied
-  // by zero.
-  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int begin, int stop) const {
-    constexpr int kLanes = 4 * kElemBytes;  // of a block: 16 bytes each
-    const int lane = thread_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
-#pragma unroll 1
-    for (int row = thread_ / kLanes; row < filled; row += kAttendThreads / kLanes) {
-      const int position = first + row;
-      if (position < begin || position >= stop) continue;
-      const bool beyond = position >= end;
-      const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
-      if constexpr (kType == CacheType::kHalf) {
-        unsigned char* to = keys_ + piece(row, lane);
-#pragma unroll 3
-        for (int c = lane; c < kLanes * blocks_; c += kLanes, to += kLatentKeyBytes) {
-          const bool absent = c >= args_.key_pieces;
-          copy_async_16(to, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
+  // by zero. Halves are copied by the device; E4M3 waits in registers until store(). What another kernel or CTA may
+  // have written since the launch began is not read through the first-level cache, which could have a part of it.
+  class Keys {
+    static constexpr int kLanes = 4 * kElemBytes;          // of a block: 16 bytes each
+    static constexpr int kStep = kAttendThreads / kLanes;  // between rows of a thread
+    static constexpr int kHeld = kType == CacheType::kE4m3 ? kLatentPositions / kStep : 1;
+
+   public:
+    __device__ __forceinline__ Keys(const LatentAttendCta& cta, const AttendUnit& unit, int end)
+        : cta_(cta), unit_(unit), end_(end), lane_(cta.thread_ % kLanes), row_(cta.thread_ / kLanes) {}
+
+    // Positions in [begin, stop), and zeros for those from end on.
+    __device__ __forceinline__ void load(int first, int begin, int stop) {
+      if constexpr (kType == CacheType::kE4m3) {
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) {
+          const int position = first + row_ + kStep * i;
+          load_row(position, position >= begin && position < min(stop, end_), bytes_[i]);
         }
       } else {
-        uint4 bytes[kLatentMaxBlocks];
-#pragma unroll
-        for (int b = 0; b < kLatentMaxBlocks; ++b) {
-          bytes[b] = reinterpret_cast<const uint4*>(from)[min(kLanes * b + lane, args_.key_pieces - 1)];
-        }
-        unsigned char *const low = keys_ + piece(row, 2 * lane), *const high = keys_ + piece(row, 2 * lane + 1);
-#pragma unroll
-        for (int b = 0; b < kLatentMaxBlocks; ++b) {
-          if (b >= blocks_) break;
-          if (beyond || kLanes * b + lane >= args_.key_pieces) bytes[b] = make_uint4(0, 0, 0, 0);
-          *reinterpret_cast<uint4*>(low + b * kLatentKeyBytes) = halves_of(bytes[b].x, bytes[b].y);
-          *reinterpret_cast<uint4*>(high + b * kLatentKeyBytes) = halves_of(bytes[b].z, bytes[b].w);
+#pragma unroll 1
+        for (int row = row_; row < filled(first); row += kStep) {
+          const int position = first + row;
+          if (position < begin || position >= stop) continue;
+          const bool beyond = position >= end_;
+          const unsigned char* const from = unit_.keys + (beyond ? 0 : position) * unit_.row_bytes;
+          unsigned char* to = cta_.keys_ + piece(row, lane_);
+#pragma unroll 3
+          for (int c = lane_; c < kLanes * cta_.blocks_; c += kLanes, to += kLatentKeyBytes) {
+            const bool absent = c >= cta_.args_.key_pieces;
+            copy_async_16(to, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
+          }
         }
       }
     }
-  }
-  __device__ static __forceinline__ uint4 halves_of(unsigned low, unsigned high) {
-    return make_uint4(halves_from_e4m3(low & 0xFFFFu), halves_from_e4m3(low >> 16), halves_from_e4m3(high & 0xFFFFu),
-                      halves_from_e4m3(high >> 16));
-  }
+    // All rows that are filled.
+    __device__ __forceinline__ void store(int first) const {
+      if constexpr (kType == CacheType::kE4m3) {
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) {
+          if (row_ + kStep * i < filled(first)) store_row(row_ + kStep * i, bytes_[i]);
+        }
+      }
+    }
+    // Loads and stores positions from `begin` on, and zeros as load() has them.
+    __device__ __forceinline__ void copy(int first, int begin) {
+      if constexpr (kType == CacheType::kE4m3) {
+#pragma unroll 1
+        for (int row = row_; row < filled(first); row += kStep) {
+          if (first + row < begin) continue;
+          uint4 bytes[kLatentMaxBlocks];
+          load_row(first + row, first + row < end_, bytes);
+          store_row(row, bytes);
+        }
+      } else {
+        load(first, begin, kNoEnd);
+      }
+    }
+
+   private:
+    __device__ __forceinline__ int filled(int first) const {
+      return min((end_ - first + 15) / 16 * 16, kLatentPositions);
+    }
+    // The lane's 16 elements of each block, E4M3.
+    __device__ __forceinline__ void load_row(int position, bool there, uint4 (&bytes)[kLatentMaxBlocks]) const {
+      const int pieces = there ? cta_.args_.key_pieces : 0;
+      const auto* const from = reinterpret_cast<const uint4*>(unit_.keys + position * unit_.row_bytes) + lane_;
+#pragma unroll
+      for (int b = 0; b < kLatentMaxBlocks; ++b) {
+        bytes[b] = make_uint4(0, 0, 0, 0);
+        if (kLanes * b + lane_ < pieces) bytes[b] = __ldcg(from + kLanes * b);
+      }
+    }
+    __device__ __forceinline__ void store_row(int row, const uint4 (&bytes)[kLatentMaxBlocks]) const {
+      unsigned char *const low = cta_.keys_ + piece(row, 2 * lane_), *const high =
+                                                                         cta_.keys_ + piece(row, 2 * lane_ + 1);
+#pragma unroll
+      for (int b = 0; b < kLatentMaxBlocks; ++b) {
+        if (b >= cta_.blocks_) continue;
+        *reinterpret_cast<uint4*>(low + b * kLatentKeyBytes) = halves_of(bytes[b].x, bytes[b].y);
+        *reinterpret_cast<uint4*>(high + b * kLatentKeyBytes) = halves_of(bytes[b].z, bytes[b].w);
+      }
+    }
+    __device__ static __forceinline__ uint4 halves_of(unsigned low, unsigned high) {
+      return make_uint4(halves_from_e4m3(low & 0xFFFFu), halves_from_e4m3(low >> 16), halves_from_e4m3(high & 0xFFFFu),
+                        halves_from_e4m3(high >> 16));
+    }
+
+    const LatentAttendCta& cta_;
+    const AttendUnit& unit_;
+    const int end_, lane_, row_;
+    uint4 bytes_[kHeld][kLatentMaxBlocks];
+  };
 
   // Zeros for queries that the unit lacks.
   __device__ __forceinline__ void copy_queries(const AttendUnit& unit) const {
@@ -162,7 +238,7 @@ class LatentAttendCta {
 
   // Scores of `count` positions, their maxima, and probabilities. Element e of a lane's s[j] is position lane / 4 +
   // 8 * (e / 2) of the warp's 16, query 8 j + 2 * (lane % 4) + e % 2.
-  __device__ __forceinline__ void score(int count, bool first) {
+  __device__ __forceinline__ void score(int count, bool first, bool last) {
     unsigned keys = swizzled_rows(keys_ + group_ * kAttendTile * kLatentRowBytes), queries = swizzled_rows(queries_);
     float s[kLatentQueryTiles][4] = {};
     int block = group_ * kAttendTile < count ? 0 : blocks_ - 1;  // scores of no position are not used
@@ -190,6 +266,7 @@ class LatentAttendCta {
     }
     __syncthreads();
     exponentials(s, first);
+    if (last) leave_totals();
     fence_for_wgmma();
     __syncthreads();
   }
@@ -225,12 +302,48 @@ class LatentAttendCta {
     }
   }
 
+  // The warp's sums of probabilities and the maxima, for all warps.
+  __device__ __forceinline__ void leave_totals() {
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      for (int d = 4; d < 32; d *= 2) {
+        total_[j].x += __shfl_xor_sync(0xFFFFFFFFu, total_[j].x, d);
+        total_[j].y += __shfl_xor_sync(0xFFFFFFFFu, total_[j].y, d);
+      }
+      if (lane_ < 4) {
+        *reinterpret_cast<float2*>(totals_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = total_[j];
+        if (warp_ == 0) *reinterpret_cast<float2*>(final_maxima() + 8 * j + 2 * lane_) = maximum_[j];
+      }
+    }
+  }
+  __device__ __forceinline__ float* final_maxima() const {
+    return totals_ + kLatentStatistics;
+  }
+
+  // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
+  __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      const float* const of_warps = totals_ + 8 * j + 2 * (lane_ % 4);
+      float2 total = make_float2(0, 0);
+      for (int w = 0; w < kAttendWarps; ++w) {
+        const float2 of_warp = *reinterpret_cast<const float2*>(of_warps + w * kLatentQueries);
+        total.x += of_warp.x, total.y += of_warp.y;
+      }
+      total_[j] = make_float2(__fdividef(1.0f, total.x), __fdividef(1.0f, total.y));
+    }
+    if (thread_ < unit.count) {
+      float total = 0;
+      for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + thread_];
+      args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] =
+          final_maxima()[thread_] + log2f(total);
+    }
+  }
+
   // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
-  __device__ __forceinline__ void gather(int count) {
-    const int last = args_.call.value_dim / kLatentBlock - 1;
+  __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
+    const int last_block = args_.call.value_dim / kLatentBlock - 1;
     unsigned values[kLatentValueTiles];
     for (int i = 0; i < kLatentValueTiles; ++i) {
-      values[i] = swizzled_rows(keys_ + min(group_ + 2 * i, last) * kLatentKeyBytes);
+      values[i] = swizzled_rows(keys_ + min(group_ + 2 * i, last_block) * kLatentKeyBytes);
     }
     const unsigned probabilities = swizzled_rows(probabilities_);
     unsigned step = 0;
@@ -244,54 +357,28 @@ class LatentAttendCta {
       }
       wgmma_commit();
     } while (16 * ++step < static_cast<unsigned>(count));
+    if (last) take_totals(unit);
     wgmma_wait<0>();
     for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
   }
 
+  // The queries are no longer read, and make room for the outputs.
   __device__ __forceinline__ void finish(const AttendUnit& unit) {
+    unsigned char* const mine = queries_ + group_ * kLatentRowBytes + 32 * (warp_ % 4);
     for (int j = 0; j < kLatentQueryTiles; ++j) {
-      for (int d = 4; d < 32; d *= 2) {
-        total_[j].x += __shfl_xor_sync(0xFFFFFFFFu, total_[j].x, d);
-        total_[j].y += __shfl_xor_sync(0xFFFFFFFFu, total_[j].y, d);
-      }
-      if (lane_ < 4) *reinterpret_cast<float2*>(totals_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = total_[j];
-    }
-    __syncthreads();                  // keys are no longer read, nor maxima but those of the last tiles by this warp
-    float* const inverses = maxima_;  // of the totals
-    if (warp_ == 0) {
-      float* const maxima = maxima_ + kLatentQueries;
-      for (int j = 0; j < kLatentQueryTiles; ++j) {
-        if (lane_ < 4) *reinterpret_cast<float2*>(maxima + 8 * j + 2 * lane_) = maximum_[j];
-      }
-      __syncwarp();
-      if (lane_ < kLatentQueries) {
-        float total = 0;  // not zero, since the largest score's factor is 1
-        for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + lane_];
-        inverses[lane_] = 1.0f / total;
-        if (lane_ < unit.count) {
-          args_.weights[static_cast<long long>(unit.first + lane_) * args_.splits + blockIdx.z] =
-              maxima[lane_] + log2f(total);
-        }
-      }
-    }
-    __syncthreads();
-    auto* const outputs = reinterpret_cast<__half*>(keys_);  // [queries, kLatentOutputStride]
-    auto* const mine = reinterpret_cast<unsigned char*>(outputs + group_ * kLatentBlock + 16 * (warp_ % 4));
-    for (int j = 0; j < kLatentQueryTiles; ++j) {
-      const float2 inverse = *reinterpret_cast<const float2*>(inverses + 8 * j + 2 * (lane_ % 4));
       for (int i = 0; i < kLatentValueTiles; ++i) {  // tiles beyond the last go where nothing reads
-        constexpr int kRow = kLatentOutputStride * static_cast<int>(sizeof(__half));
-        AttendFragments<CacheType::kHalf>::store_values(mine + 8 * j * kRow + 4 * i * kLatentBlock, kRow, lane_,
-                                                        sums_[i][j], inverse);
+        AttendFragments<CacheType::kHalf>::store_values(mine + 8 * j * kLatentOutputStride + 2 * i * kLatentRowBytes,
+                                                        kLatentOutputStride, lane_, sums_[i][j], total_[j]);
       }
     }
-    __syncthreads();
     const int values = args_.call.value_dim;
+    __syncthreads();
 #pragma unroll 1
     for (int n = warp_; n < unit.count; n += kAttendWarps) {
       __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
+#pragma unroll 2
       for (int c = 8 * lane_; c < values; c += 8 * 32) {
-        *reinterpret_cast<uint4*>(to + c) = *reinterpret_cast<const uint4*>(outputs + n * kLatentOutputStride + c);
+        *reinterpret_cast<uint4*>(to + c) = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
       }
     }
   }
@@ -306,15 +393,5 @@ class LatentAttendCta {
   float2 maximum_[kLatentQueryTiles], total_[kLatentQueryTiles];
   float sums_[kLatentValueTiles][kLatentQueryTiles][4];
 };
-
-template <CacheType kType>
-__global__ void __launch_bounds__(kAttendThreads, 1) attend_latent(const __grid_constant__ AttendArgs args) {
-  LatentAttendCta<kType>(args).run();
-}
-
-template <CacheType kType>
-AttendKernel latent_instance() {
-  return {attend_latent<kType>, kLatentQueries, 1, latent_shared_bytes};
-}
 
 }  // namespace fairway::kernels::cuda
