@@ -4,7 +4,6 @@
 
 #include "backend/cuda/check.cuh"
 #include "fairway/error.h"
-#include "kernels/attention_mla/cuda/mla_absorb_attend.cuh"
 #include "kernels/attention_mla/cuda/mla_decode.cuh"
 #include "kernels/attention_mla/cuda/mla_decode_kernel.cuh"
 #include "kernels/attention_mla/cuda/mla_prepare_absorb.cuh"
@@ -35,35 +34,6 @@ void check(const MlaAttention& call) {
   require_same(call.attend.heads, up.heads, "heads of the attention");
   require_same(call.attend.value_dim, up.latent, "value_dim of the attention");
   require_same(call.attend.key_dim, up.latent + call.prepare.angles.dim, "key_dim of the attention");
-}
-
-// The emulator runs the CTAs of a launch at the same time only if the launch says so. A cooperative launch would not
-// begin beside the end of the kernel before it.
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr bool kTogether = true;
-#else
-constexpr bool kTogether = false;
-#endif
-
-bool absorb_attend_fits(const MlaAttention& call, const AttendPlan& plan) {
-  const int ctas = plan.args.splits;
-  return plan.is_latent && call.prepare.rows.count == 1 && call.attend.fresh > 0 && ctas <= kMostAbsorbCtas &&
-         ctas > call.up.heads && call.up.latent % kAbsorbSlice == 0 && call.up.nope <= kAbsorbNope &&
-         call.up.heads * (call.up.latent / kAbsorbSlice) <= 2 * ctas && is_aligned(call.prepare.q_full) &&
-         unfold_splits_fits(call.up, plan);
-}
-
-void absorb_attend(const MlaAttention& call, const AttendPlan& plan, cudaStream_t stream) {
-  const auto kernel = call.prepare.cache.type == CacheType::kHalf ? mla_absorb_attend_kernel<CacheType::kHalf>
-                                                                  : mla_absorb_attend_kernel<CacheType::kE4m3>;
-  // Without this the driver may divide an SM's memory so that fewer CTAs fit than the launch needs.
-  backend::check_cuda(
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout, 100),
-      "mla_absorb_attend");
-  LaunchShape shape{dim3(1, 1, static_cast<unsigned>(plan.args.splits)), kAttendThreads, plan.shared_bytes};
-  shape.together = kTogether;
-  backend::check_cuda(launch(kernel, shape, stream, AbsorbAttend{call.prepare, call.up, plan.args}),
-                      "mla_absorb_attend");
 }
 
 }  // namespace
@@ -104,6 +74,10 @@ void mla_prepare_absorb(const MlaPrepare& prepare, const MlaUpProjection& up, cu
                   static_cast<unsigned>(row_blocks));
   const auto kernel = prepare.cache.type == CacheType::kHalf ? prepare_absorb_kernel<CacheType::kHalf>
                                                              : prepare_absorb_kernel<CacheType::kE4m3>;
+  // As the kernels behind it have it: an SM cannot divide its memory anew while this one runs on it.
+  backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                           cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+                      "mla_prepare_absorb");
   const PrepareAbsorb args{prepare, up, block_rows, absorb_ctas};
   backend::check_cuda(launch(kernel, {grid, kFewThreads, kAbsorbSharedBytes}, stream, args), "mla_prepare_absorb");
 }
@@ -115,14 +89,6 @@ void mla_attention(const MlaAttention& call, void* workspace, cudaStream_t strea
   if (rows <= kDecodeRows && call.attend.max_context <= kDecodeContext && mla_decode_fits(call)) {
     mla_decode(call, stream);
     return;
-  }
-  if (rows == 1) {
-    const AttendPlan plan = plan_attend(call.attend, workspace);
-    if (absorb_attend_fits(call, plan)) {
-      absorb_attend(call, plan, stream);
-      unfold_splits(call.up, plan, call.out, call.ldo, stream);
-      return;
-    }
   }
   if (mla_prepare_absorb_fits(prepare, call.up)) {
     mla_prepare_absorb(prepare, call.up, stream);

@@ -167,6 +167,11 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
 }
 
 void launch_attend_units(const AttendPlan& plan, cudaStream_t stream) {
+  if (plan.is_latent) {  // so that the next kernel's CTAs fit beside its own
+    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(plan.kernel.run),
+                                             cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+                        "attend");
+  }
   const dim3 grid(static_cast<unsigned>(plan.units), static_cast<unsigned>(plan.args.call.kv_heads),
                   static_cast<unsigned>(plan.args.splits));
   backend::check_cuda(launch(plan.kernel.run, {grid, kAttendThreads, plan.shared_bytes}, stream, plan.args), "attend");

@@ -17,7 +17,7 @@
 namespace fairway::kernels::cuda {
 
 // Beside a CTA, an SM has registers and shared memory for two of the kernel that merges splits.
-constexpr int kLatentRegisters = 144;
+constexpr int kLatentRegisters = 128;
 constexpr int kLatentQueries = 24, kLatentQueryTiles = kLatentQueries / 8;
 constexpr int kLatentTiles = 2, kLatentPositions = kLatentTiles * kAttendTile;  // at a time
 constexpr int kLatentBlock = 64;                                                // elements of a position, 128 bytes
@@ -52,7 +52,9 @@ struct QueriesOfBefore {
   __device__ __forceinline__ void meet() {}
 };
 
-template <CacheType kType>
+// kRehearses: it runs through its code once on whatever shared memory has while the keys are under way, so that its
+// instructions are near when they have come.
+template <CacheType kType, bool kRehearses>
 class LatentAttendCta {
   static constexpr int kElemBytes = cache_type_bytes(kType);
   static constexpr int kNoEnd = 0x7FFFFFFF;
@@ -80,35 +82,35 @@ class LatentAttendCta {
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const int end = min(span.end * kAttendTile, unit.last_position + 1);
     int first = span.begin * kAttendTile;
-    Keys keys(*this, unit, end);
-    keys.load(first, 0, unit.settled);
-    origin.run(probabilities_);
-    let_next_kernel_start();
-    const bool empty = first >= end;
-    if (!empty) keys.store(first);
-    origin.meet();
-    if (empty) return;
-    copy_queries(unit);
-    keys.copy(first, unit.settled);
-    start();
-    bool is_first = true;
+    copy_keys(unit, first, end, 0, unit.settled);
+    bool rehearses = kRehearses, is_first = true;
+    if (!kRehearses) {
+      if (!get_queries(origin, unit, first, end)) return;
+    }
 #pragma unroll 1
     while (true) {
-      copy_async_commit();
-      copy_async_wait<0>();
-      fence_for_wgmma();
-      __syncthreads();
-      const int count = min(end - first, kLatentPositions);
-      first += kLatentPositions;
-      const bool last = first >= end;
-      score(count, is_first, last);
-      gather(unit, count, last);
-      if (last) break;
-      is_first = false;
-      __syncthreads();  // keys and probabilities are no longer read
-      keys.copy(first, 0);
+      if (!rehearses) {
+        copy_async_commit();
+        copy_async_wait<0>();
+        convert_keys(min(end - first, kLatentPositions));
+        fence_for_wgmma();
+        __syncthreads();
+      }
+      const int count = rehearses ? 1 : min(end - first, kLatentPositions);
+      const bool last = rehearses || first + kLatentPositions >= end;
+      score(rehearses ? -1 : count, is_first, last);
+      gather(unit, rehearses ? 0 : unit.count, count, last);
+      if (last) finish(unit, rehearses ? 0 : unit.count);
+      if (rehearses) {
+        rehearses = false;
+        if (!get_queries(origin, unit, first, end)) return;
+      } else {
+        if (last) return;
+        first += kLatentPositions, is_first = false;
+        __syncthreads();  // keys and probabilities are no longer read
+        copy_keys(unit, first, end, 0, kNoEnd);
+      }
     }
-    finish(unit);
   }
 
  private:
@@ -117,101 +119,84 @@ class LatentAttendCta {
     return row * kLatentRowBytes + ((column ^ (row & 7)) << 4);
   }
 
-  // The way of keys to shared memory: positions from `first` on, before `end`. Zeros for those that fill up 16, and for
+  // False if there are no positions.
+  template <class Queries>
+  __device__ __forceinline__ bool get_queries(Queries& origin, const AttendUnit& unit, int first, int end) {
+    origin.run(probabilities_);
+    let_next_kernel_start();
+    origin.meet();
+    if (first >= end) return false;
+    copy_queries(unit);
+    copy_keys(unit, first, end, unit.settled, kNoEnd);
+    start();
+    return true;
+  }
+
+  // Positions from `first` on, before `end`, that are in [begin, stop). Zeros for those that fill up 16, and for
   // elements that fill up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied
-  // by zero. Halves are copied by the device; E4M3 waits in registers until store(). What another kernel or CTA may
-  // have written since the launch began is not read through the first-level cache, which could have a part of it.
-  class Keys {
-    static constexpr int kLanes = 4 * kElemBytes;          // of a block: 16 bytes each
-    static constexpr int kStep = kAttendThreads / kLanes;  // between rows of a thread
-    static constexpr int kHeld = kType == CacheType::kE4m3 ? kLatentPositions / kStep : 1;
-
-   public:
-    __device__ __forceinline__ Keys(const LatentAttendCta& cta, const AttendUnit& unit, int end)
-        : cta_(cta), unit_(unit), end_(end), lane_(cta.thread_ % kLanes), row_(cta.thread_ / kLanes) {}
-
-    // Positions in [begin, stop), and zeros for those from end on.
-    __device__ __forceinline__ void load(int first, int begin, int stop) {
-      if constexpr (kType == CacheType::kE4m3) {
-#pragma unroll
-        for (int i = 0; i < kHeld; ++i) {
-          const int position = first + row_ + kStep * i;
-          load_row(position, position >= begin && position < min(stop, end_), bytes_[i]);
-        }
-      } else {
+  // by zero. Halves go where they belong. E4M3 goes to the upper halves of the blocks, which have as many bytes, where
+  // convert_keys() finds it. The copies do not read through the first-level cache, which could have a part of a row
+  // that another kernel or CTA has written since the launch began.
+  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int begin, int stop) const {
+    constexpr int kLanes = 4 * kElemBytes;  // of a block: 16 bytes each
+    const int lane = thread_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
 #pragma unroll 1
-        for (int row = row_; row < filled(first); row += kStep) {
-          const int position = first + row;
-          if (position < begin || position >= stop) continue;
-          const bool beyond = position >= end_;
-          const unsigned char* const from = unit_.keys + (beyond ? 0 : position) * unit_.row_bytes;
-          unsigned char* to = cta_.keys_ + piece(row, lane_);
+    for (int row = thread_ / kLanes; row < filled; row += kAttendThreads / kLanes) {
+      const int position = first + row;
+      if (position < begin || position >= stop) continue;
+      const bool beyond = position >= end;
+      const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
+      unsigned char* to = keys_ + (kType == CacheType::kHalf ? piece(row, lane) : waiting_piece(row, lane));
 #pragma unroll 3
-          for (int c = lane_; c < kLanes * cta_.blocks_; c += kLanes, to += kLatentKeyBytes) {
-            const bool absent = c >= cta_.args_.key_pieces;
-            copy_async_16(to, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
-          }
-        }
+      for (int c = lane; c < kLanes * blocks_; c += kLanes, to += kLatentKeyBytes) {
+        const bool absent = c >= args_.key_pieces;
+        copy_async_16(to, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
       }
     }
-    // All rows that are filled.
-    __device__ __forceinline__ void store(int first) const {
-      if constexpr (kType == CacheType::kE4m3) {
-#pragma unroll
-        for (int i = 0; i < kHeld; ++i) {
-          if (row_ + kStep * i < filled(first)) store_row(row_ + kStep * i, bytes_[i]);
-        }
-      }
-    }
-    // Loads and stores positions from `begin` on, and zeros as load() has them.
-    __device__ __forceinline__ void copy(int first, int begin) {
-      if constexpr (kType == CacheType::kE4m3) {
+  }
+  __device__ static __forceinline__ int waiting_piece(int row, int lane) {
+    return kLatentKeyBytes / 2 + (4 * row + lane) * kPieceBytes;
+  }
+
+  // E4M3 to halves: `count` positions, by the threads that copied them. What waits where the later positions belong is
+  // in registers before anything is stored there.
+  __device__ __forceinline__ void convert_keys(int count) const {
+    if constexpr (kType == CacheType::kE4m3) {
+      constexpr int kRows = kLatentPositions / 2;
+      static_assert(kRows == kAttendThreads / 4);
+      const int lane = thread_ % 4, row = thread_ / 4;
+      const auto waiting = [&](int r, int b) {
+        return *reinterpret_cast<const uint4*>(keys_ + b * kLatentKeyBytes + waiting_piece(r, lane));
+      };
+      constexpr int kBatch = 3;  // blocks at a time
 #pragma unroll 1
-        for (int row = row_; row < filled(first); row += kStep) {
-          if (first + row < begin) continue;
-          uint4 bytes[kLatentMaxBlocks];
-          load_row(first + row, first + row < end_, bytes);
-          store_row(row, bytes);
+      for (int begin = 0; begin < blocks_; begin += kBatch) {
+        uint4 early[kBatch], late[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          early[i] = waiting(row, min(begin + i, blocks_ - 1));
+          late[i] = waiting(row + kRows, min(begin + i, blocks_ - 1));
         }
-      } else {
-        load(first, begin, kNoEnd);
-      }
-    }
-
-   private:
-    __device__ __forceinline__ int filled(int first) const {
-      return min((end_ - first + 15) / 16 * 16, kLatentPositions);
-    }
-    // The lane's 16 elements of each block, E4M3.
-    __device__ __forceinline__ void load_row(int position, bool there, uint4 (&bytes)[kLatentMaxBlocks]) const {
-      const int pieces = there ? cta_.args_.key_pieces : 0;
-      const auto* const from = reinterpret_cast<const uint4*>(unit_.keys + position * unit_.row_bytes) + lane_;
+        __syncthreads();
 #pragma unroll
-      for (int b = 0; b < kLatentMaxBlocks; ++b) {
-        bytes[b] = make_uint4(0, 0, 0, 0);
-        if (kLanes * b + lane_ < pieces) bytes[b] = __ldcg(from + kLanes * b);
+        for (int i = 0; i < kBatch; ++i) {
+          if (begin + i >= blocks_) break;
+          store_halves_of(row, begin + i, early[i]);
+          if (count > kRows) store_halves_of(row + kRows, begin + i, late[i]);
+        }
       }
     }
-    __device__ __forceinline__ void store_row(int row, const uint4 (&bytes)[kLatentMaxBlocks]) const {
-      unsigned char *const low = cta_.keys_ + piece(row, 2 * lane_), *const high =
-                                                                         cta_.keys_ + piece(row, 2 * lane_ + 1);
-#pragma unroll
-      for (int b = 0; b < kLatentMaxBlocks; ++b) {
-        if (b >= cta_.blocks_) continue;
-        *reinterpret_cast<uint4*>(low + b * kLatentKeyBytes) = halves_of(bytes[b].x, bytes[b].y);
-        *reinterpret_cast<uint4*>(high + b * kLatentKeyBytes) = halves_of(bytes[b].z, bytes[b].w);
-      }
-    }
-    __device__ static __forceinline__ uint4 halves_of(unsigned low, unsigned high) {
-      return make_uint4(halves_from_e4m3(low & 0xFFFFu), halves_from_e4m3(low >> 16), halves_from_e4m3(high & 0xFFFFu),
-                        halves_from_e4m3(high >> 16));
-    }
-
-    const LatentAttendCta& cta_;
-    const AttendUnit& unit_;
-    const int end_, lane_, row_;
-    uint4 bytes_[kHeld][kLatentMaxBlocks];
-  };
+  }
+  __device__ __forceinline__ void store_halves_of(int row, int block, uint4 v) const {
+    unsigned char* const to = keys_ + block * kLatentKeyBytes;
+    const int lane = thread_ % 4;
+    *reinterpret_cast<uint4*>(to + piece(row, 2 * lane)) = halves_of(v.x, v.y);
+    *reinterpret_cast<uint4*>(to + piece(row, 2 * lane + 1)) = halves_of(v.z, v.w);
+  }
+  __device__ static __forceinline__ uint4 halves_of(unsigned low, unsigned high) {
+    return make_uint4(halves_from_e4m3(low & 0xFFFFu), halves_from_e4m3(low >> 16), halves_from_e4m3(high & 0xFFFFu),
+                      halves_from_e4m3(high >> 16));
+  }
 
   // Zeros for queries that the unit lacks.
   __device__ __forceinline__ void copy_queries(const AttendUnit& unit) const {
@@ -320,7 +305,7 @@ class LatentAttendCta {
   }
 
   // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
-  __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
+  __device__ __forceinline__ void take_totals(const AttendUnit& unit, int queries) {
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       const float* const of_warps = totals_ + 8 * j + 2 * (lane_ % 4);
       float2 total = make_float2(0, 0);
@@ -330,7 +315,7 @@ class LatentAttendCta {
       }
       total_[j] = make_float2(__fdividef(1.0f, total.x), __fdividef(1.0f, total.y));
     }
-    if (thread_ < unit.count) {
+    if (thread_ < queries) {
       float total = 0;
       for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + thread_];
       args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] =
@@ -339,7 +324,7 @@ class LatentAttendCta {
   }
 
   // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
-  __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
+  __device__ __forceinline__ void gather(const AttendUnit& unit, int queries, int count, bool last) {
     const int last_block = args_.call.value_dim / kLatentBlock - 1;
     unsigned values[kLatentValueTiles];
     for (int i = 0; i < kLatentValueTiles; ++i) {
@@ -357,13 +342,13 @@ class LatentAttendCta {
       }
       wgmma_commit();
     } while (16 * ++step < static_cast<unsigned>(count));
-    if (last) take_totals(unit);
+    if (last) take_totals(unit, queries);
     wgmma_wait<0>();
     for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
   }
 
   // The queries are no longer read, and make room for the outputs.
-  __device__ __forceinline__ void finish(const AttendUnit& unit) {
+  __device__ __forceinline__ void finish(const AttendUnit& unit, int queries) {
     unsigned char* const mine = queries_ + group_ * kLatentRowBytes + 32 * (warp_ % 4);
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       for (int i = 0; i < kLatentValueTiles; ++i) {  // tiles beyond the last go where nothing reads
@@ -374,7 +359,7 @@ class LatentAttendCta {
     const int values = args_.call.value_dim;
     __syncthreads();
 #pragma unroll 1
-    for (int n = warp_; n < unit.count; n += kAttendWarps) {
+    for (int n = warp_; n < queries; n += kAttendWarps) {
       __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
 #pragma unroll 2
       for (int c = 8 * lane_; c < values; c += 8 * 32) {

@@ -19,9 +19,11 @@ namespace {
 #ifdef FAIRWAY_CUDA_EMULATED
 constexpr int kLong = 600;
 constexpr int kManyRows = 9;
+constexpr int kTurns[] = {1000, 1471};
 #else
 constexpr int kLong = 16384;
 constexpr int kManyRows = 150;
+constexpr int kTurns[] = {20000, 33000};
 #endif
 
 constexpr CacheType kTypes[] = {CacheType::kHalf, CacheType::kE4m3};
@@ -103,6 +105,22 @@ TEST(GpuAttend, LongContexts) {
     check_attend(prefill(demo(type, {}), kLong - 20, 11), 44);
   }
   check_attend(glm(CacheType::kHalf, {kLong / 2}), 45);
+}
+
+// Single rows of latent attention: more positions for a CTA than it has room for at a time, and exactly as many.
+TEST(GpuAttend, LatentOfSeveralTurns) {
+  for (const CacheType type : kTypes) {
+    for (const int position : kTurns) {
+      AttendCase one = demo(type, {position});
+      one.fresh = position % 2;
+      check_attend(one, 90);
+    }
+    check_attend(demo(type, {767}), 91);
+    AttendCase large = glm(type, {500});
+    large.size = 300;
+    large.fresh = 1;
+    check_attend(large, 92, 3e-3);
+  }
 }
 
 // What is loaded early and what is loaded late make up a tile.
