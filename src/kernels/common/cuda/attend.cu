@@ -22,8 +22,9 @@ constexpr int kTilesOfSecond = 4;
 constexpr int kMergedRows = 4, kTilesOfLaunch = 4;
 // A row's queries of up to so many tiles are shared by several CTAs while there are multiprocessors for them.
 constexpr int kSharedTiles = 4, kSharedQueries = 8;
-// Latent attention of so few rows: most tiles of a split, for the kernel that has them all in shared memory at once.
-constexpr int kLatentRows = 4, kLatentTilesOfSplit = 4;
+// Latent attention of so few rows: most tiles of a split of a single row and of several, for the kernel that has two in
+// shared memory at once and loads them ahead.
+constexpr int kLatentRows = 4, kLatentTilesOfOne = 4, kLatentTilesOfMore = 2;
 constexpr int kCombineValues = 128;  // of a CTA
 constexpr int kCombineLanes = kCombineValues / 8, kCombineGroups = 16;
 
@@ -145,7 +146,7 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
                                                     : attend_kernel_e4m3(queries, call.value_dim);
   const int latent_splits = std::min(sm_count() / call.rows.count, tiles);
   const bool is_latent = latent_fits(call) && call.rows.count <= kLatentRows && tiles > kSharedTiles &&
-                         tiles <= kLatentTilesOfSplit * latent_splits;
+                         tiles <= latent_splits * (call.rows.count == 1 ? kLatentTilesOfOne : kLatentTilesOfMore);
   plan.is_latent = is_latent;
   if (is_latent) plan.kernel = attend_kernel_latent(call.cache.type);
   args.row_units = static_cast<int>((together + plan.kernel.queries - 1) / plan.kernel.queries);

@@ -52,7 +52,7 @@ struct AttendKernel {
 // queries: of all rows that may share a unit.
 AttendKernel attend_kernel_half(int queries, int value_dim);
 AttendKernel attend_kernel_e4m3(int queries, int value_dim);
-// For calls that latent_fits(), with splits. Meant for splits of up to kLatentTilesOfSplit tiles.
+// For calls that latent_fits(), with splits, of a few tiles each.
 AttendKernel attend_kernel_latent(CacheType type);
 bool latent_fits(const AttendCall& call);
 

@@ -4,17 +4,16 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-template <CacheType kType, bool kRehearses>
+template <CacheType kType>
 __global__ void __maxnreg__(kLatentRegisters) attend_latent(const __grid_constant__ AttendArgs args) {
-  QueriesOfBefore queries;
-  LatentAttendCta<kType, kRehearses>(args).run(queries);
+  LatentAttendCta<kType>(args).run();
 }
 
 }  // namespace
 
 AttendKernel attend_kernel_latent(CacheType type) {
-  return {type == CacheType::kHalf ? attend_latent<CacheType::kHalf, true> : attend_latent<CacheType::kE4m3, true>,
-          kLatentQueries, 1, latent_shared_bytes};
+  return {type == CacheType::kHalf ? attend_latent<CacheType::kHalf> : attend_latent<CacheType::kE4m3>, kLatentQueries,
+          1, latent_shared_bytes};
 }
 
 bool latent_fits(const AttendCall& call) {

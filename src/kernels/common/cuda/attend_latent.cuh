@@ -5,6 +5,9 @@
 // Keys lie in shared memory as halves, whatever the cache has, by blocks of 64 elements: what the tensor instructions
 // of four warps read, and once for all queries. Their rows are positions for the scores, with the queries as columns,
 // and values for the sums, with probabilities. Two groups of four warps share the positions and then the values.
+//
+// It lets the next kernel start before its own wait, so that what that one does early is over when this one ends. This
+// is safe because what follows it, the merge of the splits, reads nothing early that this or the kernel ahead writes.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -17,7 +20,7 @@
 namespace fairway::kernels::cuda {
 
 // Beside a CTA, an SM has registers and shared memory for two of the kernel that merges splits.
-constexpr int kLatentRegisters = 128;
+constexpr int kLatentRegisters = 144;
 constexpr int kLatentQueries = 24, kLatentQueryTiles = kLatentQueries / 8;
 constexpr int kLatentTiles = 2, kLatentPositions = kLatentTiles * kAttendTile;  // at a time
 constexpr int kLatentBlock = 64;                                                // elements of a position, 128 bytes
@@ -44,20 +47,12 @@ inline int latent_shared_bytes(const AttendArgs& args) {
          (2 * kLatentStatistics + kLatentQueries) * static_cast<int>(sizeof(float));
 }
 
-// Where the queries of a call come from: an earlier kernel.
-struct QueriesOfBefore {
-  // Waits for the previous kernel. scratch: 16-byte aligned shared memory of kLatentTiles * kLatentQueryBytes.
-  __device__ __forceinline__ void run(unsigned char*) { wait_for_previous_kernel(); }
-  // Returns when queries and fresh positions are there. All threads call these.
-  __device__ __forceinline__ void meet() {}
-};
-
-// kRehearses: it runs through its code once on whatever shared memory has while the keys are under way, so that its
-// instructions are near when they have come.
-template <CacheType kType, bool kRehearses>
+template <CacheType kType>
 class LatentAttendCta {
   static constexpr int kElemBytes = cache_type_bytes(kType);
   static constexpr int kNoEnd = 0x7FFFFFFF;
+  // Blocks that E4M3 is converted by at a time.
+  static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
   static constexpr float kNone = -__builtin_huge_valf();
 
  public:
@@ -75,42 +70,38 @@ class LatentAttendCta {
     totals_ = maxima_ + kLatentStatistics;
   }
 
-  template <class Queries>
-  __device__ __forceinline__ void run(Queries& origin) {
+  __device__ void run() {
     if (args_.call.fresh == 0) wait_for_previous_kernel();
+    let_next_kernel_start();  // see the note above
     const AttendUnit unit(args_, kLatentQueries, kElemBytes);
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const int end = min(span.end * kAttendTile, unit.last_position + 1);
     int first = span.begin * kAttendTile;
     copy_keys(unit, first, end, 0, unit.settled);
-    bool rehearses = kRehearses, is_first = true;
-    if (!kRehearses) {
-      if (!get_queries(origin, unit, first, end)) return;
-    }
+    wait_for_previous_kernel();
+    if (first >= end) return;
+    copy_queries(unit);
+    copy_keys(unit, first, end, unit.settled, kNoEnd);
+    start();
+    bool is_first = true, any_late = unit.settled < end;
 #pragma unroll 1
     while (true) {
-      if (!rehearses) {
-        copy_async_commit();
-        copy_async_wait<0>();
-        convert_keys(min(end - first, kLatentPositions));
-        fence_for_wgmma();
-        __syncthreads();
-      }
-      const int count = rehearses ? 1 : min(end - first, kLatentPositions);
-      const bool last = rehearses || first + kLatentPositions >= end;
-      score(rehearses ? -1 : count, is_first, last);
-      gather(unit, rehearses ? 0 : unit.count, count, last);
-      if (last) finish(unit, rehearses ? 0 : unit.count);
-      if (rehearses) {
-        rehearses = false;
-        if (!get_queries(origin, unit, first, end)) return;
-      } else {
-        if (last) return;
-        first += kLatentPositions, is_first = false;
-        __syncthreads();  // keys and probabilities are no longer read
-        copy_keys(unit, first, end, 0, kNoEnd);
-      }
+      copy_async_commit();
+      convert_keys(min(end - first, kLatentPositions), any_late);
+      copy_async_wait<0>();
+      fence_for_wgmma();
+      __syncthreads();
+      const int count = min(end - first, kLatentPositions);
+      first += kLatentPositions;
+      const bool last = first >= end;
+      score(count, is_first, last);
+      gather(unit, count, last);
+      if (last) break;
+      is_first = false, any_late = true;
+      __syncthreads();  // keys and probabilities are no longer read
+      copy_keys(unit, first, end, 0, kNoEnd);
     }
+    finish(unit);
   }
 
  private:
@@ -119,48 +110,41 @@ class LatentAttendCta {
     return row * kLatentRowBytes + ((column ^ (row & 7)) << 4);
   }
 
-  // False if there are no positions.
-  template <class Queries>
-  __device__ __forceinline__ bool get_queries(Queries& origin, const AttendUnit& unit, int first, int end) {
-    origin.run(probabilities_);
-    let_next_kernel_start();
-    origin.meet();
-    if (first >= end) return false;
-    copy_queries(unit);
-    copy_keys(unit, first, end, unit.settled, kNoEnd);
-    start();
-    return true;
-  }
-
   // Positions from `first` on, before `end`, that are in [begin, stop). Zeros for those that fill up 16, and for
   // elements that fill up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied
   // by zero. Halves go where they belong. E4M3 goes to the upper halves of the blocks, which have as many bytes, where
-  // convert_keys() finds it. The copies do not read through the first-level cache, which could have a part of a row
-  // that another kernel or CTA has written since the launch began.
+  // convert_keys() finds it, in kBatches groups of copies. The copies do not read through the first-level cache, which
+  // could have a part of a row that another kernel has written since the launch began.
   __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int begin, int stop) const {
     constexpr int kLanes = 4 * kElemBytes;  // of a block: 16 bytes each
     const int lane = thread_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
 #pragma unroll 1
-    for (int row = thread_ / kLanes; row < filled; row += kAttendThreads / kLanes) {
-      const int position = first + row;
-      if (position < begin || position >= stop) continue;
-      const bool beyond = position >= end;
-      const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
-      unsigned char* to = keys_ + (kType == CacheType::kHalf ? piece(row, lane) : waiting_piece(row, lane));
+    for (int block = 0; block < kBatches * kBatch; block += kBatch) {
+#pragma unroll 1
+      for (int row = thread_ / kLanes; row < filled; row += kAttendThreads / kLanes) {
+        const int position = first + row;
+        if (position < begin || position >= stop) continue;
+        const bool beyond = position >= end;
+        const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
+        unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(row, lane) : waiting_piece(row, lane));
 #pragma unroll 3
-      for (int c = lane; c < kLanes * blocks_; c += kLanes, to += kLatentKeyBytes) {
-        const bool absent = c >= args_.key_pieces;
-        copy_async_16(to, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
+        for (int b = block; b < min(block + kBatch, blocks_); ++b) {
+          const int c = kLanes * b + lane;
+          const bool absent = c >= args_.key_pieces;
+          copy_async_16(to + b * kLatentKeyBytes, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
+        }
       }
+      if (kType == CacheType::kE4m3) copy_async_commit();
     }
   }
   __device__ static __forceinline__ int waiting_piece(int row, int lane) {
     return kLatentKeyBytes / 2 + (4 * row + lane) * kPieceBytes;
   }
 
-  // E4M3 to halves: `count` positions, by the threads that copied them. What waits where the later positions belong is
-  // in registers before anything is stored there.
-  __device__ __forceinline__ void convert_keys(int count) const {
+  // E4M3 to halves: `count` positions, by the threads that copied them, a batch of blocks when it is there. What waits
+  // where the later positions belong is in registers before anything is stored there. any_late: some of the copies are
+  // in later groups than those of all.
+  __device__ __forceinline__ void convert_keys(int count, bool any_late) const {
     if constexpr (kType == CacheType::kE4m3) {
       constexpr int kRows = kLatentPositions / 2;
       static_assert(kRows == kAttendThreads / 4);
@@ -168,9 +152,9 @@ class LatentAttendCta {
       const auto waiting = [&](int r, int b) {
         return *reinterpret_cast<const uint4*>(keys_ + b * kLatentKeyBytes + waiting_piece(r, lane));
       };
-      constexpr int kBatch = 3;  // blocks at a time
 #pragma unroll 1
       for (int begin = 0; begin < blocks_; begin += kBatch) {
+        wait_for_batch(any_late ? kBatches : begin / kBatch);
         uint4 early[kBatch], late[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
@@ -185,6 +169,19 @@ class LatentAttendCta {
           if (count > kRows) store_halves_of(row + kRows, begin + i, late[i]);
         }
       }
+    }
+  }
+  // Groups: those of copy_keys(), those of a second call of it, and the last one.
+  __device__ static __forceinline__ void wait_for_batch(int batch) {
+    static_assert(kType != CacheType::kE4m3 || kBatches == 3);
+    if (batch == 0) {
+      copy_async_wait<2 * kBatches>();
+    } else if (batch == 1) {
+      copy_async_wait<2 * kBatches - 1>();
+    } else if (batch == 2) {
+      copy_async_wait<2 * kBatches - 2>();
+    } else {
+      copy_async_wait<0>();
     }
   }
   __device__ __forceinline__ void store_halves_of(int row, int block, uint4 v) const {
@@ -305,7 +302,7 @@ class LatentAttendCta {
   }
 
   // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
-  __device__ __forceinline__ void take_totals(const AttendUnit& unit, int queries) {
+  __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       const float* const of_warps = totals_ + 8 * j + 2 * (lane_ % 4);
       float2 total = make_float2(0, 0);
@@ -315,7 +312,7 @@ class LatentAttendCta {
       }
       total_[j] = make_float2(__fdividef(1.0f, total.x), __fdividef(1.0f, total.y));
     }
-    if (thread_ < queries) {
+    if (thread_ < unit.count) {
       float total = 0;
       for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + thread_];
       args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] =
@@ -324,7 +321,7 @@ class LatentAttendCta {
   }
 
   // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
-  __device__ __forceinline__ void gather(const AttendUnit& unit, int queries, int count, bool last) {
+  __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
     const int last_block = args_.call.value_dim / kLatentBlock - 1;
     unsigned values[kLatentValueTiles];
     for (int i = 0; i < kLatentValueTiles; ++i) {
@@ -342,13 +339,13 @@ class LatentAttendCta {
       }
       wgmma_commit();
     } while (16 * ++step < static_cast<unsigned>(count));
-    if (last) take_totals(unit, queries);
+    if (last) take_totals(unit);
     wgmma_wait<0>();
     for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
   }
 
   // The queries are no longer read, and make room for the outputs.
-  __device__ __forceinline__ void finish(const AttendUnit& unit, int queries) {
+  __device__ __forceinline__ void finish(const AttendUnit& unit) {
     unsigned char* const mine = queries_ + group_ * kLatentRowBytes + 32 * (warp_ % 4);
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       for (int i = 0; i < kLatentValueTiles; ++i) {  // tiles beyond the last go where nothing reads
@@ -359,7 +356,7 @@ class LatentAttendCta {
     const int values = args_.call.value_dim;
     __syncthreads();
 #pragma unroll 1
-    for (int n = warp_; n < queries; n += kAttendWarps) {
+    for (int n = warp_; n < unit.count; n += kAttendWarps) {
       __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
 #pragma unroll 2
       for (int c = 8 * lane_; c < values; c += 8 * 32) {
