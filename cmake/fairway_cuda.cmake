@@ -5,6 +5,7 @@ set(FAIRWAY_CUDA OFF CACHE STRING "Build the CUDA backend: ON, OFF, or AUTO for:
 set_property(CACHE FAIRWAY_CUDA PROPERTY STRINGS OFF AUTO ON)
 set(FAIRWAY_CUDA_ARCHITECTURES "80-real;89-real;90a-real;100-real" CACHE STRING
     "GPU generations to compile for: Ampere, Ada, Hopper with its own instructions, Blackwell. One compiles fastest")
+# An entry 80-on-90 is the source text of generation 8.0 as machine code for 9.0, to be tested where only that one is.
 
 set(FAIRWAY_HAS_CUDA FALSE)
 if(NOT FAIRWAY_CUDA MATCHES "^(ON|OFF|AUTO)$")
@@ -12,7 +13,7 @@ if(NOT FAIRWAY_CUDA MATCHES "^(ON|OFF|AUTO)$")
 endif()
 if(FAIRWAY_CUDA)
   include(CheckLanguage)
-  set(CMAKE_CUDA_ARCHITECTURES ${FAIRWAY_CUDA_ARCHITECTURES})
+  string(REGEX REPLACE "[0-9]+-on-([0-9]+)" "\\1-real" CMAKE_CUDA_ARCHITECTURES "${FAIRWAY_CUDA_ARCHITECTURES}")
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
@@ -37,10 +38,8 @@ if(FAIRWAY_CUDA)
   endif()
 endif()
 
-# fairway_cuda_objects(NAME [HOPPER] SOURCE...): an object library of .cc and .cu files that include the toolkit's headers.
-# HOPPER: kernels of Hopper's own instructions, such as the expert layer. They differ from others in three things:
-# - Their machine code is for the 90a entries of the list alone; where it has none, for 90a all the same, so that the
-#   symbols exist everywhere. On another GPU their callers get an Error, from src/kernels/trellis_band/cuda/supported_gpu.cc.
+# fairway_cuda_objects(NAME [KERNELS] SOURCE...): an object library of .cc and .cu files that include the toolkit's headers.
+# KERNELS: those of the library. They differ from others in two things:
 # - The compiler contracts a * b + c: their results are `bounded`, they are compared with double precision, and what was
 #   measured was compiled so.
 # - Spilled registers are no warning. A kernel that has two CTAs on an SM gets 96 registers a thread, which for some is a
@@ -49,15 +48,18 @@ endif()
 #   an item. Linear layers: LinearIntPath<2> 24, 96; LinearStreamedPath<4> 32, 96; the wide kernel 32, 96, once an item.
 #   prepare_absorb 8, 128, where one CTA less on an SM would cost more. All others: none.
 function(fairway_cuda_objects name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "HOPPER" "" "")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "KERNELS" "" "")
   add_library(${name} OBJECT ${arg_UNPARSED_ARGUMENTS})
   set(targets ${FAIRWAY_CUDA_ARCHITECTURES})
+  set(crossed ${FAIRWAY_CUDA_ARCHITECTURES})
+  list(FILTER targets EXCLUDE REGEX "-on-")
+  list(FILTER crossed INCLUDE REGEX "-on-")
+  list(TRANSFORM crossed REPLACE "^([0-9]+)-on-([0-9]+)$" "-gencode=arch=compute_\\1,code=sm_\\2")
+  if(NOT targets)
+    set(targets OFF)
+  endif()
   set(arithmetic -fmad=false -Xptxas=-warn-spills)  # as on the host: two roundings unless the code says fma
-  if(arg_HOPPER)
-    list(FILTER targets INCLUDE REGEX "^90a")
-    if(NOT targets)
-      set(targets 90a-real)
-    endif()
+  if(arg_KERNELS)
     set(arithmetic -fmad=true)
   endif()
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_ARCHITECTURES "${targets}"
@@ -65,12 +67,10 @@ function(fairway_cuda_objects name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
   target_include_directories(${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_link_libraries(${name} PRIVATE fmt::fmt)
-  string(REPLACE ";" "," architectures "${FAIRWAY_CUDA_ARCHITECTURES}")
-  target_compile_definitions(${name} PRIVATE FAIRWAY_CUDA_ARCHITECTURES="${architectures}")
   set(cxx -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -ffp-contract=off -fno-semantic-interposition
           $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
   # Line numbers for profilers. -Wconversion is left out: the code that nvcc generates does not pass it.
-  set(cuda ${arithmetic} -lineinfo -Xcompiler=-Wall,-Wextra,-Wshadow,-ffp-contract=off)
+  set(cuda ${crossed} ${arithmetic} -lineinfo -Xcompiler=-Wall,-Wextra,-Wshadow,-ffp-contract=off)
   if(FAIRWAY_WERROR)
     list(APPEND cxx -Werror)
     list(APPEND cuda -Werror=all-warnings -Xcompiler=-Werror)
@@ -83,12 +83,15 @@ endfunction()
 function(fairway_add_cuda_sources library)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/*.cc ${PROJECT_SOURCE_DIR}/src/*.cu)
   list(FILTER sources INCLUDE REGEX "/cuda/")
-  set(hopper ${sources})
-  list(FILTER hopper INCLUDE REGEX "/kernels/[^/]*/cuda/[^/]*\\.cu$")
-  list(REMOVE_ITEM sources ${hopper})
+  set(kernels ${sources})
+  list(FILTER kernels INCLUDE REGEX "/kernels/[^/]*/cuda/[^/]*\\.cu$")
+  list(REMOVE_ITEM sources ${kernels})
+  string(REPLACE ";" "," architectures "${FAIRWAY_CUDA_ARCHITECTURES}")
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/src/backend/cuda/device.cc PROPERTIES
+                              COMPILE_DEFINITIONS FAIRWAY_CUDA_ARCHITECTURES="${architectures}")
   fairway_cuda_objects(fairway_cuda_objects ${sources})
-  fairway_cuda_objects(fairway_hopper_objects HOPPER ${hopper})
-  target_sources(${library} PRIVATE $<TARGET_OBJECTS:fairway_cuda_objects> $<TARGET_OBJECTS:fairway_hopper_objects>)
+  fairway_cuda_objects(fairway_cuda_kernels KERNELS ${kernels})
+  target_sources(${library} PRIVATE $<TARGET_OBJECTS:fairway_cuda_objects> $<TARGET_OBJECTS:fairway_cuda_kernels>)
   # Only for linking: with other include folders the other files could not be shared with builds without CUDA (ccache).
   target_link_libraries(${library} INTERFACE $<LINK_ONLY:CUDA::cudart_static>)
 endfunction()

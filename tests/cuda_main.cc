@@ -1,6 +1,6 @@
-// Runs the tests in folders named cuda. Suites whose name begins with Gpu need a device, those with GpuHopper one of
-// compute capability 9.0; those that end in Full run only if the filter is given. Tests that do not run are named with
-// the reason and not counted. The last line is the count.
+// Runs the tests in folders named cuda. Suites whose name begins with Gpu need a device that the program has code for;
+// those that end in Full run only if the filter is given. Tests that do not run are named with the reason and not
+// counted. The last line is the count.
 #include <fmt/format.h>
 #include <fnmatch.h>
 #include <gtest/gtest.h>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backend/cuda/device.h"
+#include "kernels/common/cuda/gpu_features.h"
 
 namespace fairway::test {
 namespace {
@@ -21,19 +22,11 @@ struct LeftOut {
   std::string reason;
 };
 
-// Empty if the first device runs the kernels of Hopper's own instructions.
-std::string hopper_absence_reason() {
-  const backend::CudaDeviceInfo& device = backend::cuda_device_info(0);
-  if (device.compute_major == 9 && device.compute_minor == 0) return "";
-  return fmt::format("{} has compute capability {}.{}, these need 9.0", device.name, device.compute_major,
-                     device.compute_minor);
-}
-
 std::vector<LeftOut> left_out(const std::string& absence) {
   if (!absence.empty()) return {{"Gpu*", absence}};
+  const std::string refusal = kernels::cuda::gpu_refusal(0);
+  if (!refusal.empty()) return {{"Gpu*", refusal}};
   std::vector<LeftOut> list;
-  const std::string hopper = hopper_absence_reason();
-  if (!hopper.empty()) list.push_back({"GpuHopper*", hopper});
   const bool everything = std::string(GTEST_FLAG_GET(filter)) == "*";
   if (everything) list.push_back({"Gpu*Full.*", "they take long; --gtest_filter='Gpu*Full.*' runs them"});
   return list;

@@ -26,7 +26,7 @@
 #include "cuda/result.cuh"
 #include "cuda/stages.cuh"
 #include "fairway/error.h"
-#include "kernels/trellis_band/cuda/supported_gpu.h"
+#include "kernels/common/cuda/gpu_features.h"
 
 namespace fairway::kernels::cuda::bench {
 namespace {
@@ -116,6 +116,7 @@ int run(const std::vector<std::string>& command, Selection selection) {
       for (int p = 0; p < kMoePaths; ++p) {
         const auto kernel_path = static_cast<MoePath>(p);
         const bool is_default = kernel_path == moe_default_path(layers.layer(0), tokens);
+        if (!moe_path_legal(layers.layer(0), kernel_path)) continue;
         if (!is_default && !(c.all_paths && worth_timing(c, tokens, kernel_path))) continue;
         try {
           records.push_back(measure(c, layers, tokens, kernel_path, stream));
@@ -190,7 +191,7 @@ int main(int argc, char** argv) {
           "PATH | --stages TOKENS PATH\n");
       return 2;
     }
-    fairway::kernels::cuda::require_hopper(0);
+    fairway::kernels::cuda::require_gpu(0);
     return bench::run({argv, argv + argc}, option == "--brief" ? bench::Selection::kBrief
                                            : option == "--few" ? bench::Selection::kFew
                                                                : bench::Selection::kAll);

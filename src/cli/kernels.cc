@@ -105,13 +105,20 @@ std::string row_line(const KernelRow& row, std::uint32_t features, std::size_t i
 
 constexpr const char* kCudaLineFormat = "{:<{}} {:<14} {:<7} {:<5} {:<8} {:<14} {:<5} {}\n";
 
-// The CUDA kernels, whose rows have other columns. One reason holds for all of them.
+// absence: of all rows.
+std::string cuda_runs_text(const kernels::CudaRow& row, const std::string& absence) {
+  if (!absence.empty()) return "no";
+  const std::string reason = kernels::cuda_row_absence_reason(row);
+  return reason.empty() ? "yes" : "no: " + reason;
+}
+
+// The CUDA kernels, whose rows have other columns.
 std::string cuda_table() {
   const std::string absence = kernels::cuda_rows_absence_reason();
   std::size_t id_width = 2;
   for (const kernels::CudaRow& row : kernels::cuda_rows())
     id_width = std::max(id_width, std::string_view(row.id).size());
-  std::string text = "\nCUDA kernels, for compute capability 9.0";
+  std::string text = "\nCUDA kernels, for compute capability 8.0 and later";
   text += absence.empty() ? ":\n" : fmt::format("; none runs here: {}\n", absence);
   text += fmt::format(fmt::runtime(kCudaLineFormat), "id", id_width, "op", "weights", "act", "numerics", "codebooks",
                       "tile", "runs here");
@@ -119,7 +126,7 @@ std::string cuda_table() {
     text += fmt::format(fmt::runtime(kCudaLineFormat), row.id, id_width, row.op, weights_name(row.weights),
                         kernels::cuda_activations_name(row.activations), kernels::numerics_name(row.numerics),
                         joined(codebook_names(row.codebooks)), row.tile_rows == 0 ? "-" : std::to_string(row.tile_rows),
-                        absence.empty() ? "yes" : "no");
+                        cuda_runs_text(row, absence));
   }
   return text;
 }
@@ -154,7 +161,9 @@ int list_kernels(bool json) {
   for (const KernelRow* row : kernels::all_kernel_rows()) rows.push_back(row_json(*row, features));
   Json cuda_rows = Json::array();
   const std::string absence = kernels::cuda_rows_absence_reason();
-  for (const kernels::CudaRow& row : kernels::cuda_rows()) cuda_rows.push_back(cuda_row_json(row, absence));
+  for (const kernels::CudaRow& row : kernels::cuda_rows()) {
+    cuda_rows.push_back(cuda_row_json(row, absence.empty() ? kernels::cuda_row_absence_reason(row) : absence));
+  }
   Json aliases = Json::array();
   for (const kernels::KernelAlias& alias : kernels::kernel_aliases()) {
     aliases.push_back({{"name", alias.name}, {"family", alias.target_family}, {"reason", alias.reason}});

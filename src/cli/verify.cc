@@ -63,13 +63,29 @@ Rows find_rows(const std::string& kernel) {
                                              kernel));
 }
 
-std::vector<const kernels::CudaRow*> find_cuda_rows(const std::string& kernel) {
+struct CudaRows {
+  std::vector<const kernels::CudaRow*> here;
+  Json lacking = Json::array();
+};
+
+CudaRows find_cuda_rows(const std::string& kernel, int device) {
   const kernels::KernelAlias* alias = kernels::find_alias(kernel);
   const std::string name = alias == nullptr ? kernel : alias->target_family;
   std::vector<const kernels::CudaRow*> rows = verify::checkable_cuda_rows();
   std::erase_if(rows,
                 [&](const kernels::CudaRow* row) { return !name.empty() && name != row->id && name != row->family; });
-  if (!rows.empty()) return rows;
+  CudaRows found;
+  std::string refusal;
+  for (const kernels::CudaRow* row : rows) {
+    refusal = kernels::cuda_row_refusal(*row, device);
+    if (refusal.empty()) {
+      found.here.push_back(row);
+    } else {
+      found.lacking.push_back({{"id", row->id}, {"lacking", refusal}});
+    }
+  }
+  if (!found.here.empty()) return found;
+  if (!rows.empty()) throw Error(ErrorKind::kUnsupported, fmt::format("{}: {}", rows.front()->id, refusal));
   throw Error(ErrorKind::kUsage, fmt::format("--kernel {}: no CUDA row of moe_swiglu or trellis_linear has this id, "
                                              "family or alias; `fairway kernels` lists them",
                                              kernel));
@@ -172,9 +188,9 @@ int verify_with(const VerifyOptions& options, const Json& lacking, bool json, Ru
 int verify_rows(const VerifyOptions& options, bool json) {
   if (const auto device = device_model_options(options.device)) {
     backend::require_cuda_device(device->device);
-    const std::vector<const kernels::CudaRow*> rows = find_cuda_rows(options.kernel);
-    return verify_with(options, Json::array(), json, [&](const verify::CheckOptions& check) {
-      return verify::check_cuda_rows(rows, device->device, check);
+    const CudaRows rows = find_cuda_rows(options.kernel, device->device);
+    return verify_with(options, rows.lacking, json, [&](const verify::CheckOptions& check) {
+      return verify::check_cuda_rows(rows.here, device->device, check);
     });
   }
   const Rows rows = find_rows(options.kernel);

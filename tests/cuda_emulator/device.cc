@@ -3,9 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+#include <string_view>
+
 #include "backend/cpu/memory_pressure.h"
 #include "emulator.h"
 #include "fairway/error.h"
+#include "kernels/common/cuda/gpu_features.h"
 
 namespace fairway::backend {
 namespace {
@@ -56,3 +60,35 @@ double cuda_memory_pressure(int device) {
 }
 
 }  // namespace fairway::backend
+
+namespace fairway::kernels::cuda {
+namespace {
+
+GpuFeatures first_gpu() {
+  const char* const name = std::getenv("FAIRWAY_EMULATOR_GPU");
+  if (name == nullptr) return kHopperFeatures;
+  return {false, false, (std::string_view(name) == "8.9" ? 99 : 163) * 1024};
+}
+GpuFeatures& present_gpu() {
+  static GpuFeatures features = first_gpu();
+  return features;
+}
+
+}  // namespace
+
+GpuFeatures gpu_features() {
+  return present_gpu();
+}
+GpuFeatures gpu_features_of(int device) {
+  require_gpu(device);
+  return present_gpu();
+}
+void require_gpu(int device) {
+  backend::require_cuda_device(device);
+}
+
+}  // namespace fairway::kernels::cuda
+
+void fairway::cuda_emulator::become_gpu(const kernels::cuda::GpuFeatures& features) {
+  kernels::cuda::present_gpu() = features;
+}

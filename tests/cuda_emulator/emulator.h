@@ -12,7 +12,15 @@
 
 #include "cuda_runtime_api.h"
 
+namespace fairway::kernels::cuda {
+struct GpuFeatures;
+}
+
 namespace fairway::cuda_emulator {
+
+// From here on the device is another one and the code is compiled for it. Where no test says anything, a Hopper GPU, or
+// what the environment variable FAIRWAY_EMULATOR_GPU says: 8.0 or 8.9.
+void become_gpu(const kernels::cuda::GpuFeatures& features);
 
 struct Launch {
   dim3 grid, block;

@@ -1,4 +1,5 @@
 // Streams that run what they are given at once, and graphs that keep it for later.
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "emulator.h"
+#include "kernels/common/cuda/gpu_features.h"
 
 using Work = std::function<void()>;
 
@@ -31,7 +33,6 @@ namespace {
 
 cudaError_t last_error = cudaSuccess;
 
-constexpr int kMostSharedBytes = 227 * 1024;
 std::map<const void*, int> shared_limits;  // of kernels whose limit was set
 
 int shared_limit(const void* kernel) {
@@ -108,8 +109,15 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 }
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value > kMostSharedBytes) return result(cudaErrorInvalidValue);
+  if (value > fairway::kernels::cuda::gpu_features().shared_bytes) return result(cudaErrorInvalidValue);
   shared_limits[kernel] = value;
+  return cudaSuccess;
+}
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* ctas, const void*, int threads,
+                                                          std::size_t shared_bytes) {
+  const int all = fairway::kernels::cuda::gpu_features().shared_bytes;
+  *ctas = std::min(2048 / threads, all / static_cast<int>(shared_bytes + 1024));
+  if (*ctas == 0 && static_cast<int>(shared_bytes) <= all) *ctas = 1;
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {

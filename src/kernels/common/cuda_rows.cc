@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "backend/cuda/device.h"
+#include "kernels/common/cuda/gpu_features.h"
 
 namespace fairway::kernels {
 namespace {
@@ -40,6 +41,17 @@ constexpr CudaRow kRows[] = {
 };
 #undef FAIRWAY_CUDA_KERNEL
 
+// "" if a device has no refusal, else that of the last one, or why there is no device.
+template <class Refusal>
+std::string absence_reason(const Refusal& refusal_of) {
+  std::string reason = backend::cuda_absence_reason();
+  for (int device = 0; device < backend::cuda_device_count(); ++device) {
+    reason = refusal_of(device);
+    if (reason.empty()) break;
+  }
+  return reason;
+}
+
 }  // namespace
 
 const char* cuda_activations_name(CudaActivations activations) {
@@ -65,12 +77,18 @@ std::span<const CudaRow> cuda_rows_of(std::string_view op) {
 }
 
 std::string cuda_rows_absence_reason() {
-  if (std::string reason = backend::cuda_absence_reason(); !reason.empty()) return reason;
-  for (int device = 0; device < backend::cuda_device_count(); ++device) {
-    const backend::CudaDeviceInfo& info = backend::cuda_device_info(device);
-    if (info.compute_major == 9 && info.compute_minor == 0) return "";
-  }
-  return "no device here has compute capability 9.0";
+  return absence_reason([](int device) { return cuda::gpu_refusal(device); });
+}
+
+std::string cuda_row_absence_reason(const CudaRow& row) {
+  return absence_reason([&](int device) { return cuda_row_refusal(row, device); });
+}
+
+std::string cuda_row_refusal(const CudaRow& row, int device) {
+  if (std::string refusal = cuda::gpu_refusal(device); !refusal.empty()) return refusal;
+  const cuda::GpuFeatures features = cuda::gpu_features_of(device);
+  const bool wide = std::string_view(row.path) == "wg_128";
+  return wide && !features.wgmma ? "needs the tensor instructions of generation 9.0" : "";
 }
 
 }  // namespace fairway::kernels

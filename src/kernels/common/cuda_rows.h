@@ -36,7 +36,12 @@ const char* cuda_activations_name(CudaActivations activations);  // "fp32", "fp1
 std::span<const CudaRow> cuda_rows();
 std::span<const CudaRow> cuda_rows_of(std::string_view op);  // in the order of the op's paths
 
+// Why a row cannot run on a device, as a sentence without a full stop; "" if it can.
+std::string cuda_row_refusal(const CudaRow& row, int device);
+
 // Why none of the rows can run here, as a sentence without a full stop; "" if they can, on some device.
 std::string cuda_rows_absence_reason();
+// Why this one cannot.
+std::string cuda_row_absence_reason(const CudaRow& row);
 
 }  // namespace fairway::kernels

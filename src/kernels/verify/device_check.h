@@ -41,8 +41,8 @@ struct DeviceRowReport {
 // The rows that can be checked: of moe_swiglu and of trellis_linear.
 std::vector<const kernels::CudaRow*> checkable_cuda_rows();
 
-// A report for each row. A row stops at its first mismatch; all stop when cancelled. Error(kUnsupported) if the device
-// is not of compute capability 9.0; throws as backend::require_cuda_device() does.
+// A report for each row; all must run on the device. A row stops at its first mismatch; all stop when cancelled. Throws
+// as kernels::cuda::require_gpu() does.
 std::vector<DeviceRowReport> check_cuda_rows(std::span<const kernels::CudaRow* const> rows, int device,
                                              const CheckOptions& options, const DeviceCheckSizes& sizes = {});
 

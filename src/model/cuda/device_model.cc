@@ -16,6 +16,7 @@
 #include "backend/cuda/pinned_buffer.h"
 #include "codec/packing.h"
 #include "fairway/error.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/rope/rope.h"
 #include "kernels/sample/cuda/sample_cuda.cuh"
 #include "model/cuda/device_pass.cuh"
@@ -296,7 +297,7 @@ DeviceModel::~DeviceModel() {
 }
 
 DeviceModel DeviceModel::load(const Model& model, const DeviceModelOptions& options) {
-  backend::require_cuda_device(options.device);
+  kernels::cuda::require_gpu(options.device);
   auto state = std::make_unique<State>(model.config(), options);
   state->build(model.host_model());
   return DeviceModel(std::move(state));
@@ -304,7 +305,7 @@ DeviceModel DeviceModel::load(const Model& model, const DeviceModelOptions& opti
 
 DeviceModel DeviceModel::random(const ModelConfig& config, const RandomWeights& weights,
                                 const DeviceModelOptions& options) {
-  backend::require_cuda_device(options.device);
+  kernels::cuda::require_gpu(options.device);
   auto state = std::make_unique<State>(config, options);
   const RandomModel shapes(state->config, weights);
   state->build(shapes.host());
@@ -397,8 +398,9 @@ void DeviceModel::logits(int row, int rows, float* logits) {
 }
 
 bool DeviceModel::samples(const kernels::SampleParams& params) const {
-  return params.repetition_penalty == 1 &&
-         (params.temperature == 0 || state_->config.vocab_size <= kernels::cuda::kMaxSampledVocabulary);
+  if (params.repetition_penalty != 1) return false;
+  const backend::DeviceScope scope(state_->options.device);
+  return params.temperature == 0 || kernels::cuda::sample_top_fits(state_->config.vocab_size);
 }
 
 void DeviceModel::set_sampling(const kernels::SampleParams& params, std::span<const std::uint64_t> seeds) {
@@ -406,7 +408,7 @@ void DeviceModel::set_sampling(const kernels::SampleParams& params, std::span<co
   const kernels::Sampler checked(params, 0);  // refuses what is no number for it
   if (!samples(params)) {
     throw Error(ErrorKind::kUnsupported,
-                fmt::format("on a CUDA device tokens cannot be chosen with a repetition penalty ({}) or, but for "
+                fmt::format("on this CUDA device tokens cannot be chosen with a repetition penalty ({}) or, but for "
                             "temperature 0, from more than {} tokens (vocab_size {})",
                             params.repetition_penalty, kernels::cuda::kMaxSampledVocabulary, s.config.vocab_size));
   }

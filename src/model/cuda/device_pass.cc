@@ -321,7 +321,8 @@ void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) 
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) {
   if (layer.moe.top_k == 0) {
     cuda::rms_norm(norm_call(nullptr, layer.mlp_input_norm, rows), stream);
-    const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows;
+    const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows &&
+                     cuda::moe_default_path(layer.moe, rows) == cuda::MoePath::kIntStream;
     if (layer.dense.gate.is_trellis && rows <= kDenseRows && !few) {
       dense_mlp(layer.dense, rows, stream);
       return;
@@ -342,7 +343,9 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
     call.logits = router_logits_;
     cuda::norm_and_route(call, stream);
   }
-  const cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
+  cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
+  // The kernel that has just been queued only reads x_.
+  call.norm = {x_, hidden_padded_, layer.mlp_input_norm, c_.rms_norm_eps, c_.hidden_size};
   if (calls_ != nullptr) calls_->experts.push_back({layer.moe, call});
   if (paths_ != nullptr && paths_->leaves_out(layer.moe)) return;
   const cuda::MoePath path =

@@ -113,6 +113,8 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs;
 };
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* ctas, const void* kernel, int threads,
+                                                          std::size_t shared_bytes);
 
 namespace fairway::cuda_emulator {
 // Runs or records a kernel whose arguments are bound. Its dynamic shared memory must be within the limit of the kernel

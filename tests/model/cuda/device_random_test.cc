@@ -9,6 +9,7 @@
 
 #include "backend/cuda/expect_error.h"
 #include "codec/half.h"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/common/random_values.h"
 
 namespace fairway::model {
@@ -30,11 +31,7 @@ std::vector<std::uint8_t> host_part(const RandomPart& part) {
   return bytes;
 }
 
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr std::size_t kSome = 3001;
-#else
-constexpr std::size_t kSome = DeviceRandom::kPartBytes / 4;
-#endif
+const std::size_t kSome = kernels::cuda::check::by_size<std::size_t>(DeviceRandom::kPartBytes / 4, 3001);
 
 TEST(GpuDeviceRandom, GivesTheHostsNumbersInOrder) {
   using Kind = RandomPart::Kind;

@@ -12,6 +12,8 @@
 #include "backend/cuda/device.h"
 #include "common/tiny_checkpoint.h"
 #include "fairway/error.h"
+#include "kernels/common/cuda/case_size.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "model/device_model.h"
 #include "model/model.h"
 
@@ -65,16 +67,12 @@ std::string replaced(std::string text, const std::string& from, const std::strin
   return at == text.npos ? text : text.replace(at, from.size(), to);
 }
 
-TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
+TEST(GpuPathTable, IsTunedWrittenReadAndFollowed) {
   const TunedModel model;
   DeviceModel device = model.device();
   double last = 0;
   bool complete = false;
-#ifdef FAIRWAY_CUDA_EMULATED
-  const std::vector<int> counts{1, 4096};
-#else
-  const std::vector<int> counts{1, 3, 4096};
-#endif
+  const std::vector<int> counts = kernels::cuda::check::by_size<std::vector<int>>({1, 3, 4096}, {1, 4096});
   PathTable table = device.tune_paths(
       {.rows = counts, .rounds = 1, .budget_seconds = 1e6, .progress = [&](double share) { last = share; }}, &complete);
   EXPECT_TRUE(complete);
@@ -104,8 +102,9 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
   // What nothing would choose by itself for one row.
   const auto moe = kernels::cuda_rows_of("moe_swiglu"), linear = kernels::cuda_rows_of("trellis_linear");
   const kernels::CudaRow *half_32 = nullptr, *wide = nullptr;
+  const std::string other = kernels::cuda::gpu_features().wgmma ? "wg_128" : "half_32";  // of linear layers
   for (const auto& row : moe) half_32 = std::string(row.path) == "half_32" ? &row : half_32;
-  for (const auto& row : linear) wide = std::string(row.path) == "wg_128" ? &row : wide;
+  for (const auto& row : linear) wide = std::string(row.path) == other ? &row : wide;
   for (PathEntry& entry : table.entries) entry.row = std::string(entry.row->op) == "moe_swiglu" ? half_32 : wide;
 
   const PathTable read = PathTable::parse(table.json_text(), "paths.json");
@@ -125,7 +124,7 @@ TEST(GpuHopperPathTable, IsTunedWrittenReadAndFollowed) {
   for (std::size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], expected[i], 0.05) << i;
 }
 
-TEST(GpuHopperPathTable, WithoutTimeNothingIsWritten) {
+TEST(GpuPathTable, WithoutTimeNothingIsWritten) {
   const TunedModel model;
   DeviceModel device = model.device();
   bool complete = true;
@@ -133,7 +132,7 @@ TEST(GpuHopperPathTable, WithoutTimeNothingIsWritten) {
   EXPECT_FALSE(complete);
 }
 
-TEST(GpuHopperPathTable, OfAnotherGpuOrDamagedIsAnError) {
+TEST(GpuPathTable, OfAnotherGpuOrDamagedIsAnError) {
   const TunedModel model;
   PathTable table;
   table.stamp = this_path_stamp(0);

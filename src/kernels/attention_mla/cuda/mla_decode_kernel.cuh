@@ -281,7 +281,11 @@ class MlaDecodeCta {
 
 template <CacheType kType>
 __global__ void __launch_bounds__(kOneThreads, 2) mla_decode_kernel(const __grid_constant__ MlaDecodeArgs args) {
-  MlaDecodeCta<kType>(args).run();
+  if constexpr (kCodeHasClusters) {
+    MlaDecodeCta<kType>(args).run();
+  } else {
+    not_for_this_code();
+  }
 }
 
 }  // namespace fairway::kernels::cuda

@@ -5,6 +5,7 @@
 
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/weight_bytes.cuh"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/common/cuda/reduce.cuh"
 
@@ -16,8 +17,8 @@ constexpr int kOneLatent = 512, kOneNope = 256, kOneV = 256;  // most of them
 
 // Whether kernels of one row and head a cluster can have them. A head's latents are shared in fours.
 inline bool one_row_fits(const MlaUpProjection& up) {
-  return up.latent <= kOneLatent && up.nope <= kOneNope && up.v <= kOneV && up.latent % (4 * kOneCluster) == 0 &&
-         up.v % kOneCluster == 0;
+  return gpu_features().clusters && up.latent <= kOneLatent && up.nope <= kOneNope && up.v <= kOneV &&
+         up.latent % (4 * kOneCluster) == 0 && up.v % kOneCluster == 0;
 }
 
 // Outputs of a CTA, rank * v / kOneCluster and the next ones. Their weights lie together, and come into shared memory

@@ -143,7 +143,11 @@ class SplitsCta {
 __global__ void __launch_bounds__(kOneThreads)
     unfold_splits_kernel(const __grid_constant__ MlaUpProjection up, const __grid_constant__ AttendArgs args,
                          __half* out, long long ldo) {
-  SplitsCta(up, args).run(out, ldo);
+  if constexpr (kCodeHasClusters) {
+    SplitsCta(up, args).run(out, ldo);
+  } else {
+    not_for_this_code();
+  }
 }
 
 }  // namespace fairway::kernels::cuda

@@ -7,16 +7,16 @@
 #include "kernels/common/cuda/attend.cuh"
 #include "kernels/common/cuda/attend_args.cuh"
 #include "kernels/common/cuda/attend_merge.cuh"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/common/cuda/launch.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kSharedPerSm = 227 * 1024;  // Hopper: most shared memory of the CTAs of an SM, and of one CTA
-constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA
-constexpr int kMaxCtas = 4;               // of an SM, of any instance
-constexpr int kMaxQueries = 64;           // of a unit, of any instance
+constexpr int kSharedPerCta = 1024;  // reserved by the system for each CTA
+constexpr int kMaxCtas = 4;          // of an SM, of any instance
+constexpr int kMaxQueries = 64;      // of a unit, of any instance
 constexpr int kTilesOfSecond = 4;
 // Of more rows than these the splits are merged by a launch of their own, which takes about as long as so many tiles.
 constexpr int kMergedRows = 4, kTilesOfLaunch = 4;
@@ -104,7 +104,7 @@ void check(const AttendCall& call) {
 // Splits for units * kv_heads CTAs without them. A second CTA on an SM costs as much again for the results of its
 // split: not worth it for less than kTilesOfSecond tiles, unless there are few queries.
 int choose_splits(const AttendKernel& kernel, int shared_bytes, long long units, int tiles, int rows) {
-  const int ctas = std::clamp(kSharedPerSm / (shared_bytes + kSharedPerCta), 1, kernel.ctas);
+  const int ctas = std::clamp(gpu_features().shared_bytes / (shared_bytes + kSharedPerCta), 1, kernel.ctas);
   const long long one = sm_count() / units, all = static_cast<long long>(ctas) * sm_count() / units;
   const long long most =
       kernel.queries <= 8 ? all : std::max<long long>(one, std::min<long long>(all, tiles / kTilesOfSecond));
@@ -112,6 +112,24 @@ int choose_splits(const AttendKernel& kernel, int shared_bytes, long long units,
   const int share = (tiles + splits - 1) / splits;
   if (rows > kMergedRows && tiles - share < kTilesOfLaunch) return 1;
   return (tiles + share - 1) / share;
+}
+
+// The instance for the most queries, up to `queries`, that shared memory has room for; with one tile in place of two if
+// that lets more of them share it.
+AttendKernel choose_kernel(const AttendArgs& args, int queries) {
+  const AttendCall& call = args.call;
+  const bool half = call.cache.type == CacheType::kHalf;
+  const auto fits = [&](const AttendKernel& kernel) {
+    return kernel.shared_bytes(args) <= gpu_features().shared_bytes;
+  };
+  for (int most = queries;; most = most > 24 ? 24 : 8) {
+    const AttendKernel kernel =
+        half ? attend_kernel_half(most, call.value_dim) : attend_kernel_e4m3(most, call.value_dim);
+    if (fits(kernel)) return kernel;
+    if (most > 8 && most <= 24) continue;  // there is no small one
+    const AttendKernel small = half ? attend_kernel_half_small(most) : attend_kernel_e4m3_small(most);
+    if (fits(small) || most <= 8) return small;
+  }
 }
 
 std::size_t partial_bytes(std::size_t queries_and_splits, int value_dim) {
@@ -142,21 +160,23 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
       static_cast<long long>(call.rows.count) * shares * call.kv_heads <= sm_count()) {
     queries = std::min(queries, kSharedQueries);
   }
-  plan.kernel = call.cache.type == CacheType::kHalf ? attend_kernel_half(queries, call.value_dim)
-                                                    : attend_kernel_e4m3(queries, call.value_dim);
+  plan.kernel = choose_kernel(args, queries);
   const int latent_splits = std::min(sm_count() / call.rows.count, tiles);
-  const bool is_latent = latent_fits(call) && call.rows.count <= kLatentRows && tiles > kSharedTiles &&
-                         tiles <= latent_splits * (call.rows.count == 1 ? kLatentTilesOfOne : kLatentTilesOfMore);
-  plan.is_latent = is_latent;
-  if (is_latent) plan.kernel = attend_kernel_latent(call.cache.type);
+  if (latent_splits > 1 && latent_fits(call) && call.rows.count <= kLatentRows && tiles > kSharedTiles &&
+      tiles <= latent_splits * (call.rows.count == 1 ? kLatentTilesOfOne : kLatentTilesOfMore)) {
+    const AttendKernel latent = attend_kernel_latent(call.cache.type);
+    plan.is_latent = gpu_features().wgmma && latent.shared_bytes(args) <= gpu_features().shared_bytes;
+    if (plan.is_latent) plan.kernel = latent;
+  }
   args.row_units = static_cast<int>((together + plan.kernel.queries - 1) / plan.kernel.queries);
   plan.units = args.row_units * (call.one_sequence ? 1 : call.rows.count);
   plan.shared_bytes = plan.kernel.shared_bytes(args);
-  require(plan.shared_bytes <= kSharedPerSm,
+  require(plan.shared_bytes <= gpu_features().shared_bytes,
           dims_of("shared memory bytes", plan.shared_bytes, "less: key and value are too wide"));
-  args.splits = is_latent ? latent_splits
-                          : choose_splits(plan.kernel, plan.shared_bytes,
-                                          static_cast<long long>(plan.units) * call.kv_heads, tiles, call.rows.count);
+  args.splits = plan.is_latent
+                    ? latent_splits
+                    : choose_splits(plan.kernel, plan.shared_bytes, static_cast<long long>(plan.units) * call.kv_heads,
+                                    tiles, call.rows.count);
   if (args.splits > 1) {
     const std::size_t partials = static_cast<std::size_t>(call.rows.count) * static_cast<std::size_t>(call.heads) *
                                  static_cast<std::size_t>(args.splits);

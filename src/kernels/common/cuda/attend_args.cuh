@@ -52,6 +52,9 @@ struct AttendKernel {
 // queries: of all rows that may share a unit.
 AttendKernel attend_kernel_half(int queries, int value_dim);
 AttendKernel attend_kernel_e4m3(int queries, int value_dim);
+// The same in less shared memory.
+AttendKernel attend_kernel_half_small(int queries);
+AttendKernel attend_kernel_e4m3_small(int queries);
 // For calls that latent_fits(), with splits, of a few tiles each.
 AttendKernel attend_kernel_latent(CacheType type);
 bool latent_fits(const AttendCall& call);

@@ -66,19 +66,28 @@ class AttendCta {
     for (int tile = span.begin; tile < span.end; ++tile) {
       copy_async_wait<0>();
       __syncthreads();  // the tile is there, and the one before it is no longer read
-      if (tile + 1 < span.end) {
-        copy_positions(args_, unit, tile_rows(tile + 1), tile + 1, 0, kNoEnd);
-        copy_async_commit();
+      if constexpr (Shape::kBuffers == 2) {
+        if (tile + 1 < span.end) {
+          copy_positions(args_, unit, tile_rows(tile + 1), tile + 1, 0, kNoEnd);
+          copy_async_commit();
+        }
       }
       score(tile);
       gather(tile);
+      if constexpr (Shape::kBuffers == 1) {
+        if (tile + 1 < span.end) {
+          __syncthreads();  // the tile is no longer read
+          copy_positions(args_, unit, tile_rows(tile + 1), tile + 1, 0, kNoEnd);
+          copy_async_commit();
+        }
+      }
     }
     finish(unit);
   }
 
  private:
   __device__ SharedRows tile_rows(int tile) const {
-    return {tiles_ + tile % 2 * memory_.tile_bytes, memory_.tile_layout};
+    return {tiles_ + tile % Shape::kBuffers * memory_.tile_bytes, memory_.tile_layout};
   }
 
   __device__ void start(const AttendUnit& unit) {
@@ -202,7 +211,7 @@ class AttendCta {
       unsigned b[Shape::kQueryTiles][2];
       probabilities.load(k, b);
       const unsigned char* const from =
-          tiles_ + tile % 2 * memory_.tile_bytes + k * memory_.tile_layout.bytes(16) + value_offset_;
+          tiles_ + tile % Shape::kBuffers * memory_.tile_bytes + k * memory_.tile_layout.bytes(16) + value_offset_;
 #pragma unroll
       for (int begin = 0; begin < Shape::kValueTiles; begin += Shape::kAhead) {
         unsigned a[Shape::kAhead][4];
@@ -302,9 +311,9 @@ __global__ void __launch_bounds__(kAttendThreads, Shape::kCtas) attend_unit(cons
   AttendCta<Shape>(args).run();
 }
 
-template <CacheType kType, int kQueryTiles, int kValueTiles>
+template <CacheType kType, int kQueryTiles, int kValueTiles, int kBuffers = 2>
 AttendKernel attend_instance() {
-  using Shape = AttendShape<kType, kQueryTiles, kValueTiles>;
+  using Shape = AttendShape<kType, kQueryTiles, kValueTiles, kBuffers>;
   return {attend_unit<Shape>, Shape::kQueries, Shape::kCtas,
           [](const AttendArgs& args) { return AttendMemory<Shape>(args).bytes(); }};
 }
@@ -315,6 +324,12 @@ AttendKernel choose_attend_instance(int queries, int value_dim) {
   if (queries <= 8) return value_dim <= kOne ? attend_instance<kType, 1, 1>() : attend_instance<kType, 1, 4>();
   if (queries <= 24) return value_dim <= kOne ? attend_instance<kType, 3, 1>() : attend_instance<kType, 3, 4>();
   return value_dim <= kOne ? attend_instance<kType, 8, 1>() : attend_instance<kType, 8, 4>();
+}
+
+// For wide keys and values in little shared memory.
+template <CacheType kType>
+AttendKernel choose_small_attend_instance(int queries) {
+  return queries <= 8 ? attend_instance<kType, 1, 4, 1>() : attend_instance<kType, 8, 4, 1>();
 }
 
 }  // namespace fairway::kernels::cuda

@@ -6,7 +6,11 @@ namespace {
 
 template <CacheType kType>
 __global__ void __maxnreg__(kLatentRegisters) attend_latent(const __grid_constant__ AttendArgs args) {
-  LatentAttendCta<kType>(args).run();
+  if constexpr (kCodeHasWgmma) {
+    LatentAttendCta<kType>(args).run();
+  } else {
+    not_for_this_code();
+  }
 }
 
 }  // namespace

@@ -24,8 +24,11 @@ constexpr int attend_ctas(CacheType type, int query_tiles, int value_tiles) {
   return query_tiles == 8 ? 2 : (query_tiles == 1 ? 4 : 3);
 }
 
-template <CacheType kCache, int kQueryTileCount, int kValueTileCount>
+// kBufferCount: tiles in shared memory. With two of them one arrives while the other is read; one is for GPUs whose
+// shared memory has no room for two.
+template <CacheType kCache, int kQueryTileCount, int kValueTileCount, int kBufferCount = 2>
 struct AttendShape {
+  static constexpr int kBuffers = kBufferCount;
   static constexpr CacheType kType = kCache;
   static constexpr int kQueryTiles = kQueryTileCount;
   static constexpr int kValueTiles = kValueTileCount;  // tiles of 16 values of a warp
@@ -60,7 +63,7 @@ struct AttendMemory {
 
   __host__ __device__ int tiles_bytes() const {  // the outputs lie where the tiles were
     const int outputs = Shape::kQueries * output_stride * 2;
-    return 2 * tile_bytes > outputs ? 2 * tile_bytes : outputs;
+    return Shape::kBuffers * tile_bytes > outputs ? Shape::kBuffers * tile_bytes : outputs;
   }
   __host__ __device__ int bytes() const {
     return query_bytes + tiles_bytes() + probability_bytes + 4 * (kStatisticsFloats + kPartFloats);

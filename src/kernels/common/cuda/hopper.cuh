@@ -1,6 +1,10 @@
 // The instructions that C++ does not reach, one function each: barriers in shared memory, bulk copies, chained
 // launches, named barriers, tensor instructions. No other file has assembly, so that this one can be replaced to run
 // the kernels on a host.
+//
+// Code is compiled for generations 8.0 and later. Where one lacks an instruction, its function does the same by others,
+// or is nothing, or ends the launch with a fault: then the host, which knows by gpu_features(), does not choose the
+// kernels that come there.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,6 +13,30 @@
 
 namespace fairway::kernels::cuda {
 
+// What this code can do, as GpuFeatures: for kernels that are nothing without it.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define FAIRWAY_CODE_HAS_CLUSTERS 1
+#else
+#define FAIRWAY_CODE_HAS_CLUSTERS 0
+#endif
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define FAIRWAY_CODE_HAS_WGMMA 1
+#else
+#define FAIRWAY_CODE_HAS_WGMMA 0
+#endif
+constexpr bool kCodeHasClusters = FAIRWAY_CODE_HAS_CLUSTERS != 0;
+constexpr bool kCodeHasWgmma = FAIRWAY_CODE_HAS_WGMMA != 0;
+
+// The same for kernels that have another way: a constant here, a switch in the emulator.
+__device__ __forceinline__ constexpr bool code_has_clusters() {
+  return kCodeHasClusters;
+}
+
+// For places that the host sees to that nobody comes to.
+__device__ __forceinline__ void not_for_this_code() {
+  __trap();
+}
+
 __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -16,17 +44,43 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
 __device__ __forceinline__ void barrier_init(std::uint64_t* bar, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(arrivals) : "memory");
 }
+// For other CTAs of a cluster; those of its own CTA pass a barrier of the CTA.
 __device__ __forceinline__ void barrier_init_fence() {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
 }
 __device__ __forceinline__ void barrier_arrive(std::uint64_t* bar) {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
+#else
+  asm volatile("{.reg .b64 state; mbarrier.arrive.shared.b64 state, [%0];}" ::"r"(shared_address(bar)) : "memory");
+#endif
 }
+// Needs bulk copies, or clusters: what else would count the bytes?
 __device__ __forceinline__ void barrier_expect(std::uint64_t* bar, int bytes) {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(bytes)
                : "memory");
+#else
+  not_for_this_code();
+#endif
 }
 __device__ __forceinline__ void barrier_wait(std::uint64_t* bar, int parity) {
+#if !FAIRWAY_CODE_HAS_CLUSTERS  // its wait does not sleep by itself
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.test_wait.parity.shared.b64 done, [%0], %1;\n"
+      "@done bra finished;\n"
+      "nanosleep.u32 20;\n"
+      "bra again;\n"
+      "finished:\n"
+      "}\n" ::"r"(shared_address(bar)),
+      "r"(parity)
+      : "memory");
+#else
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -38,23 +92,33 @@ __device__ __forceinline__ void barrier_wait(std::uint64_t* bar, int parity) {
       "}\n" ::"r"(shared_address(bar)),
       "r"(parity)
       : "memory");
+#endif
 }
 
 // Copies bytes (a multiple of 16, both addresses 16-byte aligned) and counts them on the barrier.
 __device__ __forceinline__ void bulk_load(void* to, const void* from, int bytes, std::uint64_t* bar) {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                    shared_address(to)),
                "l"(from), "r"(bytes), "r"(shared_address(bar))
                : "memory");
+#else
+  not_for_this_code();
+#endif
 }
 
 // Programmatic dependent launch. Every kernel waits before it touches what an earlier one wrote, and lets the next one
 // start only after that wait: so whatever the kernel before last wrote is visible from a kernel's first instruction.
+// Before generation 9.0 a kernel begins when the one ahead has ended, and there is nothing to wait for.
 __device__ __forceinline__ void wait_for_previous_kernel() {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 __device__ __forceinline__ void let_next_kernel_start() {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 // The launch's dynamic shared memory, aligned as the tensor instructions of four warps need it.
@@ -143,14 +207,24 @@ __device__ __forceinline__ void copy_async_wait() {
 
 // Two E4M3 values, in the lower 16 bits, as two halves. Exact.
 __device__ __forceinline__ unsigned halves_from_e4m3(unsigned pair) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+  // With the exponent's bits where a half has its own, a value is 2^-8 of itself, and a product with 2^8 is exact.
+  const unsigned upper = __byte_perm(pair, 0, 0x1404), size = upper & 0x7F007F00u;
+  const unsigned small = (upper & 0x80008000u) | size >> 1;
+  unsigned halves;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(halves) : "r"(small), "r"(0x5C005C00u));
+  return halves | (__vcmpeq2(size, 0x7F007F00u) & 0x7FFF7FFFu);  // NaN, which has no other form
+#else
   unsigned halves;
   asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<unsigned short>(pair)));
   return halves;
+#endif
 }
 
 // Stores 16 bytes where `to` would be in the shared memory of another CTA of the cluster, which must have started, and
 // counts them on that CTA's barrier. It waits with barrier_wait_cluster().
 __device__ __forceinline__ void send_to_cluster(float4* to, std::uint64_t* bar, int rank, float4 v) {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile(
       "{\n"
       ".reg .b32 remote, remote_bar;\n"
@@ -160,8 +234,12 @@ __device__ __forceinline__ void send_to_cluster(float4* to, std::uint64_t* bar, 
       "}\n" ::"r"(shared_address(to)),
       "r"(shared_address(bar)), "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
       : "memory");
+#else
+  not_for_this_code();
+#endif
 }
 __device__ __forceinline__ void barrier_wait_cluster(std::uint64_t* bar, int parity) {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -173,36 +251,60 @@ __device__ __forceinline__ void barrier_wait_cluster(std::uint64_t* bar, int par
       "}\n" ::"r"(shared_address(bar)),
       "r"(parity)
       : "memory");
+#else
+  not_for_this_code();
+#endif
 }
 
 // Registers of each thread of a group of four warps from here on, a multiple of 8; every warp of the group comes here.
 // One group gives them up, then another may have more than the launch gave it.
 template <int kRegisters>
 __device__ __forceinline__ void give_registers() {
+#if FAIRWAY_CODE_HAS_WGMMA
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#else
+  not_for_this_code();
+#endif
 }
 template <int kRegisters>
 __device__ __forceinline__ void take_registers() {
+#if FAIRWAY_CODE_HAS_WGMMA
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#else
+  not_for_this_code();
+#endif
 }
 
 // All threads of the cluster meet. Orders no memory but initialised barriers, see barrier_init_fence().
 __device__ __forceinline__ void cluster_meet() {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+#else
+  not_for_this_code();
+#endif
 }
 
 // The cluster's barrier in two halves, without an order of memory: after the wait, all threads of the cluster have
 // arrived. A load is over when its value has been used. Whole warps call these, converged.
 __device__ __forceinline__ void cluster_arrive() {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#else
+  not_for_this_code();
+#endif
 }
 __device__ __forceinline__ void cluster_wait() {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+  not_for_this_code();
+#endif
 }
 
 // Stores v where `to` would be in the shared memory of another CTA of the cluster, which must have started, and counts
 // its 4 bytes on that CTA's barrier. It waits with barrier_wait_cluster().
 __device__ __forceinline__ void send_to_cluster(float* to, std::uint64_t* bar, int rank, float v) {
+#if FAIRWAY_CODE_HAS_CLUSTERS
   asm volatile(
       "{\n"
       ".reg .b32 remote, remote_bar;\n"
@@ -212,6 +314,9 @@ __device__ __forceinline__ void send_to_cluster(float* to, std::uint64_t* bar, i
       "}\n" ::"r"(shared_address(to)),
       "r"(shared_address(bar)), "r"(rank), "f"(v)
       : "memory");
+#else
+  not_for_this_code();
+#endif
 }
 
 // Words through which CTAs of one launch tell each other what they have written. Release: what this thread wrote, and
@@ -335,15 +440,48 @@ __device__ __forceinline__ void wgmma_half(float (&d)[kWgmmaSums], const unsigne
 // The reverse of load_matrices_transposed_x2(): element 2 * (lane % 4), + 1 of register i goes to that row of matrix i,
 // element lane / 4. Lane 8 i + r gives the address (16-byte aligned) of row r of matrix i, other lanes' are not used.
 __device__ __forceinline__ void store_matrices_transposed_x2(void* row, const unsigned (&d)[2]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  const unsigned mine = shared_address(row), lane = threadIdx.x & 31, column = lane / 4;
+#pragma unroll
+  for (unsigned i = 0; i < 2; ++i) {
+#pragma unroll
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned to = __shfl_sync(0xFFFFFFFFu, mine, static_cast<int>(8 * i + lane % 4 * 2 + half)) + 2 * column;
+      asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(static_cast<unsigned short>(d[i] >> (16 * half)))
+                   : "memory");
+    }
+  }
+#else
   asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1,%2};" ::"r"(shared_address(row)), "r"(d[0]),
                "r"(d[1])
                : "memory");
+#endif
+}
+
+// The barrier gets an arrival of this thread when all asynchronous copies that it has begun are there; its readers see
+// them then.
+__device__ __forceinline__ void copy_async_arrive(std::uint64_t* bar) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
+}
+
+// As wait_for_value() for a count that grows: until it is at `value` or beyond.
+__device__ __forceinline__ void wait_until_reached(const unsigned* word, unsigned value) {
+  constexpr int kPolls = 1 << 24;
+#pragma unroll 1
+  for (int i = 0; i < kPolls; ++i) {
+    if (static_cast<int>(load_acquire(word) - value) >= 0) return;
+  }
+  __trap();
 }
 
 // Makes what this thread has written to shared memory, by stores or its own asynchronous copies that it has waited for,
 // visible to the tensor instructions of four warps. Before the barrier behind which they start.
 __device__ __forceinline__ void fence_for_wgmma() {
+#if FAIRWAY_CODE_HAS_WGMMA
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#else
+  not_for_this_code();
+#endif
 }
 
 // d[64 x 24] += a[64 x 16] b[16 x 24], halves into floats, both from matrices in shared memory as swizzled_rows()
@@ -353,6 +491,7 @@ __device__ __forceinline__ void fence_for_wgmma() {
 constexpr unsigned kWgmmaNextRows = 16 * 128 >> 4;
 template <bool kTransposed>
 __device__ __forceinline__ void wgmma_half_24(float (&d)[3][4], unsigned a, unsigned b) {
+#if FAIRWAY_CODE_HAS_WGMMA
   asm volatile(
       "{.reg .b64 a, b; mov.b64 a, {%12, %14}; mov.b64 b, {%13, %14};\n"
       "wgmma.mma_async.sync.aligned.m64n24k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11}, a, b, 1, 1, 1, %15, "
@@ -360,6 +499,9 @@ __device__ __forceinline__ void wgmma_half_24(float (&d)[3][4], unsigned a, unsi
       : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
         "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3])
       : "r"(a), "r"(b), "n"(kSwizzledRowsUpper), "n"(kTransposed ? 1 : 0));
+#else
+  not_for_this_code();
+#endif
 }
 __device__ __forceinline__ void wgmma_settle(float (&d)[3][4]) {
 #pragma unroll

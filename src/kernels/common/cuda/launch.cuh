@@ -9,13 +9,15 @@
 #include <mutex>
 #include <utility>
 
+#include "kernels/common/cuda/gpu_features.h"
+
 namespace fairway::kernels::cuda {
 
 struct LaunchShape {
   dim3 grid;
   int threads;
   int shared_bytes = 0;  // dynamic shared memory
-  int cluster = 1;       // CTAs along x, at most 8
+  int cluster = 1;       // CTAs along x, at most 8; more than one needs GpuFeatures::clusters
   // All CTAs run at the same time and may wait for each other; an error if they do not fit on the device.
   bool together = false;
   bool chained = true;  // may start while the kernel before it runs
@@ -37,13 +39,24 @@ inline cudaError_t allow_shared_bytes(const void* kernel, int bytes) {
   return set;
 }
 
+// CTAs of a kernel that an SM of the current device has room for at the same time.
+template <class... Formal>
+cudaError_t ctas_at_once(void (*kernel)(Formal...), int threads, int shared_bytes, int& ctas) {
+  const cudaError_t set = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes);
+  if (set != cudaSuccess) return set;
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&ctas, reinterpret_cast<const void*>(kernel), threads,
+                                                       static_cast<std::size_t>(shared_bytes));
+}
+
 template <class... Formal, class... Actual>
 cudaError_t launch(void (*kernel)(Formal...), const LaunchShape& shape, cudaStream_t stream, Actual... args) {
   const cudaError_t set = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shape.shared_bytes);
   if (set != cudaSuccess) return set;
+  const bool clusters = gpu_features().clusters;
+  if (shape.cluster > 1 && !clusters) return cudaErrorNotSupported;
   cudaLaunchAttribute attributes[3] = {};
   unsigned count = 0;
-  if (shape.chained) {
+  if (shape.chained && clusters) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[count++].val.programmaticStreamSerializationAllowed = 1;
   }

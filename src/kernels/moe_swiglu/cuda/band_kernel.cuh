@@ -2,10 +2,10 @@
 // shared memory, eight that decode and multiply, and the epilogues.
 #pragma once
 
+#include "kernels/common/cuda/cluster.cuh"
 #include "kernels/moe_swiglu/cuda/half_path.cuh"
 #include "kernels/moe_swiglu/cuda/int_path.cuh"
 #include "kernels/trellis_band/cuda/block_loader.cuh"
-#include "kernels/trellis_band/cuda/cluster.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -58,10 +58,9 @@ __device__ __forceinline__ void finish_outputs(float* inner, int split, const __
   const int lane = threadIdx.x & 31;
   float4 sum = *reinterpret_cast<const float4*>(inner + 4 * lane);
   if (split > 1) {
-    auto cluster = cooperative_groups::this_cluster();
     sum = make_float4(0, 0, 0, 0);
     for (int r = 0; r < split; ++r) {
-      const float4 one = *reinterpret_cast<const float4*>(cluster.map_shared_rank(inner, r) + 4 * lane);
+      const float4 one = *reinterpret_cast<const float4*>(in_shared_of(inner, r) + 4 * lane);
       sum = make_float4(sum.x + one.x, sum.y + one.y, sum.z + one.z, sum.w + one.w);
     }
   }
@@ -120,7 +119,7 @@ __device__ void finish_direct(const BandArgs& a, const Item& item, int rank, Ban
   if (rank != 0 || threadIdx.x >= kBand) return;
   float sum = 0;
   for (int r = 0; r < a.split; ++r) {
-    const float* row = a.split == 1 ? shared.row : cooperative_groups::this_cluster().map_shared_rank(shared.row, r);
+    const float* row = a.split == 1 ? shared.row : in_shared_of(shared.row, r);
     sum += row[threadIdx.x];
   }
   a.call.y[item.token * a.call.ldy + item.band * kBand + threadIdx.x] = sum;

@@ -4,6 +4,7 @@
 
 #include "backend/cuda/check.cuh"
 #include "fairway/error.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/band_kernels.cuh"
 #include "kernels/moe_swiglu/cuda/group.cuh"
@@ -11,7 +12,6 @@
 #include "kernels/moe_swiglu/cuda/stream_launch.cuh"
 #include "kernels/moe_swiglu/cuda/wide_launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
-#include "kernels/trellis_band/cuda/supported_gpu.h"
 
 namespace fairway::kernels::cuda {
 namespace {
@@ -87,16 +87,35 @@ Scratch lay_out(const MoeLayer& layer, int tokens, bool wide, void* base) {
   return s;
 }
 
+// Inputs of a CTA in shared memory: bytes of a column.
+int input_stride_of(int blocks) {
+  return blocks * kBand + kInputPadBytes;
+}
+int band_stage_bytes(const BandKernel& kernel, const MoeLayer& layer) {
+  return 2048 * layer.max_bits + kernel.stage_token_bytes;
+}
+// Beside the ring.
+int band_fixed_bytes(const BandKernel& kernel, int input_stride) {
+  return kernel.shared_bytes + (kernel.integer ? 2 * kernel.tokens * input_stride : 0);
+}
+
+// Whether both phases have room for a stage, whatever the number of tokens.
+bool band_fits(const BandKernel& kernel, const MoeLayer& layer, int shared_bytes) {
+  const int fixed = band_fixed_bytes(kernel, input_stride_of(std::max(layer.hidden, layer.max_intermediate) / kBand));
+  return plan_ring(shared_bytes, 1, fixed, band_stage_bytes(kernel, layer), 1).stages >= 1;
+}
+
 // Fills in the ring and the cluster and launches one phase over `rows` tokens or segments (an upper bound of them).
 cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, long long rows, cudaStream_t stream) {
   const MoeLayer& layer = args.layer;
+  const GpuFeatures features = gpu_features();
   const int sms = sm_count();
   args.phase = phase;
   const bool gate_up = phase == Phase::kGateUp;
   const long long items = rows * ((gate_up ? layer.max_intermediate : layer.hidden) / kBand);
   args.split = 1;
   int part_blocks = gate_up ? 2 * (layer.hidden / kBand) : args.slots_per_token * (layer.max_intermediate / kBand);
-  if (args.direct) {  // few items: a cluster for each, as long as its CTAs fit on the SMs at once
+  if (args.direct && features.clusters) {  // few items: a cluster for each, as long as its CTAs fit on the SMs at once
     const int most = gate_up ? layer.hidden / kBand : kMaxCluster;
     while (args.split < kMaxCluster && 2 * args.split <= most && items * 2 * args.split <= args.direct_ctas * sms) {
       args.split *= 2;
@@ -105,11 +124,12 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   }
   const int input_blocks =
       gate_up ? (layer.hidden / kBand + args.split - 1) / args.split : layer.max_intermediate / kBand;
-  args.input_stride = input_blocks * kBand + kInputPadBytes;
-  args.stage_bytes = 2048 * layer.max_bits + kernel.stage_token_bytes;
-  const int fixed = kernel.shared_bytes + (kernel.integer ? 2 * kernel.tokens * args.input_stride : 0);
+  args.input_stride = input_stride_of(input_blocks);
+  args.stage_bytes = band_stage_bytes(kernel, layer);
+  const int fixed = band_fixed_bytes(kernel, args.input_stride);
   // A CTA of a cluster handles one item, others go on to the next.
-  const RingPlan plan = plan_ring(kernel.ctas, fixed, args.stage_bytes, args.split > 1 ? part_blocks : kMaxStages);
+  const RingPlan plan =
+      plan_ring(features.shared_bytes, kernel.ctas, fixed, args.stage_bytes, args.split > 1 ? part_blocks : kMaxStages);
   args.ring_stages = plan.stages;
   if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
   const long long grid =
@@ -186,7 +206,17 @@ const char* moe_path_name(MoePath path) {
 }
 
 bool moe_path_legal(const MoeLayer& layer, MoePath path) {
-  return layer.all_mul1 || !facts(path).integer;
+  if (!layer.all_mul1 && facts(path).integer) return false;
+  const GpuFeatures features = gpu_features();
+  switch (path) {
+    case MoePath::kWide128:
+      return features.wgmma;
+    case MoePath::kIntStream:
+    case MoePath::kIntStream3:
+      return stream_fits(layer, path == MoePath::kIntStream);
+    default:
+      return band_fits(kernel_of(path), layer, features.shared_bytes);
+  }
 }
 
 // By the rows that an expert has on average, shared ones included, and by those of a call that one launch of the stream
@@ -195,10 +225,12 @@ bool moe_path_legal(const MoeLayer& layer, MoePath path) {
 MoePath moe_default_path(const MoeLayer& layer, int tokens) {
   const double slots = static_cast<double>(tokens) * (layer.top_k + layer.shared);
   const double rows = slots / std::max(layer.routed + layer.shared, 1);
-  if (layer.all_mul1 && rows <= 5 && tokens <= stream_tokens(layer)) return MoePath::kIntStream;
-  if (layer.all_mul1 && rows <= 2) return MoePath::kInt4;
+  if (layer.all_mul1 && rows <= 5 && tokens <= stream_tokens(layer, true)) return MoePath::kIntStream;
+  if (layer.all_mul1 && rows <= 5 && tokens <= stream_tokens(layer, false)) return MoePath::kIntStream3;
+  if (rows <= 2 && moe_path_legal(layer, MoePath::kInt4)) return MoePath::kInt4;
   if (rows <= 5) return MoePath::kHalf8;
-  return rows <= 9 ? MoePath::kHalf16 : MoePath::kWide128;
+  if (rows <= 9) return MoePath::kHalf16;
+  return gpu_features().wgmma ? MoePath::kWide128 : MoePath::kHalf32;
 }
 
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens) {
@@ -217,7 +249,10 @@ void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* 
   }
   int device = 0;
   backend::check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  require_hopper(device);
+  require_gpu(device);
+  if (!moe_path_legal(layer, path)) {
+    throw Error(ErrorKind::kUnsupported, name + ": this GPU or its code has no instructions or shared memory for it");
+  }
   if (path == MoePath::kIntStream || path == MoePath::kIntStream3) {
     backend::check_cuda(run_stream(layer, call, path == MoePath::kIntStream, workspace, stream), name);
     return;

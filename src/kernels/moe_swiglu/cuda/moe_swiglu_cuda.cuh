@@ -6,7 +6,7 @@
 // A token has top_k routed slots and, after them, one slot of weight 1 for every shared expert; a slot's index is
 // t * slots_per_token + j. Slots are summed in that order, so the result does not depend on the schedule: two calls on
 // the same input give the same bits. All pointers are device pointers, all work is enqueued on the caller's stream and
-// may be captured in a graph. Compute capability 9.0.
+// may be captured in a graph.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -62,6 +62,22 @@ struct MoeProbe {
   bool chained = true;          // one that may start while the kernel before it runs
 };
 
+// The RMS norm whose rows MoeCall::x has, for paths that make their inputs from what is in front of it:
+//
+//   x[t, 0..n) = norm.x[t] / sqrt(mean(norm.x[t]^2) + eps) * weight, zeros from n on
+//
+// A path that does so reads norm.x from its first instruction on, while the kernel before the call runs. So that kernel
+// must not write norm.x; the one before it may, if every kernel keeps to what hopper.cuh says of chained launches. And
+// it does not round the row to halves. Used if pointers are aligned to 16 bytes, n and ldx are multiples of 4, and the
+// path has a use for it; x must be there in any case.
+struct MoeNorm {
+  const float* x = nullptr;  // [tokens, n], row stride ldx elements; null: none
+  long long ldx = 0;
+  const float* weight = nullptr;  // [n]
+  float eps = 0;
+  int n = 0;  // up to MoeLayer::hidden
+};
+
 struct MoeCall {
   const __half* x;  // [tokens, hidden], row stride ldx elements (a multiple of 4), 8-byte aligned
   long long ldx;
@@ -71,10 +87,11 @@ struct MoeCall {
   float* y;              // [tokens, hidden], row stride ldy elements (a multiple of 4), 16-byte aligned; overwritten
   long long ldy;
   MoeProbe probe = {};
+  MoeNorm norm = {};
 };
 
-// How a call is computed. Choosing is the caller's business; every path is legal for every number of tokens, the
-// integer ones only for layers with all_mul1.
+// How a call is computed. Choosing is the caller's business; a path is legal for every number of tokens or for none:
+// the integer ones only for layers with all_mul1, any only where the current device has instructions and memory for it.
 enum class MoePath {
   kIntDirect,   // two launches; every slot decodes its expert, for one token or very few; two CTAs on an SM
   kIntDirect1,  // the same with one CTA on an SM, so that the second launch's weights arrive during the first
@@ -97,8 +114,8 @@ MoePath moe_default_path(const MoeLayer& layer, int tokens);  // from the mean n
 // Scratch of a call, 256-byte aligned; may be shared by calls that follow each other on a stream. Needs no clearing.
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens);
 
-// On the current device. Error(kUnsupported) if that is not of compute capability 9.0, Error(kUsage) if the path is not
-// legal for the layer or there is no token; else as backend::check_cuda().
+// On the current device. Error(kUsage) if the path is for another codebook or there is no token, Error(kUnsupported) if
+// it is not legal otherwise and as require_gpu(); else as backend::check_cuda().
 //
 // The stream paths wait on the device for all of their CTAs, so they need every SM, if not at once. Their launches on
 // one device must follow each other: on one stream, or on streams that wait for each other.

@@ -16,8 +16,11 @@ constexpr int kStreamSlots = 256;  // of a call, at most
 // A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; each has half of a
 // piece of down. And warps that load: each the same tile rows of every unit of one team. An expert is decoded once for
 // kTokens tokens.
-template <int kTokenCount, int kTeamCount, int kCtaCount>
+//
+// An early shape begins before the routes are known, see stream_early.cuh.
+template <int kTokenCount, int kTeamCount, int kCtaCount, bool kStartsEarly = false>
 struct StreamShape {
+  static constexpr bool kEarly = kStartsEarly;
   static constexpr int kTokens = kTokenCount;  // of a segment, at most
   static constexpr int kTeams = kTeamCount;
   static constexpr int kCtas = kCtaCount;  // of an SM
@@ -32,6 +35,7 @@ struct StreamShape {
 using StreamWide = StreamShape<4, 2, 1>;
 using StreamWide8 = StreamShape<8, 2, 1>;
 using StreamNarrow = StreamShape<4, 1, 3>;
+using StreamEarly = StreamShape<4, 2, 1, true>;
 
 struct StreamArgs {
   MoeLayer layer;
@@ -199,9 +203,9 @@ __device__ inline void prefetch_constants(const StreamArgs& a) {
   }
 }
 
-// What is the same whatever the routes are. Before the wait for the previous kernel.
-__device__ inline void start_table(const StreamArgs& a, ExpertTable& x) {
-  for (int i = threadIdx.x; i < a.layer.routed + a.layer.shared; i += blockDim.x) {
+// What is the same whatever the routes are, by `threads` threads. Before the wait for the previous kernel.
+__device__ inline void start_table(const StreamArgs& a, ExpertTable& x, int thread, int threads) {
+  for (int i = thread; i < a.layer.routed + a.layer.shared; i += threads) {
     // Four sectors at the same time, which then are in the L1 cache for the loading warps.
     const ExpertRef& e = a.layer.experts[i];
     x.facts[i] = e.intermediate / kBand << 12 | e.gate.bits | e.up.bits << 4 | e.down.bits << 8;

@@ -2,6 +2,7 @@
 // stream_sync.cuh for how CTAs wait for each other.
 #pragma once
 
+#include "kernels/moe_swiglu/cuda/stream_early.cuh"
 #include "kernels/moe_swiglu/cuda/stream_input.cuh"
 #include "kernels/moe_swiglu/cuda/stream_load.cuh"
 #include "kernels/moe_swiglu/cuda/stream_walk.cuh"
@@ -14,6 +15,7 @@ using StreamSums = float[2 * kIntRowParts][Shape::kTokens][kInnerStride];
 template <class Shape>
 struct alignas(16) StreamShared {
   RingBarriers barriers[2];  // of a team
+  EarlyBarriers early;
   InputFacts facts[2];
   alignas(16) StreamTable table;
   alignas(16) StreamSums<Shape> sums[Shape::kBuffers];
@@ -71,11 +73,13 @@ __device__ inline void finish_gate_up_piece(const StreamArgs& a, const StreamSeg
   float* out = a.gate_up + static_cast<std::size_t>(p.item + blockIdx.x) * (2 * kSegmentTokens * kBand);
   for (int i = threadIdx.x; i < 2 * s.count * kBand; i += Shape::kComputeThreads) {
     const int column = i % kBand, matrix = i / kBand & 1, token = i / (2 * kBand);
+    // Where the token is among the inputs, and so among the sums.
+    const int place = Shape::kEarly ? s.slots[token] / a.slots_per_token : token;
     float sum = 0;
 #pragma unroll
-    for (int part = 0; part < kIntRowParts; ++part) sum += sums[matrix * kIntRowParts + part][token][column];
+    for (int part = 0; part < kIntRowParts; ++part) sum += sums[matrix * kIntRowParts + part][place][column];
     out[(matrix * kSegmentTokens + token) * kBand + column] =
-        from_fixed_point(facts, a.layer.common_suh != nullptr ? 0 : matrix, token, p, sum);
+        from_fixed_point(facts, a.layer.common_suh != nullptr ? 0 : matrix, place, p, sum);
   }
 }
 
@@ -147,7 +151,8 @@ __device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& 
   while (next_piece(t, a.layer.hidden / kBand, kDown, t.run.end, at, p)) {
     const StreamSegment& s = t.segments[p.segment];
     const OutputScales scales = kDown ? output_scales(a, s, p) : OutputScales{};
-    if (p.segment != prepared && (kDown || prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
+    const bool inputs_there = Shape::kEarly && !kDown;  // of all tokens
+    if (!inputs_there && p.segment != prepared && (kDown || prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
       prepare_segment<Shape, kDown>(a, t, s, in);
       stamp(a, kDown ? kStampDownInput : kStampInput);
     }
@@ -223,9 +228,7 @@ __device__ inline void sum_slots(const StreamArgs& a, StreamShared<Shape>& share
 }
 
 template <class Shape>
-__device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigned char* digits,
-                                   StreamShared<Shape>& shared) {
-  StreamInput in{digits, shared.facts};
+__device__ inline void compute_run(const StreamArgs& a, RingCursor ring, StreamInput& in, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
   compute_phase<Shape, false>(a, in, ring, shared);
   if (threadIdx.x == 0) raise_flag(Written::kGateUp, t.launch);
@@ -237,6 +240,37 @@ __device__ inline void compute_run(const StreamArgs& a, RingCursor ring, unsigne
   stamp(a, kStampSums);
 }
 
+// An early launch: the loading warps read what the experts are, one of them waits for the kernel before and makes the
+// table; meanwhile the computing warps make the inputs.
+template <class Shape, class RingOf>
+__device__ inline void run_early(const StreamArgs& a, const RingOf& ring_of, unsigned char* digits,
+                                 StreamShared<Shape>& shared) {
+  static_assert(Shape::kBuffers == 2 && sizeof(ExpertTable) <= sizeof(StreamSums<Shape>));
+  static_assert(sizeof(EarlyScratch<Shape>) <= sizeof(StreamSums<Shape>));
+  const StreamTable& t = shared.table;
+  const bool loads = threadIdx.x >= Shape::kComputeThreads;
+  const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
+  StreamInput in{digits, shared.facts};
+  if (loads) {
+    make_early_table<Shape>(a, shared.table, *reinterpret_cast<ExpertTable*>(&shared.sums[0]), shared.early, loader);
+  } else {
+    prepare_early<Shape>(a, in, *reinterpret_cast<EarlyScratch<Shape>*>(&shared.sums[1]));
+    stamp(a, kStampInput);
+  }
+  barrier_wait(&shared.early.table, 0);
+  wait_for_previous_kernel();  // which the table has waited for
+  stamp_time(a, kStampReleased);
+  stamp(a, kStampStart);
+  stamp(a, kStampTable);
+  const bool works = static_cast<int>(blockIdx.x) < working_ctas(t, a.layer.hidden / kBand);
+  if (!loads) {
+    if (works) compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), in, shared);
+    return;
+  }
+  if (works) load_run<Shape>(a, t, loader, ring_of(loader % Shape::kTeams));
+  if (threadIdx.x == Shape::kComputeThreads) leave_launch(t.launch);
+}
+
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(const __grid_constant__ StreamArgs a) {
   static_assert(Shape::kWarps * kBand <= sizeof(StreamShared<Shape>::sums[0]) / sizeof(float));
@@ -244,14 +278,25 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
   auto& shared = *reinterpret_cast<StreamShared<Shape>*>(memory + Shape::kTeams * a.ring_stages * a.stage_bytes);
   unsigned char* digits = reinterpret_cast<unsigned char*>(&shared + 1);
   stamp_time(a, kStampEntered);
-  if (threadIdx.x < Shape::kTeams) {
-    ring_init(&shared.barriers[threadIdx.x], a.ring_stages, kTeamWarps, Shape::kLoaders / Shape::kTeams);
+  const auto ring_of = [&](int team) {
+    return RingCursor{memory + team * a.ring_stages * a.stage_bytes, &shared.barriers[team], a.ring_stages,
+                      a.stage_bytes};
+  };
+  if (threadIdx.x < 32 * Shape::kTeams) {
+    ring_init_by_lanes(&shared.barriers[threadIdx.x / 32], a.ring_stages, kTeamWarps, Shape::kLoaders / Shape::kTeams);
   }
   if (threadIdx.x < 2 * sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(shared.facts)[threadIdx.x] = 0;
+  if constexpr (Shape::kEarly) {
+    if (threadIdx.x == Shape::kThreads - 1) shared.early.init(Shape::kLoaders);
+    __syncthreads();
+    run_early<Shape>(a, ring_of, digits, shared);
+    stamp_time(a, kStampLeft);
+    return;
+  }
   prefetch_constants(a);
   ExpertTable& experts = *reinterpret_cast<ExpertTable*>(&shared.sums);
   static_assert(sizeof(ExpertTable) <= sizeof(shared.sums));
-  start_table(a, experts);
+  start_table(a, experts, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));
   wait_for_previous_kernel();
   let_next_kernel_start();
   stamp_time(a, kStampReleased);
@@ -263,17 +308,14 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
     if (threadIdx.x == 0) leave_launch(shared.table.launch);
     return;
   }
-  const auto ring_of = [&](int team) {
-    return RingCursor{memory + team * a.ring_stages * a.stage_bytes, &shared.barriers[team], a.ring_stages,
-                      a.stage_bytes};
-  };
   if (threadIdx.x >= Shape::kComputeThreads) {
     const int loader = (static_cast<int>(threadIdx.x) - Shape::kComputeThreads) / 32;
     load_run<Shape>(a, shared.table, loader, ring_of(loader % Shape::kTeams));
     // Here and not at the end, where the CTA would wait for the answer.
     if (threadIdx.x == Shape::kComputeThreads) leave_launch(shared.table.launch);
   } else {
-    compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), digits, shared);
+    StreamInput in{digits, shared.facts};
+    compute_run<Shape>(a, ring_of(threadIdx.x / (32 * kTeamWarps)), in, shared);
   }
   stamp_time(a, kStampLeft);
 }

@@ -1,6 +1,8 @@
 // The launches of the stream kernel: shapes, shared memory, scratch, calls of many tokens in several launches.
 #include <algorithm>
+#include <cstdint>
 
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/stream_kernel.cuh"
 #include "kernels/moe_swiglu/cuda/stream_launch.cuh"
@@ -8,10 +10,7 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kSharedPerSm = 227 * 1024;  // Hopper: most shared memory of the CTAs of an SM, and of one CTA
-constexpr int kSharedPerCta = 1024;       // reserved by the system for each CTA
 constexpr int kInputPadBytes = 32;
-constexpr int kFewStages = 4;  // with fewer, fewer CTAs on an SM with a deeper ring are the better use of it
 
 // Of a call, from which on an expert is decoded for 8 at a time: measured at the geometry of GLM-4.7-Flash.
 constexpr int kTokensForEight = 20;
@@ -22,6 +21,15 @@ int slots_per_token(const MoeLayer& layer) {
 // Of one launch.
 int most_tokens(const MoeLayer& layer) {
   return kStreamSlots / std::max(slots_per_token(layer), 1);
+}
+
+// Whether a call has what an early launch needs.
+bool starts_early(const MoeLayer& layer, const MoeCall& call) {
+  const MoeNorm& norm = call.norm;
+  const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
+  return norm.x != nullptr && aligned(norm.x) && aligned(norm.weight) && norm.ldx % 4 == 0 && norm.n % 4 == 0 &&
+         norm.n <= layer.hidden && layer.hidden <= kMostEarlyBlocks * kBand && layer.common_suh != nullptr &&
+         call.tokens <= StreamEarly::kTokens && call.tokens * slots_per_token(layer) <= 32;
 }
 
 struct PieceCounts {
@@ -72,10 +80,10 @@ template <class Shape>
 ShapePlan plan_shape(const MoeLayer& layer) {
   ShapePlan plan{Shape::kCtas, 0, std::max(layer.hidden, layer.max_intermediate) + kInputPadBytes,
                  2 * kBand * kBandTiles * layer.max_bits, 0};
-  const int matrices = layer.common_suh != nullptr ? 1 : 2;
+  const int matrices = layer.common_suh != nullptr ? 1 : 2, shared_bytes = gpu_features().shared_bytes;
   plan.fixed = static_cast<int>(sizeof(StreamShared<Shape>)) + matrices * 2 * Shape::kTokens * plan.input_stride;
   const auto stages_for = [&](int n) {
-    return std::min(kMaxStages, (kSharedPerSm / n - kSharedPerCta - plan.fixed) / (Shape::kTeams * plan.stage_bytes));
+    return std::min(kMaxStages, (shared_bytes / n - kSharedPerCta - plan.fixed) / (Shape::kTeams * plan.stage_bytes));
   };
   while (plan.ctas > 1 && stages_for(plan.ctas) < kFewStages) --plan.ctas;
   plan.stages = stages_for(plan.ctas);
@@ -90,11 +98,16 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   args.input_stride = plan.input_stride;
   args.stage_bytes = plan.stage_bytes;
   args.ring_stages = plan.stages;
-  const int grid = std::min(plan.ctas * sm_count(), kMostStreamCtas);
   // Without this the driver may divide an SM's memory so that fewer CTAs fit than the launch needs.
   const cudaError_t set = cudaFuncSetAttribute(reinterpret_cast<const void*>(stream_kernel<Shape>),
                                                cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   if (set != cudaSuccess) return set;
+  const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + plan.fixed;
+  int resident = 0;  // CTAs of an SM: all of a launch have to be
+  const cudaError_t asked = ctas_at_once(stream_kernel<Shape>, Shape::kThreads, bytes, resident);
+  if (asked != cudaSuccess) return asked;
+  if (resident < 1) return cudaErrorInvalidValue;
+  const int grid = std::min(std::min(plan.ctas, resident) * sm_count(), kMostStreamCtas);
   for (int begin = 0; begin < call.tokens; begin += chunk) {
     args.call = call;
     args.call.tokens = std::min(chunk, call.tokens - begin);
@@ -102,7 +115,6 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
     args.call.y += begin * call.ldy;
     args.call.ids += static_cast<long long>(begin) * layer.top_k;
     args.call.weights += static_cast<long long>(begin) * layer.top_k;
-    const int bytes = Shape::kTeams * args.ring_stages * args.stage_bytes + plan.fixed;
     const cudaError_t status = launch_waiting<Shape>(args, grid, bytes, stream);
     if (status != cudaSuccess) return status;
   }
@@ -111,9 +123,14 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
 
 }  // namespace
 
-int stream_tokens(const MoeLayer& layer) {
-  const bool fits = layer.routed + layer.shared <= kStreamExperts && plan_shape<StreamWide>(layer).stages >= kFewStages;
-  return fits ? most_tokens(layer) : 0;
+int stream_tokens(const MoeLayer& layer, bool wide) {
+  const ShapePlan plan = wide ? plan_shape<StreamWide>(layer) : plan_shape<StreamNarrow>(layer);
+  return layer.routed + layer.shared <= kStreamExperts && plan.stages >= kFewStages ? most_tokens(layer) : 0;
+}
+
+bool stream_fits(const MoeLayer& layer, bool wide) {
+  const ShapePlan plan = wide ? plan_shape<StreamWide>(layer) : plan_shape<StreamNarrow>(layer);
+  return layer.routed + layer.shared <= kStreamExperts && most_tokens(layer) >= 1 && plan.stages >= 1;
 }
 
 std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {
@@ -130,6 +147,7 @@ cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, vo
   args.gate_up = static_cast<float*>(scratch);
   args.down = args.gate_up + gate_up_bytes(most_pieces(layer, std::min(call.tokens, chunk))) / sizeof(float);
   if (!wide) return run_shape<StreamNarrow>(args, call, chunk, stream);
+  if (starts_early(layer, call)) return run_shape<StreamEarly>(args, call, chunk, stream);
   const bool eight = call.tokens >= kTokensForEight && plan_shape<StreamWide8>(layer).stages >= kFewStages;
   return eight ? run_shape<StreamWide8>(args, call, chunk, stream) : run_shape<StreamWide>(args, call, chunk, stream);
 }

@@ -25,9 +25,14 @@ struct UnitSource {
     const int lane = threadIdx.x & 31;
     for (int i = 0; i < blocks; ++i) {
       ring.wait_empty();
-      if (lane == 0) barrier_expect(ring.full(), kRows * band_bytes);
-      __syncwarp();
-      if (lane < kRows) bulk_load(ring.data() + row * band_bytes, words, band_bytes, ring.full());
+      if (code_has_clusters()) {
+        if (lane == 0) barrier_expect(ring.full(), kRows * band_bytes);
+        __syncwarp();
+        if (lane < kRows) bulk_load(ring.data() + row * band_bytes, words, band_bytes, ring.full());
+      } else {
+        copy_rows_by_lanes<kRows>(ring.data() + (row - lane % kRows) * band_bytes, words, band_bytes);
+        copy_async_arrive(ring.full());
+      }
       ring.advance();
       words += block_bytes;
     }

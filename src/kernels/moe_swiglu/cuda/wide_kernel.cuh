@@ -176,7 +176,7 @@ __device__ __forceinline__ void compute_wide_items(const WideArgs& a, RingCursor
 }
 
 template <bool kAllMul1>
-__global__ void __launch_bounds__(kWideCtaThreads, 1) wide_moe_kernel(const __grid_constant__ WideArgs a) {
+__device__ __forceinline__ void run_wide_moe_cta(const WideArgs& a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<WideMoeShared*>(memory + a.ring_stages * a.stage.bytes());
   if (threadIdx.x == 0) {
@@ -191,6 +191,15 @@ __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_moe_kernel(const __gr
   } else {
     take_registers<112>();
     compute_wide_items<kAllMul1>(a, ring, {&shared.queue}, shared.sums);
+  }
+}
+
+template <bool kAllMul1>
+__global__ void __launch_bounds__(kWideCtaThreads, 1) wide_moe_kernel(const __grid_constant__ WideArgs a) {
+  if constexpr (kCodeHasWgmma) {
+    run_wide_moe_cta<kAllMul1>(a);
+  } else {
+    not_for_this_code();
   }
 }
 

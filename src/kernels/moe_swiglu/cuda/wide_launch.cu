@@ -1,6 +1,7 @@
 // The launches of the wide path: shapes, shared memory, and the kernel that prepares its inputs.
 #include <algorithm>
 
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/wide_kernel.cuh"
 #include "kernels/moe_swiglu/cuda/wide_launch.cuh"
@@ -101,7 +102,7 @@ cudaError_t launch_wide_inputs(const WideArgs& args, const int* places, cudaStre
 cudaError_t launch_wide(WideArgs args, long long segments, cudaStream_t stream) {
   args.stage = {args.down || args.layer.common_suh != nullptr ? 1 : 2, args.layer.max_bits};
   const int fixed = static_cast<int>(sizeof(WideMoeShared));
-  args.ring_stages = std::min(kMaxStages, (kSharedPerSm - fixed) / args.stage.bytes());
+  args.ring_stages = std::min(kMaxStages, (gpu_features().shared_bytes - fixed) / args.stage.bytes());
   if (args.ring_stages < 2) return cudaErrorInvalidValue;
   const long long bands = args.down ? (args.layer.hidden / kBand + 1) / 2 : args.layer.max_intermediate / kBand;
   const long long grid = std::max(1LL, std::min<long long>(segments * bands, sm_count()));

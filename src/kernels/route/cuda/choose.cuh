@@ -11,27 +11,36 @@ namespace fairway::kernels::cuda {
 
 // Shared memory of one choice.
 struct ChoiceMemory {
+  float* keys;     // [experts, padded to kKeyGroup]; until the choice a copy of the selection bias, if there is one
   double* scores;  // [experts]
-  float* logits;   // [experts], filled by the caller
-  float* keys;     // [experts]
+  double* factor;  // of the scores of a softmax
   int* chosen;     // [kMaxTopK]
+  float* logits;   // [experts], filled by the caller
 
-  static constexpr int kBytesPerExpert = sizeof(double) + 2 * sizeof(float);
-  static constexpr int kFixedBytes = kMaxTopK * sizeof(int);
+  static constexpr int kKeyGroup = 4;  // that are read together
 
-  // From memory aligned to 8 bytes.
+  // From memory aligned to 16 bytes.
   __device__ static ChoiceMemory at(unsigned char* memory, int experts) {
     ChoiceMemory m;
-    m.scores = reinterpret_cast<double*>(memory);
-    m.chosen = reinterpret_cast<int*>(m.scores + experts);
+    m.keys = reinterpret_cast<float*>(memory);
+    m.scores = reinterpret_cast<double*>(m.keys + (experts + kKeyGroup - 1) / kKeyGroup * kKeyGroup);
+    m.factor = m.scores + experts;
+    m.chosen = reinterpret_cast<int*>(m.factor + 1);
     m.logits = reinterpret_cast<float*>(m.chosen + kMaxTopK);
-    m.keys = m.logits + experts;
     return m;
   }
 };
 
 __host__ __device__ inline int choice_bytes(int experts) {
-  return (experts * ChoiceMemory::kBytesPerExpert + ChoiceMemory::kFixedBytes + 15) / 16 * 16;
+  constexpr int kOfExpert = sizeof(double) + 2 * sizeof(float);
+  constexpr int kFixed = (ChoiceMemory::kKeyGroup - 1) * sizeof(float) + sizeof(double) + kMaxTopK * sizeof(int);
+  return (experts * kOfExpert + kFixed + 15) / 16 * 16;
+}
+
+// Until the choice m.keys has the selection bias: here, because it is far away.
+__device__ __forceinline__ void load_bias(const RouteCall& a, int thread, int threads, const ChoiceMemory& m) {
+  if (a.selection_bias == nullptr) return;
+  for (int e = thread; e < a.experts; e += threads) m.keys[e] = a.selection_bias[e];
 }
 
 __device__ __forceinline__ bool is_nan(double v) {
@@ -45,7 +54,7 @@ __device__ __forceinline__ double expert_score(float logit, RouteKind kind, doub
   return softmax ? e : 1.0 / (1.0 + e);
 }
 
-// thread: 0..kTeam-1, kTeam = 32 or the whole CTA. m.logits must be visible to all of the team.
+// thread: 0..kTeam-1, kTeam = 32 or the whole CTA. m.logits and load_bias() must be visible to all of the team.
 template <int kTeam>
 __device__ inline void choose_experts(const RouteCall& a, long long row, int thread, const ChoiceMemory& m) {
   const auto sync = [] {
@@ -70,37 +79,47 @@ __device__ inline void choose_experts(const RouteCall& a, long long row, int thr
     const double score = expert_score(logit, a.kind, max_logit);
     // Softmax keeps the order of the logits, and comparing those avoids ties made by rounding.
     float key = softmax ? logit : static_cast<float>(score);
-    if (a.selection_bias != nullptr) key = static_cast<float>(score) + a.selection_bias[e];
+    if (a.selection_bias != nullptr) key = static_cast<float>(score) + m.keys[e];
     m.scores[e] = score;
     m.keys[e] = key == key ? key : -kInfinity;
   }
+  if (thread < ChoiceMemory::kKeyGroup - 1 && experts + thread < (experts + 3) / 4 * 4) {
+    m.keys[experts + thread] = -kInfinity;  // before nobody, and after its equals
+  }
   sync();
 
-  int parts = 1;  // threads that count for one expert, neighbours in a warp
-  while (parts < 32 && 2 * parts * experts <= kTeam) parts *= 2;
-  const int part = thread & (parts - 1);
-  for (int first = 0; first < experts; first += kTeam / parts) {
-    const int e = first + thread / parts;
+  // By one warp.
+  if (softmax && thread >= kTeam - 32) {
+    double total = 0;
+    for (int e = lane; e < experts; e += 32) total += is_nan(m.scores[e]) ? 0.0 : m.scores[e];
+    total = warp_sum(total);
+    if (lane == 0) *m.factor = 1.0 / total;
+  }
+  // Little unrolled: the code runs once, and waits for its instructions.
+  int shift = 0;  // 2^shift threads count for one expert, neighbours in a warp
+  while (shift < 5 && 2 * experts <= kTeam >> shift) ++shift;
+  const int parts = 1 << shift, part = thread & (parts - 1);
+  for (int first = 0; first < experts; first += kTeam >> shift) {
+    const int e = first + (thread >> shift);
     const float key = e < experts ? m.keys[e] : 0.0f;
-    int rank = 0;
-    for (int j = part; j < experts; j += parts) {
-      const float other = m.keys[j];
-      rank += other > key || (other == key && j < e);
+    int ranks[4] = {};
+#pragma unroll 2
+    for (int j = 4 * part; j < experts; j += 4 * parts) {
+      const float4 others = *reinterpret_cast<const float4*>(m.keys + j);
+      ranks[0] += others.x > key || (others.x == key && j < e);
+      ranks[1] += others.y > key || (others.y == key && j + 1 < e);
+      ranks[2] += others.z > key || (others.z == key && j + 2 < e);
+      ranks[3] += others.w > key || (others.w == key && j + 3 < e);
     }
+    int rank = ranks[0] + ranks[1] + ranks[2] + ranks[3];
     for (int distance = 1; distance < parts; distance *= 2) rank += __shfl_xor_sync(kAllLanes, rank, distance);
     if (part == 0 && e < experts && rank < a.top_k) m.chosen[rank] = e;
   }
   sync();
 
   if (thread >= 32) return;
-  double total = 1;
-  if (softmax) {
-    total = 0;
-    for (int e = lane; e < experts; e += 32) total += is_nan(m.scores[e]) ? 0.0 : m.scores[e];
-    total = warp_sum(total);
-  }
   const int id = lane < a.top_k ? m.chosen[lane] : 0;
-  float weight = static_cast<float>(softmax ? m.scores[id] / total : m.scores[id]);
+  float weight = static_cast<float>(softmax ? m.scores[id] * *m.factor : m.scores[id]);
   if (is_nan(weight)) weight = 0.0f;
   float chosen_sum = softmax ? 0.0f : 1e-20f;  // as route.cc
   for (int k = 0; k < a.top_k; ++k) chosen_sum += __shfl_sync(kAllLanes, weight, k);

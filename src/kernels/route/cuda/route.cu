@@ -4,6 +4,7 @@
 
 #include "backend/cuda/check.cuh"
 #include "fairway/error.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/route/cuda/route_cuda.cuh"
 #include "kernels/route/cuda/route_few.cuh"
@@ -50,21 +51,28 @@ cudaError_t run_few(const RouteCall& call, cudaStream_t stream) {
   return launch(route_few_kernel<kType, kChunks, kFewGroup>, shape, stream, args);
 }
 
+template <DenseType kType, bool kAligned, int kRows>
+cudaError_t run_many_by(const RouteCall& call, cudaStream_t stream) {
+  const LaunchShape shape{static_cast<unsigned>((call.norm.rows + kRows - 1) / kRows), kManyThreads,
+                          many_shared_bytes(kRows, call.norm.padded, call.experts)};
+  return launch(route_many_kernel<kType, kAligned, kRows>, shape, stream, call);
+}
+
 template <DenseType kType, bool kAligned>
 cudaError_t run_many(const RouteCall& call, cudaStream_t stream) {
-  const bool is_long = many_shared_bytes(kManyRows, call.norm.padded, call.experts) > kLongBytes;
-  const int rows = is_long ? kManyRowsOfLong : kManyRows;
-  const LaunchShape shape{static_cast<unsigned>((call.norm.rows + rows - 1) / rows), kManyThreads,
-                          many_shared_bytes(rows, call.norm.padded, call.experts)};
-  return launch(
-      is_long ? route_many_kernel<kType, kAligned, kManyRowsOfLong> : route_many_kernel<kType, kAligned, kManyRows>,
-      shape, stream, call);
+  const GpuFeatures features = gpu_features();
+  const auto bytes = [&](int rows) { return many_shared_bytes(rows, call.norm.padded, call.experts); };
+  const bool few = !features.clusters && call.norm.rows <= sm_count();  // a CTA for each
+  if (few || bytes(kManyRowsOfLong) > features.shared_bytes) return run_many_by<kType, kAligned, 1>(call, stream);
+  const bool is_long = bytes(kManyRows) > std::min(kLongBytes, features.shared_bytes);
+  return is_long ? run_many_by<kType, kAligned, kManyRowsOfLong>(call, stream)
+                 : run_many_by<kType, kAligned, kManyRows>(call, stream);
 }
 
 template <DenseType kType>
 cudaError_t run(const RouteCall& call, cudaStream_t stream) {
   if (!norm_is_aligned(call.norm) || !is_aligned(call.weight)) return run_many<kType, false>(call, stream);
-  if (call.norm.rows > kRouteFewRows) return run_many<kType, true>(call, stream);
+  if (call.norm.rows > kRouteFewRows || !gpu_features().clusters) return run_many<kType, true>(call, stream);
   constexpr int kSpan = kFewGroup * kChunk;
   if (call.norm.padded <= kSpan) return run_few<kType, 1>(call, stream);
   if (call.norm.padded <= 2 * kSpan) return run_few<kType, 2>(call, stream);

@@ -7,11 +7,10 @@
 // the cluster's last barrier, when all have read it.
 #pragma once
 
-#include <cooperative_groups.h>
-
 #include <cstdint>
 
 #include "kernels/common/cuda/chunk.cuh"
+#include "kernels/common/cuda/cluster.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/route/cuda/choose.cuh"
 
@@ -38,10 +37,10 @@ struct RouteFewArgs {
 
 // kThreads: kFewGroup times the number of groups. For aligned calls only.
 template <DenseType kType, int kChunks, int kThreads>
-__global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_constant__ RouteFewArgs args) {
+__device__ __forceinline__ void route_few(const RouteFewArgs& args) {
   const RouteCall& a = args.call;
   constexpr int kGroups = kThreads / kFewGroup;
-  const int rank = static_cast<int>(cooperative_groups::this_cluster().block_rank());
+  const int rank = rank_in_cluster();
   const int group = static_cast<int>(threadIdx.x) / kFewGroup, t = static_cast<int>(threadIdx.x) % kFewGroup;
   const int warp = t >> 5, lane = t & 31;
   const int n = a.norm.n;
@@ -83,6 +82,9 @@ __global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_consta
   for (int c = 0; c < kChunks; ++c) load_floats<true>(a.norm.weight + column(c), n - column(c), scaled[c]);
 #pragma unroll
   for (int j = 0; j < kChunk; ++j) norm_weight[j] = scaled[0][j];
+
+  // Behind the other loads, because it waits for its own.
+  if (rank < rows) load_bias(a, static_cast<int>(threadIdx.x), kThreads, choice);
 
   cluster_wait();  // all have started: their shared memory may be written
   wait_for_previous_kernel();
@@ -185,6 +187,15 @@ __global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_consta
   if (rank < rows) {
     barrier_wait_cluster(all_here, 0);
     choose_experts<kThreads>(a, first_row + rank, static_cast<int>(threadIdx.x), choice);
+  }
+}
+
+template <DenseType kType, int kChunks, int kThreads>
+__global__ void __launch_bounds__(kThreads) route_few_kernel(const __grid_constant__ RouteFewArgs args) {
+  if constexpr (kCodeHasClusters) {
+    route_few<kType, kChunks, kThreads>(args);
+  } else {
+    not_for_this_code();
   }
 }
 

@@ -76,7 +76,7 @@ __device__ inline void norm_row(const NormCall& a, long long row, int r, const N
 }
 
 template <DenseType kType, bool kAligned, int kRows>
-__global__ void __launch_bounds__(kManyThreads) route_many_kernel(const __grid_constant__ RouteCall a) {
+__global__ void __launch_bounds__(kManyThreads, 2) route_many_kernel(const __grid_constant__ RouteCall a) {
   static_assert(kRows <= kManyWarps && kManyExperts * kRows <= 32);
   const int warp = static_cast<int>(threadIdx.x >> 5), lane = static_cast<int>(threadIdx.x & 31);
   const int n = a.norm.n;
@@ -85,6 +85,7 @@ __global__ void __launch_bounds__(kManyThreads) route_many_kernel(const __grid_c
   const NormedRows<kRows> rows{reinterpret_cast<float*>(memory + kRows * choice_bytes(a.experts)),
                                (a.norm.padded + kChunk - 1) / kChunk};
   const long long first_row = static_cast<long long>(blockIdx.x) * kRows;
+  if (warp < kRows) load_bias(a, lane, 32, choice(warp));
   wait_for_previous_kernel();
   let_next_kernel_start();
   if (warp < kRows) norm_row<kRows, kAligned>(a.norm, first_row + warp, warp, rows);

@@ -1,11 +1,11 @@
-// greedy and logprob: a cluster of eight CTAs a row.
-#include <cooperative_groups.h>
-
+// greedy and logprob: a cluster of eight CTAs a row; without clusters, one CTA.
 #include <string>
 
 #include "backend/cuda/check.cuh"
 #include "fairway/error.h"
 #include "kernels/common/cuda/chunk.cuh"
+#include "kernels/common/cuda/cluster.cuh"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/sample/cuda/cluster_exchange.cuh"
 #include "kernels/sample/cuda/ordered.cuh"
@@ -14,15 +14,14 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kCluster = kExchangeRanks;
 constexpr int kThreads = 1024;
 constexpr int kQuad = 4;
 constexpr int kBatch = 5;  // quads of a thread that are under way together: 163840 logits of a row
 
 // Calls f(index, logit) for this thread's part of a row of n logits, in rising order.
-template <bool kAligned, class F>
+template <bool kAligned, int kRanks, class F>
 __device__ __forceinline__ void for_logits(const float* row, int n, int rank, const F& f) {
-  constexpr int kStep = kCluster * kThreads * kQuad;
+  constexpr int kStep = kRanks * kThreads * kQuad;
   for (int first = (rank * kThreads + static_cast<int>(threadIdx.x)) * kQuad; first < n; first += kBatch * kStep) {
     float v[kBatch][kQuad];
 #pragma unroll
@@ -48,41 +47,41 @@ __device__ __forceinline__ void for_logits(const float* row, int n, int rank, co
 }
 
 // The largest logit of a row, for all threads of the cluster.
-template <bool kAligned>
-__device__ __forceinline__ LogitPlace largest(const float* row, int n, int rank, ClusterExchange& exchange) {
+template <bool kAligned, int kRanks>
+__device__ __forceinline__ LogitPlace largest(const float* row, int n, int rank, ClusterExchange<kRanks>& exchange) {
   unsigned key = 0;
   int place = 0;
-  for_logits<kAligned>(row, n, rank, [&](int id, float v) {  // rising ids: of equal logits the first stays
+  for_logits<kAligned, kRanks>(row, n, rank, [&](int id, float v) {  // rising ids: of equal logits the first stays
     const unsigned k = ordered(v);
     if (k > key) key = k, place = id;
   });
   return logit_place_of(exchange.max(key != 0 ? logit_place(key, place) : 0.0));
 }
 
-template <bool kAligned>
+template <bool kAligned, int kRanks>
 __global__ void __launch_bounds__(kThreads) greedy_kernel(const __grid_constant__ GreedyCall a) {
-  const int rank = static_cast<int>(cooperative_groups::this_cluster().block_rank());
-  const int r = static_cast<int>(blockIdx.x) / kCluster;
-  ClusterExchange exchange(*dynamic_shared<ExchangeMemory>(), rank);
-  cluster_wait();
+  const int rank = cluster_rank(kRanks);
+  const int r = static_cast<int>(blockIdx.x) / kRanks;
+  ClusterExchange<kRanks> exchange(*dynamic_shared<ExchangeMemory>(), rank);
+  exchange.wait_for_others();
   wait_for_previous_kernel();
   let_next_kernel_start();
-  const int id = largest<kAligned>(a.logits + r * a.ld, a.vocab, rank, exchange).id;
+  const int id = largest<kAligned, kRanks>(a.logits + r * a.ld, a.vocab, rank, exchange).id;
   if (rank == 0 && threadIdx.x == 0) store_choice(id, r, a.ids, a.position, a.history, a.history_stride);
 }
 
-template <bool kAligned>
+template <bool kAligned, int kRanks>
 __global__ void __launch_bounds__(kThreads) logprob_kernel(const __grid_constant__ LogprobCall a) {
-  const int rank = static_cast<int>(cooperative_groups::this_cluster().block_rank());
-  const int r = static_cast<int>(blockIdx.x) / kCluster;
-  ClusterExchange exchange(*dynamic_shared<ExchangeMemory>(), rank);
-  cluster_wait();
+  const int rank = cluster_rank(kRanks);
+  const int r = static_cast<int>(blockIdx.x) / kRanks;
+  ClusterExchange<kRanks> exchange(*dynamic_shared<ExchangeMemory>(), rank);
+  exchange.wait_for_others();
   wait_for_previous_kernel();
   let_next_kernel_start();
   const float* const row = a.logits + r * a.ld;
-  const float top = from_ordered(largest<kAligned>(row, a.vocab, rank, exchange).key);
+  const float top = from_ordered(largest<kAligned, kRanks>(row, a.vocab, rank, exchange).key);
   double sum = 0;
-  for_logits<kAligned>(row, a.vocab, rank, [&](int, float v) { sum += static_cast<double>(expf(v - top)); });
+  for_logits<kAligned, kRanks>(row, a.vocab, rank, [&](int, float v) { sum += static_cast<double>(expf(v - top)); });
   sum = exchange.sum(sum);
   if (rank != 0 || threadIdx.x != 0) return;
   const int target = a.targets[r];
@@ -104,8 +103,19 @@ bool aligned(const Call& call) {
   return call.ld % kQuad == 0 && is_aligned(call.logits);
 }
 
-LaunchShape shape_of(int rows) {
-  return {static_cast<unsigned>(rows) * kCluster, kThreads, static_cast<int>(sizeof(ExchangeMemory)), kCluster};
+LaunchShape shape_of(int rows, int ranks) {
+  return {static_cast<unsigned>(rows * ranks), kThreads, static_cast<int>(sizeof(ExchangeMemory)), ranks};
+}
+
+template <int kRanks>
+cudaError_t launch_greedy(const GreedyCall& call, cudaStream_t stream) {
+  return launch(aligned(call) ? greedy_kernel<true, kRanks> : greedy_kernel<false, kRanks>, shape_of(call.rows, kRanks),
+                stream, call);
+}
+template <int kRanks>
+cudaError_t launch_logprob(const LogprobCall& call, cudaStream_t stream) {
+  return launch(aligned(call) ? logprob_kernel<true, kRanks> : logprob_kernel<false, kRanks>,
+                shape_of(call.rows, kRanks), stream, call);
 }
 
 }  // namespace
@@ -117,13 +127,13 @@ void greedy(const GreedyCall& call, cudaStream_t stream) {
                 "greedy: a history needs positions and a stride, which is " + std::to_string(call.history_stride));
   }
   backend::check_cuda(
-      launch(aligned(call) ? greedy_kernel<true> : greedy_kernel<false>, shape_of(call.rows), stream, call), "greedy");
+      gpu_features().clusters ? launch_greedy<kExchangeRanks>(call, stream) : launch_greedy<1>(call, stream), "greedy");
 }
 
 void logprob(const LogprobCall& call, cudaStream_t stream) {
   check("logprob", call.rows, call.vocab, call.ld);
   backend::check_cuda(
-      launch(aligned(call) ? logprob_kernel<true> : logprob_kernel<false>, shape_of(call.rows), stream, call),
+      gpu_features().clusters ? launch_logprob<kExchangeRanks>(call, stream) : launch_logprob<1>(call, stream),
       "logprob");
 }
 

@@ -29,7 +29,7 @@ struct LogprobCall {
 };
 
 // logprobs[r] = logits[r, targets[r]] - log(sum over i of exp(logits[r, i])). The exponentials are fp32, relative to
-// the largest logit of an eighth of the row, their sums double in a fixed order. NaN if a logit of the row is NaN or
+// the largest logit of the row, their sums double in a fixed order. NaN if a logit of the row is NaN or
 // +infinity, or all are -infinity, or if the target is not in 0..vocab-1. Error(kUsage) if a number is out of range.
 void logprob(const LogprobCall& call, cudaStream_t stream);
 
@@ -53,5 +53,9 @@ struct SampleTopCall {
 // another (fixed) order: the same token but where a sum is within some 1e-15 of the value that decides. Error(kUsage)
 // if a number is out of range, Error(kUnsupported) for a larger vocabulary.
 void sample_top(const SampleTopCall& call, cudaStream_t stream);
+
+// Whether it is possible on the current device, which has to have room for the CTAs of a row at the same time. On GPUs
+// without clusters these launches must follow each other, on one stream or on streams that wait for each other.
+bool sample_top_fits(int vocab);
 
 }  // namespace fairway::kernels::cuda

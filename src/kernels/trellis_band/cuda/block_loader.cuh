@@ -1,4 +1,5 @@
-// The loading warp's run through blocks of one band of one matrix: a stage of the ring for each block.
+// The loading warp's run through blocks of one band of one matrix: a stage of the ring for each block. By bulk copies
+// or, without them, by copies of 16 bytes, which all lanes share.
 #pragma once
 
 #include "kernels/trellis_band/cuda/band.cuh"
@@ -29,7 +30,8 @@ struct BlockLoader {
   // out: columns of the matrix.
   __device__ BlockLoader(const TrellisRef& m, int out, int band, int first_block, int token_count)
       : row_bytes(static_cast<std::size_t>(2 * out) * m.bits), band_bytes(2 * kBand * m.bits), tokens(token_count) {
-    words = m.words + (static_cast<std::size_t>(first_block) * kBandTiles + (threadIdx.x & 31)) * row_bytes +
+    const unsigned row = code_has_clusters() ? threadIdx.x & 31 : threadIdx.x % kBandTiles;
+    words = m.words + (static_cast<std::size_t>(first_block) * kBandTiles + row) * row_bytes +
             static_cast<std::size_t>(band) * band_bytes;
     bytes = kBandTiles * band_bytes + (kStreamsTokens ? tokens * (kTogether ? kTokenRowBytes : 2 * kBand) : 0);
   }
@@ -51,6 +53,12 @@ struct BlockLoader {
 
   // The weights of the next block into a stage that is empty. The stage is full when its tokens are there too.
   __device__ __forceinline__ void load_weights(const RingCursor& ring) {
+    if (!code_has_clusters()) {
+      copy_rows_by_lanes<kBandTiles>(ring.data() + kStageTokenBytes, words, band_bytes);
+      if (!kStreamsTokens) copy_async_arrive(ring.full());
+      words += kBandTiles * row_bytes;
+      return;
+    }
     const int lane = threadIdx.x & 31;
     if (lane == 0) barrier_expect(ring.full(), bytes);
     __syncwarp();
@@ -61,6 +69,11 @@ struct BlockLoader {
 
   __device__ __forceinline__ void load_tokens(const RingCursor& ring, int block) {
     const int lane = threadIdx.x & 31;
+    if (!code_has_clusters()) {
+      copy_tokens(ring.data(), block);
+      copy_async_arrive(ring.full());
+      return;
+    }
     if constexpr (kTogether) {
       if (lane == 0) {
         bulk_load(ring.data(), token_block + block * token_block_bytes, tokens * kTokenRowBytes, ring.full());
@@ -70,6 +83,26 @@ struct BlockLoader {
         if (lane + 32 * i >= tokens) break;
         bulk_load(ring.data() + (lane + 32 * i) * kTokenRowBytes, token_rows[i] + block * kBand, 2 * kBand,
                   ring.full());
+      }
+    }
+  }
+
+  // load_tokens() without bulk copies.
+  __device__ __forceinline__ void copy_tokens(unsigned char* to, int block) {
+    const int lane = threadIdx.x & 31;
+    if constexpr (kTogether) {
+      const unsigned char* const from = token_block + block * token_block_bytes;
+#pragma unroll 1
+      for (int at = 16 * lane; at < tokens * kTokenRowBytes; at += 16 * 32) copy_async_16(to + at, from + at, false);
+    } else {
+      static_assert(kLaneTokens <= 1);
+      constexpr int kPieces = 2 * kBand / 16;  // of a token
+#pragma unroll 1
+      for (int first = 0; first < tokens; first += 32 / kPieces) {
+        const int token = first + lane / kPieces, at = lane % kPieces * 16;
+        const auto row = __shfl_sync(0xFFFFFFFFu, reinterpret_cast<unsigned long long>(token_rows[0]), token);
+        const auto* const from = reinterpret_cast<const unsigned char*>(row) + block * (2 * kBand) + at;
+        if (token < tokens) copy_async_16(to + token * kTokenRowBytes + at, from, false);
       }
     }
   }

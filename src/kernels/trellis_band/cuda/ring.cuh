@@ -2,20 +2,19 @@
 #pragma once
 
 #include "kernels/common/cuda/hopper.cuh"
+#include "kernels/trellis_band/cuda/ring_plan.cuh"
 
 namespace fairway::kernels::cuda {
-
-constexpr int kMaxStages = 16;
 
 struct RingBarriers {
   std::uint64_t full[kMaxStages];
   std::uint64_t empty[kMaxStages];
 };
 
-// A computing warp leaves a stage.
+// A computing warp leaves a stage. Every lane arrives for what it has read itself: compute-sanitizer's racecheck does
+// not follow one lane's arrival for its warp.
 __device__ __forceinline__ void release_stage(std::uint64_t* empty) {
-  __syncwarp();
-  if ((threadIdx.x & 31) == 0) barrier_arrive(empty);
+  barrier_arrive(empty);
 }
 
 // Where a warp stands in the ring.
@@ -42,23 +41,39 @@ struct RingCursor {
   __device__ void release() const { release_stage(empty()); }
 };
 
-// loaders: warps that each load a part of every stage.
+// Arrivals of a loading warp when it has filled its part of a stage: one that counts the bytes of its bulk copies, or
+// one of every lane when the lane's own copies are there.
+__device__ __forceinline__ int loader_arrivals() {
+  return code_has_clusters() ? 1 : 32;
+}
+
+// loaders: warps that each load a part of every stage. releases: warps that compute.
 __device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, int releases, int loaders = 1) {
   for (int i = 0; i < stages; ++i) {
-    barrier_init(&barriers->full[i], loaders);
-    barrier_init(&barriers->empty[i], releases);
+    barrier_init(&barriers->full[i], loaders * loader_arrivals());
+    barrier_init(&barriers->empty[i], 32 * releases);
   }
   barrier_init_fence();
 }
 
-// The same by the first warp of a CTA, a lane for each stage: less code, which runs once.
-__device__ __forceinline__ void ring_init_by_lanes(RingBarriers* barriers, int stages, int releases) {
-  const int lane = static_cast<int>(threadIdx.x);
+// The same by a warp, a lane for each stage: less code, which runs once.
+__device__ __forceinline__ void ring_init_by_lanes(RingBarriers* barriers, int stages, int releases, int loaders = 1) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
   if (lane < stages) {
-    barrier_init(&barriers->full[lane], 1);
-    barrier_init(&barriers->empty[lane], releases);
+    barrier_init(&barriers->full[lane], loaders * loader_arrivals());
+    barrier_init(&barriers->empty[lane], 32 * releases);
   }
   barrier_init_fence();
+}
+
+// Without bulk copies: kRows rows of a stage, `bytes` each, one after the other from `to` on. Lane l copies a part of
+// row l % kRows, which begins at `from`.
+template <int kRows>
+__device__ __forceinline__ void copy_rows_by_lanes(unsigned char* to, const unsigned char* from, int bytes) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  to += lane % kRows * bytes;
+#pragma unroll 1
+  for (int at = lane / kRows * 16; at < bytes; at += 32 / kRows * 16) copy_async_16(to + at, from + at, false);
 }
 
 }  // namespace fairway::kernels::cuda

@@ -16,7 +16,7 @@ template <class Task>
 __device__ __forceinline__ void queue_init(WorkQueue<Task>* queue, int reading_warps) {
   for (int i = 0; i < WorkQueue<Task>::kPlaces; ++i) {
     barrier_init(&queue->full[i], 1);
-    barrier_init(&queue->empty[i], reading_warps);
+    barrier_init(&queue->empty[i], 32 * reading_warps);  // every lane, see release_stage()
   }
   barrier_init_fence();
 }
@@ -45,8 +45,7 @@ struct QueueCursor {
   // Computing warps read task() between these two.
   __device__ void begin_get() const { barrier_wait(&queue->full[place()], parity()); }
   __device__ void end_get() {
-    __syncwarp();
-    if ((threadIdx.x & 31) == 0) barrier_arrive(&queue->empty[place()]);
+    barrier_arrive(&queue->empty[place()]);
     ++count;
   }
 };

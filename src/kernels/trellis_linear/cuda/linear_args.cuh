@@ -1,5 +1,6 @@
 // The arguments of a launch and the walk over its work items. An item is a band of 128 outputs of one matrix for one
 // segment, a run of rows of x; a cluster of `split` CTAs may share one by blocks of 128 inputs, and handles no other.
+// Without clusters, so many neighbouring CTAs do the same and meet in memory, see linear_meet.cuh.
 #pragma once
 
 #include "kernels/trellis_band/cuda/band.cuh"
@@ -8,7 +9,9 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kMaxShares = 8;  // of an item: CTAs of the largest cluster
+constexpr int kMaxShares = 8;              // of an item: CTAs of the largest cluster
+constexpr int kMostMeetings = 1024;        // items of a launch that CTAs without clusters share
+constexpr int kMeetingFloats = kBand + 4;  // that one of them leaves of a row
 
 struct LinearArgs {
   LinearCall call;
@@ -24,7 +27,7 @@ struct LinearArgs {
   int stage_bytes;
   int input_stride;  // paths that transform their inputs themselves: bytes between rows or columns of them
   // The other paths: [inputs][call.in / kBand][call.rows][kTokenRowBytes], transformed, fragment order, then the pad
-  // that a stage of the ring has.
+  // that a stage of the ring has. Without clusters, behind that or here, what CTAs leave for each other.
   unsigned char* rows;
 };
 

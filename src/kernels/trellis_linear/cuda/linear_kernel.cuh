@@ -2,10 +2,11 @@
 // and the epilogue.
 #pragma once
 
+#include "kernels/common/cuda/cluster.cuh"
 #include "kernels/trellis_band/cuda/block_loader.cuh"
-#include "kernels/trellis_band/cuda/cluster.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 #include "kernels/trellis_linear/cuda/linear_columns.cuh"
+#include "kernels/trellis_linear/cuda/linear_meet.cuh"
 #include "kernels/trellis_linear/cuda/linear_paths.cuh"
 
 namespace fairway::kernels::cuda {
@@ -16,7 +17,7 @@ template <class Path>
 struct alignas(16) LinearShared {
   static constexpr bool kNorms = Path::kNormBlocks > 0;
   RingBarriers barriers;
-  std::uint64_t sums_there;         // from all CTAs of the cluster
+  std::uint64_t sums_there;         // from all CTAs of the cluster; without clusters: the CTA finishes the item
   alignas(16) float scales[kBand];  // of the item's outputs
   alignas(16) float biases[kBand];
   float squares[kNorms ? Path::kNormBlocks : 1];                      // of the inputs' blocks before the norm
@@ -27,11 +28,25 @@ struct alignas(16) LinearShared {
 template <class Path>
 using LinearLoader = BlockLoader<Path::kStreamsRows ? Path::kRows : 0, true>;
 
+// Which of the CTAs that share an item this one is.
+__device__ __forceinline__ int linear_rank(const LinearArgs& a) {
+  if (code_has_clusters()) return cluster_rank(a.split);
+  return a.split == 1 ? 0 : static_cast<int>(blockIdx.x) % a.split;
+}
+
+// CTAs that finish the rows of an item in turn, and this one's place among them.
+__device__ __forceinline__ int linear_finishers(const LinearArgs& a) {
+  return code_has_clusters() ? a.split : 1;
+}
+__device__ __forceinline__ int linear_finisher(int rank) {
+  return code_has_clusters() ? rank : 0;
+}
+
 // The ring runs ahead across items. Weights are fetched while the previous kernel still runs; transformed inputs are
 // what that kernel writes, so they follow when it has ended.
 template <class Path>
 __device__ void load_linear_items(const LinearArgs& a, RingCursor ring) {
-  const int rank = cluster_rank(a.split), items = a.items, step = a.groups;
+  const int rank = linear_rank(a), items = a.items, step = a.groups;
   const LinearShare share = linear_share(a, rank);
   bool first = true;
   for (int index = blockIdx.x / a.split; index < items; index += step) {
@@ -139,10 +154,45 @@ __device__ __forceinline__ void send_sums(const LinearArgs& a, const LinearItem&
   }
 }
 
+// The same without clusters, to memory.
+template <class Path>
+__device__ __forceinline__ void leave_sums(const LinearArgs& a, const LinearItem& item, int index, int rank, int blocks,
+                                           const LinearShared<Path>& shared) {
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
+  const LinearSums sums = linear_sums(a, Path::kStreamsRows, index);
+#pragma unroll 1
+  for (int i = warp; i < item.count; i += kComputeWarps) {
+    float* const to = sums.row(rank, i);
+    *reinterpret_cast<float4*>(to + 4 * lane) = Path::sums_of(shared.path, i, 4 * lane);
+    if (norms && lane == 0) to[kBand] = share_squares(shared, i, blocks);
+  }
+}
+// v = the sums of row i over the item's CTAs. Returns the factor of its norm.
+template <class Path>
+__device__ __forceinline__ float add_left_sums(const LinearArgs& a, int index, int i, float (&v)[4]) {
+  const LinearSums sums = linear_sums(a, Path::kStreamsRows, index);
+  const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
+  float squares = 0;
+  v[0] = v[1] = v[2] = v[3] = 0;
+#pragma unroll 1
+  for (int r = 0; r < a.split; ++r) {
+    const float* const from = sums.row(r, i);
+    const float4 one = __ldcg(reinterpret_cast<const float4*>(from + 4 * (threadIdx.x & 31)));
+    v[0] += one.x;
+    v[1] += one.y;
+    v[2] += one.z;
+    v[3] += one.w;
+    if (norms) squares += __ldcg(from + kBand);
+  }
+  return norms ? norm_factor(a.call.norm, squares) : 1.0f;
+}
+
 // v = the sums of row i, which is slot `slot` of this CTA, over the cluster. Returns the factor of its norm.
 template <class Path>
-__device__ __forceinline__ float gather_sums(const LinearArgs& a, int i, int slot, int blocks,
+__device__ __forceinline__ float gather_sums(const LinearArgs& a, int index, int i, int slot, int blocks,
                                              const LinearShared<Path>& shared, const float4* gathered, float (&v)[4]) {
+  if (!code_has_clusters() && a.split > 1) return add_left_sums<Path>(a, index, i, v);
   const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
   float4 sum = make_float4(0, 0, 0, 0);
   float squares = 0;
@@ -170,17 +220,17 @@ __device__ __forceinline__ float gather_sums(const LinearArgs& a, int i, int slo
 
 // old: what is added to the first row of the warp.
 template <class Path>
-__device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const LinearItem& item, int rank, int blocks,
-                                                   LinearShared<Path>& shared, const float4* gathered,
+__device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const LinearItem& item, int index, int rank,
+                                                   int blocks, LinearShared<Path>& shared, const float4* gathered,
                                                    float (&old)[4]) {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = a.split * kComputeWarps;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = linear_finishers(a) * kComputeWarps;
   const LinearPlaces places{a.call.outputs[item.output], item.band * kBand + 4 * lane};
   int slot = warp;
 #pragma unroll 1
-  for (int i = rank + a.split * warp; i < item.count; i += step, slot += kComputeWarps) {
-    if (a.split > 1) barrier_wait_cluster(&shared.sums_there, 0);
+  for (int i = linear_finisher(rank) + linear_finishers(a) * warp; i < item.count; i += step, slot += kComputeWarps) {
+    if (code_has_clusters() && a.split > 1) barrier_wait_cluster(&shared.sums_there, 0);
     float v[4];
-    const float factor = gather_sums(a, i, slot, blocks, shared, gathered, v);
+    const float factor = gather_sums(a, index, i, slot, blocks, shared, gathered, v);
     hadamard128(v);
     const float4 scale = *reinterpret_cast<const float4*>(shared.scales + 4 * lane);
     const float4 bias = *reinterpret_cast<const float4*>(shared.biases + 4 * lane);
@@ -196,7 +246,7 @@ __device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const Li
 template <class Path>
 __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[maybe_unused]] unsigned char* input,
                                      LinearShared<Path>& shared, float4* gathered) {
-  const int rank = cluster_rank(a.split), items = a.items, step = a.groups;
+  const int rank = linear_rank(a), items = a.items, step = a.groups;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const LinearShare share = linear_share(a, rank);
   int index = blockIdx.x / a.split;
@@ -211,7 +261,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
   while (true) {
     const LinearOutput& output = a.call.outputs[item.output];
     float old[4] = {};
-    const int own = rank + a.split * warp;
+    const int own = linear_finisher(rank) + linear_finishers(a) * warp;
     if (own < item.count) {
       LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(item.first_row + own, old);
     }
@@ -233,10 +283,15 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
     scale.store(shared);
     Path::multiply(a, output.matrix, share.count, ring, input, shared.path);
     if (a.split > 1) {
-      cluster_wait();  // the others have started
-      send_sums(a, item, rank, share.count, shared, gathered);
+      if (code_has_clusters()) {
+        cluster_wait();  // the others have started
+        send_sums(a, item, rank, share.count, shared, gathered);
+      } else {
+        leave_sums(a, item, index, rank, share.count, shared);
+        if (!is_last_of_item(a, index, reinterpret_cast<int*>(&shared.sums_there))) break;
+      }
     }
-    finish_linear_item<Path>(a, item, rank, share.count, shared, gathered, old);
+    finish_linear_item<Path>(a, item, index, rank, share.count, shared, gathered, old);
     index += step;
     if (index >= items) break;
     consumer_sync<kComputeThreads>();
@@ -251,17 +306,17 @@ __global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) linear_kernel(co
   auto& shared = *reinterpret_cast<LinearShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
   if (threadIdx.x < 32) {
-    if (threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
+    if (code_has_clusters() && threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
     ring_init_by_lanes(&shared.barriers, a.ring_stages, kComputeWarps);
   }
   if constexpr (!Path::kStreamsRows) Path::clear(shared.path);
   __syncthreads();
-  if (a.split > 1) cluster_arrive();  // waited for before the first sums are sent
+  if (code_has_clusters() && a.split > 1) cluster_arrive();  // waited for before the first sums are sent
   const RingCursor ring{memory, &shared.barriers, a.ring_stages, a.stage_bytes};
   if (threadIdx.x >= kComputeThreads) {
     load_linear_items<Path>(a, ring);
     __syncwarp();
-    if (a.split > 1) cluster_wait();
+    if (code_has_clusters() && a.split > 1) cluster_wait();
   } else {
     compute_linear_items<Path>(a, ring, input, shared,
                                reinterpret_cast<float4*>(input + Path::kInput.rows * a.input_stride));

@@ -5,9 +5,9 @@
 
 #include "backend/cuda/check.cuh"
 #include "fairway/error.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
-#include "kernels/trellis_band/cuda/supported_gpu.h"
 #include "kernels/trellis_band/cuda/walk_wide.cuh"
 #include "kernels/trellis_linear/cuda/linear_inputs.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernels.cuh"
@@ -55,13 +55,14 @@ struct SharedMemory {
   int fixed;  // bytes beside the ring
 };
 
-SharedMemory shared_memory(const LinearCall& call, const LinearKernel& kernel, int split) {
+SharedMemory shared_memory(const LinearCall& call, const LinearKernel& kernel, int split, bool clusters) {
   SharedMemory m{};
   m.blocks = (call.in / kBand + split - 1) / split;
   m.stage_bytes = kBandTiles * 2 * kBand * call.max_bits + kernel.stage_row_bytes;
   m.input_stride = m.blocks * kernel.input.block_bytes + kernel.input.pad_bytes;
   m.fixed = kernel.shared_bytes + kernel.input.rows * m.input_stride;
-  if (split > 1) m.fixed += split * cluster_rows(kernel.rows, split) * kBand * static_cast<int>(sizeof(float));
+  if (split > 1 && clusters)
+    m.fixed += split * cluster_rows(kernel.rows, split) * kBand * static_cast<int>(sizeof(float));
   return m;
 }
 
@@ -73,14 +74,19 @@ struct LinearPlan {
   long long cost;  // blocks that the busiest SM multiplies, about
 };
 
-LinearPlan plan_split(const LinearCall& call, const LinearKernel& kernel, int split, int sms) {
+LinearPlan plan_split(const LinearCall& call, const LinearKernel& kernel, int split, int sms,
+                      const GpuFeatures& features) {
   const long long items = count_items(call, kernel.rows);
-  LinearPlan plan{split, shared_memory(call, kernel, split), 0, 0, 0};
+  LinearPlan plan{split, shared_memory(call, kernel, split, features.clusters), 0, 0, 0};
   const SharedMemory& m = plan.memory;
-  RingPlan ring = plan_ring(kernel.ctas, m.fixed, m.stage_bytes, m.blocks);
+  RingPlan ring = plan_ring(features.shared_bytes, kernel.ctas, m.fixed, m.stage_bytes, m.blocks);
   long long ctas = items * split, rounds = 1;
+  // Without clusters, what the CTAs leave for each other has room for as many as run at once.
+  if (split > 1 && !features.clusters && (ctas > static_cast<long long>(ring.ctas) * sms || items > kMostMeetings)) {
+    return plan;
+  }
   if (split == 1 && items > static_cast<long long>(ring.ctas) * sms) {  // go on from item to item
-    ring = plan_ring(kernel.ctas, m.fixed, m.stage_bytes, kMaxStages);
+    ring = plan_ring(features.shared_bytes, kernel.ctas, m.fixed, m.stage_bytes, kMaxStages);
     ctas = static_cast<long long>(ring.ctas) * sms;
     rounds = (items + ctas - 1) / ctas;
   }
@@ -96,9 +102,10 @@ LinearPlan plan_split(const LinearCall& call, const LinearKernel& kernel, int sp
 // are equal the one with the fewest CTAs: it leaves room for those of the next kernel, whose weights can arrive
 // meanwhile. ring_stages < 1 in the result: nothing fits.
 LinearPlan best_plan(const LinearCall& call, const LinearKernel& kernel, int sms) {
+  const GpuFeatures features = gpu_features();
   LinearPlan best{};
   for (int split = 1; split <= std::min(kMaxCluster, call.in / kBand); ++split) {
-    const LinearPlan plan = plan_split(call, kernel, split, sms);
+    const LinearPlan plan = plan_split(call, kernel, split, sms, features);
     if (plan.ring_stages >= 1 && (best.ring_stages < 1 || plan.cost < best.cost)) best = plan;
   }
   return best;
@@ -165,6 +172,9 @@ void check_call(const LinearCall& call, LinearPath path, const std::string& name
   if (facts_of(path).integer && !call.all_mul1) {
     throw Error(ErrorKind::kUsage, name + ": it needs matrices that all use the codebook mul1");
   }
+  if (path == LinearPath::kWide128 && !gpu_features().wgmma) {
+    throw Error(ErrorKind::kUnsupported, name + ": it needs instructions that this GPU or its code does not have");
+  }
   if (!linear_path_legal(call, path)) {
     throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.in) +
                                        " inputs do not fit into shared memory; a path of two launches "
@@ -180,9 +190,12 @@ const char* linear_path_name(LinearPath path) {
 
 bool linear_path_legal(const LinearCall& call, LinearPath path) {
   if (facts_of(path).integer && !call.all_mul1) return false;
-  if (path == LinearPath::kWide128) return true;
-  const SharedMemory m = shared_memory(call, kernel_of(path), std::min(kMaxCluster, call.in / kBand));
-  return plan_ring(1, m.fixed, m.stage_bytes, 1).stages >= 1;
+  const GpuFeatures features = gpu_features();
+  if (path == LinearPath::kWide128) return features.wgmma;
+  // Without clusters a CTA shares an item only where there are few of them.
+  const int split = features.clusters ? std::min(kMaxCluster, call.in / kBand) : 1;
+  const SharedMemory m = shared_memory(call, kernel_of(path), split, features.clusters);
+  return plan_ring(features.shared_bytes, 1, m.fixed, m.stage_bytes, 1).stages >= 1;
 }
 
 bool linear_norm_legal(const LinearNorm& norm, int in) {
@@ -219,8 +232,12 @@ LinearPath linear_default_path(const LinearCall& call) {
 }
 
 std::size_t linear_workspace_bytes(int max_rows, int max_in, int max_matrices) {
-  return static_cast<std::size_t>(max_rows) * static_cast<std::size_t>((max_in + kBand - 1) / kBand) * kTokenRowBytes *
-         static_cast<std::size_t>(max_matrices);
+  const std::size_t inputs = static_cast<std::size_t>(max_rows) *
+                             static_cast<std::size_t>((max_in + kBand - 1) / kBand) * kTokenRowBytes *
+                             static_cast<std::size_t>(max_matrices);
+  if (gpu_features().clusters) return inputs;
+  constexpr int kMostRows = 32, kMostCtas = 2;  // of a segment and of an SM, of any kernel that shares items
+  return inputs + sizeof(float) * kMeetingFloats * static_cast<std::size_t>(kMostRows * kMostCtas * sm_count());
 }
 
 void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cudaStream_t stream) {
@@ -228,7 +245,7 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   check_call(call, path, name);
   int device = 0;
   backend::check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  require_hopper(device);
+  require_gpu(device);
   LinearArgs args{};
   args.call = call;
   args.rows = static_cast<unsigned char*>(workspace);
@@ -255,8 +272,8 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   }
   if (status == cudaSuccess) {
     const int bytes = plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed;
-    status =
-        launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kBandThreads, bytes, plan.split}, stream, args);
+    const int cluster = gpu_features().clusters ? plan.split : 1;
+    status = launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kBandThreads, bytes, cluster}, stream, args);
   }
   backend::check_cuda(status, name);
 }

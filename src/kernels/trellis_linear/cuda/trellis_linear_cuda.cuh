@@ -6,7 +6,8 @@
 //
 // All pointers are device pointers, all work is enqueued on the caller's stream and may be captured in a graph. Sums
 // have one fixed order: two calls on the same input give the same bits. Weights, scales and biases are constants: they
-// may be read before the kernel that precedes the call has ended. Compute capability 9.0.
+// may be read before the kernel that precedes the call has ended. On GPUs without clusters, calls on one device must
+// follow each other: on one stream, or on streams that wait for each other.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -76,8 +77,9 @@ enum class LinearPath {
 constexpr int kLinearPaths = 6;
 
 const char* linear_path_name(LinearPath path);
-// False for integer paths where a matrix uses another codebook than mul1, and for paths of one launch whose share of
-// the inputs does not fit into shared memory, even if eight CTAs share them.
+// False for integer paths where a matrix uses another codebook than mul1, for paths of one launch whose share of the
+// inputs does not fit into shared memory, even if eight CTAs of a cluster share them, and for what the current device
+// has no instructions for.
 bool linear_path_legal(const LinearCall& call, LinearPath path);
 // Whether a norm can be in front of a linear layer of `in` inputs: its alignment and sizes.
 bool linear_norm_legal(const LinearNorm& norm, int in);
@@ -90,8 +92,8 @@ LinearPath linear_default_path(const LinearCall& call);
 // no clearing. max_matrices: of a call.
 std::size_t linear_workspace_bytes(int max_rows, int max_in, int max_matrices);
 
-// On the current device. Error(kUnsupported) if that is not of compute capability 9.0, Error(kUsage) for sizes out of
-// range or a path that is not legal or does not take the norm; else as backend::check_cuda().
+// On the current device. Error(kUsage) for sizes out of range or a path that is not legal or does not take the norm,
+// Error(kUnsupported) as require_gpu() and for a path that the GPU does not have; else as backend::check_cuda().
 void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cudaStream_t stream);
 
 }  // namespace fairway::kernels::cuda

@@ -1,6 +1,7 @@
 // The launches of the wide path: segments, clusters, and the kernel that prepares its inputs.
 #include <algorithm>
 
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 #include "kernels/trellis_linear/cuda/linear_inputs.cuh"
@@ -85,7 +86,7 @@ cudaError_t run_wide_linear(const LinearArgs& args, cudaStream_t stream) {
   wide.items = plan.segments * wide.pairs;
   wide.stage = {1, call.max_bits};
   const int fixed = static_cast<int>(sizeof(WideLinearShared));
-  wide.linear.ring_stages = std::min(kMaxStages, (kSharedPerSm - fixed) / wide.stage.bytes());
+  wide.linear.ring_stages = std::min(kMaxStages, (gpu_features().shared_bytes - fixed) / wide.stage.bytes());
   wide.groups = plan.split > 1 ? wide.items : std::min(wide.items, sms);
   return launch(call.all_mul1 ? wide_linear_kernel<true> : wide_linear_kernel<false>,
                 {dim3(static_cast<unsigned>(wide.groups * plan.split)), kWideCtaThreads,

@@ -2,7 +2,7 @@
 // matrix for one segment of rows; a cluster of `split` CTAs may share one by inputs, and handles no other.
 #pragma once
 
-#include "kernels/trellis_band/cuda/cluster.cuh"
+#include "kernels/common/cuda/cluster.cuh"
 #include "kernels/trellis_band/cuda/wide_band.cuh"
 #include "kernels/trellis_linear/cuda/linear_args.cuh"
 #include "kernels/trellis_linear/cuda/linear_columns.cuh"
@@ -85,7 +85,7 @@ __device__ __forceinline__ void add_octets(float* row, int split, int lane, floa
   for (int i = 0; i < kOctetElements; ++i) v[i] = 0;
 #pragma unroll 1
   for (int r = 0; r < split; ++r) {
-    const float* const remote = cooperative_groups::this_cluster().map_shared_rank(row, r);
+    const float* const remote = in_shared_of(row, r);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float4 one = *reinterpret_cast<const float4*>(remote + octet_element(lane, i));
@@ -184,7 +184,7 @@ __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& 
 }
 
 template <bool kAllMul1>
-__global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const __grid_constant__ WideLinearArgs a) {
+__device__ __forceinline__ void run_wide_linear_cta(const WideLinearArgs& a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<WideLinearShared*>(memory + a.linear.ring_stages * a.stage.bytes());
   if (threadIdx.x == 0) ring_init(&shared.barriers, a.linear.ring_stages, kWideWarps);
@@ -203,6 +203,15 @@ __global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const _
   } else {
     take_registers<112>();
     compute_wide_linear_items<kAllMul1>(a, ring, shared);
+  }
+}
+
+template <bool kAllMul1>
+__global__ void __launch_bounds__(kWideCtaThreads, 1) wide_linear_kernel(const __grid_constant__ WideLinearArgs a) {
+  if constexpr (kCodeHasWgmma) {
+    run_wide_linear_cta<kAllMul1>(a);
+  } else {
+    not_for_this_code();
   }
 }
 

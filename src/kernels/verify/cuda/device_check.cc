@@ -8,7 +8,7 @@
 
 #include "backend/cuda/device.h"
 #include "backend/cuda/device_scope.cuh"
-#include "kernels/trellis_band/cuda/supported_gpu.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/verify/compare.h"
 #include "kernels/verify/cuda/device_experts.cuh"
 #include "kernels/verify/cuda/device_linears.cuh"
@@ -160,7 +160,7 @@ class DeviceCheck {
 std::vector<DeviceRowReport> check_cuda_rows(std::span<const CudaRow* const> rows, int device,
                                              const CheckOptions& options, const DeviceCheckSizes& sizes) {
   backend::require_cuda_device(device);
-  kernels::cuda::require_hopper(device);
+  kernels::cuda::require_gpu(device);
   const backend::DeviceScope scope(device);
   return DeviceCheck(rows, device, options, sizes).run();
 }

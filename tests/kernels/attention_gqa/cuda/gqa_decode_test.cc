@@ -12,6 +12,7 @@
 
 #include "backend/cuda/expect_error.h"
 #include "codec/half.h"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/common/cuda/decode_rows.cuh"
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/verify/compare.h"
@@ -30,11 +31,7 @@ struct GqaShape {
 };
 constexpr GqaShape kQwen{"Qwen", 32, 4, 128, 128, true};
 constexpr GqaShape kPart{"partly rotated", 6, 2, 80, 48, true}, kPlain{"without norms", 4, 4, 16, 16, false};
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr GqaShape kLarge{"a sixteenth of Qwen", 4, 2, 128, 128, true};
-#else
-constexpr GqaShape kLarge = kQwen;
-#endif
+const GqaShape kLarge = by_size(kQwen, {"a sixteenth of Qwen", 4, 2, 128, 128, true});
 
 class Step {
  public:

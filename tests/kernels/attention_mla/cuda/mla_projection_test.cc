@@ -21,6 +21,7 @@
 #include "kernels/attention_mla/cuda/quantize_rows.h"
 #include "kernels/common/cuda/attend.cuh"
 #include "kernels/common/cuda/attend_problem.cuh"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/common/cuda/device_array.cuh"
 #include "kernels/moe_swiglu/cuda/problem.cuh"
 #include "kernels/verify/compare.h"
@@ -34,15 +35,10 @@ constexpr double kBound = 1e-3;
 
 constexpr Shape kGlm{"GLM", 20, 192, 64, 256, 512}, kDemo{"demo", 8, 64, 32, 64, 128};
 constexpr Shape kOdd{"odd", 3, 80, 16, 48, 192}, kSmall{"small", 1, 16, 16, 16, 64};
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr Shape kLarge{"two heads of GLM", 2, 192, 64, 256, 512};
-const std::vector<int> kRowCounts{1, 9, 65};
-constexpr int kLongStart = 764;
-#else
-constexpr Shape kLarge = kGlm;
-constexpr int kLongStart = 5000;
-const std::vector<int> kRowCounts{1, 2, 7, 8, 9, 16, 31, 64, 65, 128, 129, 300, 1000};
-#endif
+const Shape kLarge = by_size(kGlm, {"two heads of GLM", 2, 192, 64, 256, 512});
+const std::vector<int> kRowCounts =
+    by_size<std::vector<int>>({1, 2, 7, 8, 9, 16, 31, 64, 65, 128, 129, 300, 1000}, {1, 9, 65});
+const int kLongStart = by_size(5000, 764);
 
 // One head's result of a row.
 void absorb_reference(const Projection& p, int head, const float* q, float* out) {

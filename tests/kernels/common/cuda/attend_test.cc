@@ -12,19 +12,13 @@
 #include "backend/cuda/stream.h"
 #include "fairway/error.h"
 #include "kernels/common/cuda/attend_problem.cuh"
+#include "kernels/common/cuda/case_size.h"
 
 namespace fairway::kernels::cuda::check {
 namespace {
 
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr int kLong = 600;
-constexpr int kManyRows = 9;
-constexpr int kTurns[] = {1000, 1471};
-#else
-constexpr int kLong = 16384;
-constexpr int kManyRows = 150;
-constexpr int kTurns[] = {20000, 33000};
-#endif
+const int kLong = by_size(16384, 600), kManyRows = by_size(150, 9);
+const int kTurns[] = {by_size(20000, 1000), by_size(33000, 1471)};
 
 constexpr CacheType kTypes[] = {CacheType::kHalf, CacheType::kE4m3};
 

@@ -1,26 +1,26 @@
 // What the CUDA expert layer refuses before it touches a device.
 #include <gtest/gtest.h>
 
-#include <string>
+#include <utility>
 
+#include "backend/cuda/device.h"
 #include "backend/cuda/expect_error.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
-#include "kernels/trellis_band/cuda/supported_gpu.h"
 
 namespace fairway::kernels::cuda {
 namespace {
 
-TEST(CudaMoe, OtherGpusAreRefusedByComputeCapability) {
-  EXPECT_NO_THROW(require_hopper("NVIDIA H200", 9, 0));
-  struct Other {
-    int major, minor;
-    const char* text;
-  };
-  for (const Other gpu : {Other{8, 0, "8.0"}, Other{8, 9, "8.9"}, Other{9, 1, "9.1"}, Other{10, 0, "10.0"}}) {
-    test::expect_error(ErrorKind::kUnsupported,
-                       {"Some GPU", std::string("compute capability ") + gpu.text, "needs 9.0"},
-                       [&] { require_hopper("Some GPU", gpu.major, gpu.minor); });
+TEST(CudaMoe, GpusThatAreTooOldOrHaveNoCodeAreRefused) {
+  for (const auto& [major, minor] : {std::pair(8, 0), std::pair(8, 9), std::pair(9, 0), std::pair(12, 0)}) {
+    EXPECT_NO_THROW(require_gpu("Some GPU", major, minor, true));
   }
+  test::expect_error(ErrorKind::kUnsupported, {"Some GPU", "compute capability 7.5", "8.0 or later"},
+                     [] { require_gpu("Some GPU", 7, 5, true); });
+  test::expect_error(
+      ErrorKind::kUnsupported,
+      {"Some GPU", "compute capability 12.0", backend::cuda_compiled_architectures(), "ARCHITECTURES=120-real"},
+      [] { require_gpu("Some GPU", 12, 0, false); });
 }
 
 TEST(CudaMoe, IntegerPathsNeedMul1) {

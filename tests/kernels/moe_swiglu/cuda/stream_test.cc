@@ -89,7 +89,7 @@ class Layer {
   unsigned char* workspace_ = nullptr;
 };
 
-TEST(GpuHopperMoeStream, LaunchesOfDifferentSizesFollowEachOtherOnAnyScratch) {
+TEST(GpuMoeStream, LaunchesOfDifferentSizesFollowEachOtherOnAnyScratch) {
   const Layer layer({"stream, sizes", 5, 1, 2, 256, 256, 0, kMul1, true, 51}, 5);
   std::vector<std::vector<float>> first;
   for (int round = 0; round < 2; ++round) {
@@ -108,7 +108,7 @@ TEST(GpuHopperMoeStream, LaunchesOfDifferentSizesFollowEachOtherOnAnyScratch) {
   EXPECT_EQ(verify::compare_exact(first[1], first[3]), "");
 }
 
-TEST(GpuHopperMoeStream, RecordedLaunchesCanBeReplayed) {
+TEST(GpuMoeStream, RecordedLaunchesCanBeReplayed) {
   const Layer layer({"stream, graph", 4, 1, 2, 256, 128, 3, kMul1, false, 52}, 2);
   cudaStream_t stream = nullptr;
   check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
@@ -133,7 +133,7 @@ TEST(GpuHopperMoeStream, RecordedLaunchesCanBeReplayed) {
   cudaStreamDestroy(stream);
 }
 
-TEST(GpuHopperMoeStream, CallsOfMoreSlotsThanALaunchHasAreCut) {
+TEST(GpuMoeStream, CallsOfMoreSlotsThanALaunchHasAreCut) {
   constexpr int kTokens = 31;  // of 9 slots; a launch has 256
   const Layer layer({"stream, many slots", 8, 1, 8, 128, 128, 2, kMul1, true, 53}, kTokens);
   const std::vector<float> expected = layer.run(kTokens, MoePath::kInt4);
@@ -144,7 +144,7 @@ TEST(GpuHopperMoeStream, CallsOfMoreSlotsThanALaunchHasAreCut) {
 }
 
 // At most 32 slots have a table of their own kind, above that the general one.
-TEST(GpuHopperMoeStream, SharedAndUnusedSlotsInSmallAndLargeTables) {
+TEST(GpuMoeStream, SharedAndUnusedSlotsInSmallAndLargeTables) {
   constexpr int kTokens = 11, kTopK = 3;
   const Layer layer({"stream, tables", 6, 1, kTopK, 128, 256, 0, kMul1, true, 55}, kTokens);
   std::vector<int> ids;
@@ -162,7 +162,7 @@ TEST(GpuHopperMoeStream, SharedAndUnusedSlotsInSmallAndLargeTables) {
 }
 
 // From 20 tokens on, segments have up to eight, and those of more than four cost more than others.
-TEST(GpuHopperMoeStream, SegmentsOfUnequalCost) {
+TEST(GpuMoeStream, SegmentsOfUnequalCost) {
   constexpr int kTokens = 29, kTopK = 3;
   const Layer layer({"stream, costs", 7, 1, kTopK, 256, 128, 0, kMul1, true, 57}, kTokens);
   const Layer own_scales({"stream, costs, separate suh", 7, 1, kTopK, 128, 128, 0, kMul1, false, 58}, kTokens);
@@ -181,7 +181,7 @@ TEST(GpuHopperMoeStream, SegmentsOfUnequalCost) {
   }
 }
 
-TEST(GpuHopperMoeStream, WithoutAnyExpertTheOutputIsZero) {
+TEST(GpuMoeStream, WithoutAnyExpertTheOutputIsZero) {
   constexpr int kTokens = 20;
   const Layer layer({"stream, unused", 4, 0, 2, 256, 128, 3, kMul1, true, 56}, kTokens);
   layer.route(std::vector<int>(2 * kTokens, -1));
@@ -193,7 +193,7 @@ TEST(GpuHopperMoeStream, WithoutAnyExpertTheOutputIsZero) {
   }
 }
 
-TEST(GpuHopperMoeStream, EveryWayToLaunchGivesTheSameAndStampsGrow) {
+TEST(GpuMoeStream, EveryWayToLaunchGivesTheSameAndStampsGrow) {
   const Layer layer({"stream, stamps", 4, 0, 2, 256, 128, 3, kMul1, true, 54}, 1);
   std::vector<long long> stamps(std::size_t{kMoeMostCtas} * kMoeStamps);
   const std::size_t bytes = stamps.size() * sizeof(long long);

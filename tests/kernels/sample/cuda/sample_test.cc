@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/cuda/expect_error.h"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/common/cuda/device_values.cuh"
 #include "kernels/sample/cuda/sample_cuda.cuh"
 #include "kernels/verify/compare.h"
@@ -162,11 +163,7 @@ void check_sample_top(const std::vector<float>& logits, int vocab, const SampleP
   }
 }
 
-#ifdef FAIRWAY_CUDA_EMULATED
-constexpr int kDraws = 1;
-#else
-constexpr int kDraws = 50;
-#endif
+const int kDraws = by_size(50, 1);
 
 TEST(GpuSampleTop, DrawsAsTheCpu) {
   Random random(5);

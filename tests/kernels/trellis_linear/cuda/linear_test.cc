@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "codec/trellis.h"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/trellis_linear/cuda/linear_check.cuh"
 
 namespace fairway::kernels::cuda::check {
@@ -13,23 +14,16 @@ namespace {
 
 constexpr int kMul1 = static_cast<int>(codec::Codebook::kMul1);
 constexpr int kAnyCodebook = -1, kAnyBits = 0;
-#ifdef FAIRWAY_CUDA_EMULATED  // some thousand times slower
-const std::vector<int> kFew{2};
-const std::vector<int> kOdd{5};
-const std::vector<LinearPath> kSome{LinearPath::kInt4, LinearPath::kHalf8};
-const std::vector<int> kAll{3, 35};
-const std::vector<int> kNormRows{1, 6, 9};
-const std::vector<int> kManyRows{61, 105};
-#else
-const std::vector<int> kFew{1, 2, 5, 17};
-const std::vector<int> kOdd{1, 5, 100};
-const std::vector<LinearPath> kSome = kEveryPath;
-const std::vector<int> kAll{1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100, 129, 300};
-const std::vector<int> kNormRows{1, 2, 3, 4, 5, 8, 9, 13, 17, 33, 64, 100, 129, 600};
-const std::vector<int> kManyRows{31, 33, 65, 96, 97, 128, 129, 200, 513};
-#endif
+using Counts = std::vector<int>;
+const Counts kFew = by_size<Counts>({1, 2, 5, 17}, {2});
+const Counts kOdd = by_size<Counts>({1, 5, 100}, {5});
+const std::vector<LinearPath> kSome =
+    by_size(std::vector<LinearPath>(kEveryPath), {LinearPath::kInt4, LinearPath::kHalf8});
+const Counts kAll = by_size<Counts>({1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100, 129, 300}, {3, 35});
+const Counts kNormRows = by_size<Counts>({1, 2, 3, 4, 5, 8, 9, 13, 17, 33, 64, 100, 129, 600}, {1, 6, 9});
+const Counts kManyRows = by_size<Counts>({31, 33, 65, 96, 97, 128, 129, 200, 513}, {61, 105});
 
-TEST(GpuHopperLinear, EveryWidthOfMul1) {
+TEST(GpuLinear, EveryWidthOfMul1) {
   for (int bits = 1; bits <= 8; ++bits) {
     check_linear({"mul1, " + std::to_string(bits) + " bits",
                   256,
@@ -40,7 +34,7 @@ TEST(GpuHopperLinear, EveryWidthOfMul1) {
   }
 }
 
-TEST(GpuHopperLinear, EveryWidthOfOtherCodebooks) {
+TEST(GpuLinear, EveryWidthOfOtherCodebooks) {
   for (int bits = 1; bits <= 8; ++bits) {
     check_linear({"3inst and mcg, " + std::to_string(bits) + " bits",
                   128,
@@ -51,7 +45,7 @@ TEST(GpuHopperLinear, EveryWidthOfOtherCodebooks) {
   }
 }
 
-TEST(GpuHopperLinear, SeveralMatricesOfSeveralWidths) {
+TEST(GpuLinear, SeveralMatricesOfSeveralWidths) {
   check_linear({"four matrices, mul1",
                 384,
                 384,
@@ -63,7 +57,7 @@ TEST(GpuHopperLinear, SeveralMatricesOfSeveralWidths) {
                kAll);
 }
 
-TEST(GpuHopperLinear, SeveralMatricesOfSeveralCodebooks) {
+TEST(GpuLinear, SeveralMatricesOfSeveralCodebooks) {
   check_linear({"three matrices and codebooks",
                 256,
                 200,
@@ -75,19 +69,19 @@ TEST(GpuHopperLinear, SeveralMatricesOfSeveralCodebooks) {
 }
 
 // Shared by a cluster of eight.
-TEST(GpuHopperLinear, ManyInputs) {
+TEST(GpuLinear, ManyInputs) {
   check_linear({"one band, 2304 inputs", 2304, 2300, {{128, 100, 3, kMul1, 0, true, false}}, 33}, kOdd);
 }
 
 // More items than CTAs run at a time: the ring and the transformed inputs go on from item to item.
-TEST(GpuHopperLinear, ManyOutputs) {
+TEST(GpuLinear, ManyOutputs) {
   check_linear(
       {"many bands", 384, 384, {{2560, 2500, 8, kMul1, 0, false, false}, {640, 640, 2, kMul1, 1, false, false}}, 34},
       kOdd, kSome);
 }
 
 // Rows without padding and with it, two input scales, clusters, CTAs of many items.
-TEST(GpuHopperLinear, NormInFront) {
+TEST(GpuLinear, NormInFront) {
   check_linear({"norm, a cluster",
                 640,
                 640,
@@ -110,7 +104,7 @@ TEST(GpuHopperLinear, NormInFront) {
 }
 
 // Segments of every number of columns of the wide path, bands without a neighbour, clusters and CTAs of many items.
-TEST(GpuHopperLinear, ManyRows) {
+TEST(GpuLinear, ManyRows) {
   check_linear({"many rows, two matrices",
                 256,
                 256,
@@ -121,7 +115,7 @@ TEST(GpuHopperLinear, ManyRows) {
                {LinearPath::kWide128});
 }
 
-TEST(GpuHopperLinearFull, ManyInputsAndOutputs) {
+TEST(GpuLinearFull, ManyInputsAndOutputs) {
   check_linear({"5120 inputs", 5120, 5120, {{2048, 2048, 3, kMul1, 0, false, true}}, 41}, kAll);
   check_linear({"vocabulary", 2048, 2048, {{40960, 40900, 6, kMul1, 0, false, false}}, 42}, kFew);
   check_linear({"q, k and v",

@@ -10,10 +10,24 @@
 
 #include "codec/float8.h"
 #include "cuda_fp16.h"
+#include "kernels/common/cuda/gpu_features.h"
 
 namespace fairway::kernels::cuda {
 
 namespace emulator = cuda_emulator;
+
+// Every way of a kernel is in this code, and the device that the host sees takes its own.
+#define FAIRWAY_CODE_HAS_CLUSTERS 1
+constexpr bool kCodeHasClusters = true, kCodeHasWgmma = true;
+inline bool code_has_clusters() {
+  return gpu_features().clusters;
+}
+inline void need_clusters() {
+  if (!code_has_clusters()) emulator::fail("an instruction that generations before 9.0 do not have");
+}
+inline void not_for_this_code() {
+  emulator::fail("a kernel that this GPU does not have");
+}
 
 template <class T>
 T* dynamic_shared() {
@@ -23,10 +37,11 @@ T* dynamic_shared() {
 // A barrier in shared memory: arrivals and bytes that are still to come in the present phase.
 struct EmulatedBarrier {
   std::int32_t bytes;
-  std::int8_t phase, pending, arrivals, magic;
+  std::int32_t pending : 12;
+  std::uint32_t arrivals : 11, phase : 1, magic : 8;
 };
 static_assert(sizeof(EmulatedBarrier) == sizeof(std::uint64_t));
-constexpr std::int8_t kBarrierMagic = 77;
+constexpr std::uint32_t kBarrierMagic = 77;
 
 inline EmulatedBarrier& barrier_at(std::uint64_t* p) {
   auto& barrier = *reinterpret_cast<EmulatedBarrier*>(p);
@@ -37,12 +52,16 @@ inline void settle(EmulatedBarrier& barrier) {
   if (barrier.pending < 0) emulator::fail("more arrivals at a barrier than it expects");
   if (barrier.pending > 0 || barrier.bytes != 0) return;
   barrier.phase ^= 1;
-  barrier.pending = barrier.arrivals;
+  barrier.pending = static_cast<std::int32_t>(barrier.arrivals);
   emulator::progress();
 }
 inline void barrier_init(std::uint64_t* p, int arrivals) {
-  const auto count = static_cast<std::int8_t>(arrivals);
-  *reinterpret_cast<EmulatedBarrier*>(p) = {0, 0, count, count, kBarrierMagic};
+  if (arrivals < 1 || arrivals > 1024) emulator::fail("a barrier for more arrivals than a CTA has threads");
+  auto& barrier = *reinterpret_cast<EmulatedBarrier*>(p);
+  barrier = {};
+  barrier.pending = arrivals;
+  barrier.arrivals = static_cast<std::uint32_t>(arrivals);
+  barrier.magic = kBarrierMagic;
 }
 inline void barrier_init_fence() {}
 inline void barrier_arrive(std::uint64_t* p) {
@@ -51,17 +70,19 @@ inline void barrier_arrive(std::uint64_t* p) {
   settle(barrier);
 }
 inline void barrier_expect(std::uint64_t* p, int bytes) {
+  need_clusters();
   EmulatedBarrier& barrier = barrier_at(p);
   barrier.bytes += bytes;
   --barrier.pending;
   settle(barrier);
 }
 inline void barrier_wait(std::uint64_t* p, int parity) {
-  while (barrier_at(p).phase == parity) emulator::give_way();
+  while (static_cast<int>(barrier_at(p).phase) == parity) emulator::give_way();
   emulator::progress();
 }
 
 inline void bulk_load(void* to, const void* from, int bytes, std::uint64_t* p) {
+  need_clusters();
   if (((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from) | static_cast<unsigned>(bytes)) &
        15) != 0) {
     emulator::fail("a bulk copy that is not aligned to 16 bytes");
@@ -194,6 +215,13 @@ void copy_async_wait() {
   }
 }
 
+// This thread's copies happen, then it arrives.
+inline void copy_async_arrive(std::uint64_t* bar) {
+  copy_async_commit();
+  copy_async_wait<0>();
+  barrier_arrive(bar);
+}
+
 inline unsigned halves_from_e4m3(unsigned pair) {
   const auto half_bits = [](unsigned byte) {
     return static_cast<unsigned>(__half_as_ushort(__half(codec::float_from_e4m3(static_cast<std::uint8_t>(byte)))));
@@ -230,10 +258,12 @@ void take_registers() {
 }
 
 inline void cluster_meet() {
+  need_clusters();
   emulator::cluster_sync();
 }
 
 inline void cluster_arrive() {
+  need_clusters();
   emulator::cluster_arrive();
 }
 inline void cluster_wait() {
@@ -256,6 +286,11 @@ inline unsigned load_acquire(const unsigned* word) {
 }
 inline void wait_for_value(const unsigned* word, unsigned value) {
   while (load_acquire(word) != value) emulator::give_way();
+  emulator::progress();
+}
+
+inline void wait_until_reached(const unsigned* word, unsigned value) {
+  while (static_cast<int>(load_acquire(word) - value) < 0) emulator::give_way();
   emulator::progress();
 }
 
@@ -328,6 +363,7 @@ inline void run_wgmma_of_shared(const EmulatedWgmma& m) {
 }
 
 inline void wgmma_fence() {
+  if (!gpu_features().wgmma) emulator::fail("a tensor instruction of four warps on a GPU without them");
   emulator::exchange({});
   wgmmas_of_this_thread().fenced = true;
 }

@@ -1,0 +1,155 @@
+// What a stream launch does before it knows the routes, while the kernel before it still makes them: the inputs of all
+// tokens, from the rows in front of the norm (MoeCall::norm). Only for calls of so few tokens that each has its own
+// columns of the input operand, in whatever segment it is.
+#pragma once
+
+#include "kernels/common/cuda/reduce.cuh"
+#include "kernels/moe_swiglu/cuda/stream_input.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kMostEarlyBlocks = 128;  // of the hidden size
+
+// What the warps of an early launch wait for.
+struct EarlyBarriers {
+  std::uint64_t experts;  // the loading warps have read what the experts are
+  std::uint64_t table;
+
+  __device__ void init(int loaders) {
+    barrier_init(&experts, loaders);
+    barrier_init(&table, 1);
+    barrier_init_fence();
+  }
+};
+
+// The table, by the loading warps: the first one waits for the kernel before, the others return at once.
+template <class Shape>
+__device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, ExpertTable& x, EarlyBarriers& barriers,
+                                        int loader) {
+  const int lane = threadIdx.x & 31, slots = a.call.tokens * a.slots_per_token;
+  start_table(a, x, 32 * loader + lane, 32 * Shape::kLoaders);
+  __syncwarp();
+  if (lane == 0) barrier_arrive(&barriers.experts);
+  if (loader > 0) return;
+  const int token = lane / a.slots_per_token, j = lane % a.slots_per_token;
+  const bool routed = lane < slots && j < a.layer.top_k;
+  int expert = lane < slots ? a.layer.routed + j - a.layer.top_k : -1;
+  const int* const id = a.call.ids + (routed ? token * a.layer.top_k + j : 0);
+  barrier_wait(&barriers.experts, 0);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
+  const int chosen = routed ? *id : 0;
+  const unsigned launch = launch_number();
+  if (routed) expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
+  if (lane == 0) t.launch = launch;
+  make_small_table<Shape>(a, t, x, slots, expert);
+  __syncwarp();
+  if (lane == 0) barrier_arrive(&barriers.table);
+}
+
+// hadamard128() of v and the sum of another value over the warp, step by step together: shuffles stay in the order in
+// which they are written.
+__device__ __forceinline__ void hadamard128_and_sum(float (&v)[4], float& sum) {
+  constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
+  const int lane = threadIdx.x & 31;
+  const float p = v[0] + v[1], q = v[0] - v[1], r = v[2] + v[3], s = v[2] - v[3];
+  v[0] = (p + r) * kScale;
+  v[1] = (q + s) * kScale;
+  v[2] = (p - r) * kScale;
+  v[3] = (q - s) * kScale;
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const float sign = lane & distance ? -1.0f : 1.0f;
+    float other[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) other[i] = __shfl_xor_sync(0xFFFFFFFFu, v[i], distance);
+    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, distance);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = fmaf(v[i], sign, other[i]);
+  }
+}
+
+// By token and block: the sum of the squares in front of the norm, and the power of two by which halves were divided.
+template <class Shape>
+struct EarlyScratch {
+  float squares[Shape::kTokens][kMostEarlyBlocks], unit[Shape::kTokens][kMostEarlyBlocks];
+};
+
+// Makes the operands of all tokens, each in its own columns. The norm's factor of a row joins the scale of its fixed
+// point. What the kernel before last wrote does not look into the L1 cache. Ends with a barrier of the computing warps.
+template <class Shape>
+__device__ inline void prepare_early(const StreamArgs& a, StreamInput& in, EarlyScratch<Shape>& scratch) {
+  const MoeNorm& norm = a.call.norm;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const int blocks = a.layer.hidden / kBand, tokens = a.call.tokens;
+  const InputUnit first(warp, blocks, tokens);
+  in.set ^= 1;
+  InputFacts& facts = in.facts[in.set];
+  // What a lane reads for its four inputs: of the next unit while it computes one.
+  struct Values {
+    float4 x = {}, weight = {};
+    uint2 suh = {};
+  };
+  const auto load = [&](const InputUnit& unit) {
+    Values values;
+    if (unit.matrix > 0) return values;
+    const int k = unit.block * kBand + 4 * lane;
+    values.suh = *reinterpret_cast<const uint2*>(a.layer.common_suh + k);
+    if (k >= norm.n) return values;
+    values.x = __ldcg(reinterpret_cast<const float4*>(norm.x + unit.token * norm.ldx + k));
+    values.weight = *reinterpret_cast<const float4*>(norm.weight + k);
+    return values;
+  };
+  Values next_values = load(first);
+#pragma unroll 1
+  for (InputUnit unit = first; unit.matrix < 1;) {
+    const Values values = next_values;
+    const InputUnit own_unit = unit;
+    unit.advance(Shape::kWarps, blocks, tokens);
+    next_values = load(unit);
+    const float4 x = values.x, weight = values.weight;
+    float v[4] = {x.x * weight.x, x.y * weight.y, x.z * weight.z, x.w * weight.w};
+    scale_by(v, values.suh);
+    float squares = fmaf(x.x, x.x, fmaf(x.y, x.y, fmaf(x.z, x.z, x.w * x.w)));
+    hadamard128_and_sum(v, squares);
+    const float own = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+    const int largest = __reduce_max_sync(0xFFFFFFFFu, __float_as_int(own));  // no sign: ordered as the floats are
+    const int exponent = largest & 0x7F800000;
+    if (lane == 0) {
+      atomicMax(&facts.largest[0][own_unit.token], largest);
+      scratch.squares[own_unit.token][own_unit.block] = squares;
+      scratch.unit[own_unit.token][own_unit.block] = __int_as_float(exponent);
+    }
+    const float scale = __int_as_float(0x7F000000 - exponent);  // of the block to less than 2
+    *kept_halves(a, in.digits + input_column<Shape>(0, own_unit.token) * a.input_stride + own_unit.block * kBand) =
+        make_uint2(as_bits(to_half2(v[0] * scale, v[1] * scale)), as_bits(to_half2(v[2] * scale, v[3] * scale)));
+  }
+  consumer_sync<Shape::kComputeThreads>();
+  float factor = 0;  // of token `warp`
+  if (warp < tokens) {
+    float squares = 0;
+    for (int block = lane; block < blocks; block += 32) squares += scratch.squares[warp][block];
+    factor = rsqrtf(__fdividef(warp_sum(squares), static_cast<float>(norm.n)) + norm.eps);
+  }
+  const int place = fragment_order(4 * lane), next = fragment_order(4 * lane + 2);
+#pragma unroll 1
+  for (InputUnit unit = first; unit.matrix < 1; unit.advance(Shape::kWarps, blocks, tokens)) {
+    const float largest = __int_as_float(facts.largest[0][unit.token]);
+    const float inverse = largest > 0 ? kDigitMax * __fdividef(scratch.unit[unit.token][unit.block], largest) : 0.0f;
+    unsigned char* high = in.digits + input_column<Shape>(0, unit.token) * a.input_stride + unit.block * kBand;
+    unsigned char* low = high + a.input_stride;
+    const uint2 halves = *kept_halves(a, high);
+    __syncwarp();
+    const int own = store_digits(high + place, low + place, halves.x, inverse) +
+                    store_digits(high + next, low + next, halves.y, inverse);
+    const int sum = __reduce_add_sync(0xFFFFFFFFu, own);
+    if (lane == 0) atomicAdd(&facts.digit_sum[0][unit.token], sum);
+  }
+  if (threadIdx.x < sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(in.facts + (in.set ^ 1))[threadIdx.x] = 0;
+  consumer_sync<Shape::kComputeThreads>();
+  if (warp < tokens && lane == 0) {  // read after the next barrier
+    facts.largest[0][warp] = __float_as_int(__int_as_float(facts.largest[0][warp]) * factor);
+  }
+}
+
+}  // namespace fairway::kernels::cuda
