@@ -74,10 +74,6 @@ void mla_prepare_absorb(const MlaPrepare& prepare, const MlaUpProjection& up, cu
                   static_cast<unsigned>(row_blocks));
   const auto kernel = prepare.cache.type == CacheType::kHalf ? prepare_absorb_kernel<CacheType::kHalf>
                                                              : prepare_absorb_kernel<CacheType::kE4m3>;
-  // As the kernels behind it have it: an SM cannot divide its memory anew while this one runs on it.
-  backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                           cudaFuncAttributePreferredSharedMemoryCarveout, 100),
-                      "mla_prepare_absorb");
   const PrepareAbsorb args{prepare, up, block_rows, absorb_ctas};
   backend::check_cuda(launch(kernel, {grid, kFewThreads, kAbsorbSharedBytes}, stream, args), "mla_prepare_absorb");
 }

@@ -6,8 +6,9 @@
 // of four warps read, and once for all queries. Their rows are positions for the scores, with the queries as columns,
 // and values for the sums, with probabilities. Two groups of four warps share the positions and then the values.
 //
-// It lets the next kernel start before its own wait, so that what that one does early is over when this one ends. This
-// is safe because what follows it, the merge of the splits, reads nothing early that this or the kernel ahead writes.
+// With few positions it lets the next kernel start before its own wait, so that what that one does early is over when
+// this one ends; with more that would slow the loads of keys. It is safe because what follows, the merge of the splits,
+// reads nothing early that this or the kernel ahead writes.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -72,13 +73,15 @@ class LatentAttendCta {
 
   __device__ void run() {
     if (args_.call.fresh == 0) wait_for_previous_kernel();
-    let_next_kernel_start();  // see the note above
     const AttendUnit unit(args_, kLatentQueries, kElemBytes);
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const int end = min(span.end * kAttendTile, unit.last_position + 1);
     int first = span.begin * kAttendTile;
+    const bool few = span.end - span.begin < kLatentTiles;
+    if (few) let_next_kernel_start();  // see the note above
     copy_keys(unit, first, end, 0, unit.settled);
     wait_for_previous_kernel();
+    if (!few) let_next_kernel_start();
     if (first >= end) return;
     copy_queries(unit);
     copy_keys(unit, first, end, unit.settled, kNoEnd);
