@@ -262,7 +262,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
     const LinearOutput& output = a.call.outputs[item.output];
     float old[4] = {};
     const int own = linear_finisher(rank) + linear_finishers(a) * warp;
-    if (own < item.count) {
+    if (!Path::kStreamsRows && own < item.count) {
       LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(item.first_row + own, old);
     }
     if constexpr (!Path::kStreamsRows) {
@@ -290,6 +290,9 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
         leave_sums(a, item, index, rank, share.count, shared);
         if (!is_last_of_item(a, index, reinterpret_cast<int*>(&shared.sums_there))) break;
       }
+    }
+    if (Path::kStreamsRows && own < item.count) {  // not before: it would cost registers that the loop needs
+      LinearPlaces{output, item.band * kBand + 4 * lane}.load_old(item.first_row + own, old);
     }
     finish_linear_item<Path>(a, item, index, rank, share.count, shared, gathered, old);
     index += step;

@@ -44,6 +44,11 @@ int count_bands(const LinearCall& call) {
   return bands;
 }
 
+// So few weights that up to 64 rows are faster in segments of 32, which are more work items.
+bool is_small(const LinearCall& call) {
+  return count_bands(call) * (call.in / kBand) < 200;
+}
+
 long long count_items(const LinearCall& call, int segment_rows) {
   return static_cast<long long>((call.rows + segment_rows - 1) / segment_rows) * count_bands(call);
 }
@@ -225,7 +230,7 @@ LinearPath linear_default_path(const LinearCall& call) {
     path = call.all_mul1 && call.rows <= 4 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
     path = LinearPath::kHalf16;
-  } else if (call.rows <= 32) {
+  } else if (call.rows <= 32 || (call.rows <= 64 && is_small(call))) {
     path = LinearPath::kHalf32;
   }
   return linear_path_legal(call, path) ? path : LinearPath::kHalf32;
