@@ -127,6 +127,24 @@ void mla_unfold(const MlaUpProjection& up, const __half* mixed, int rows, __half
                       "mla_unfold");
 }
 
+bool unfold_splits_fits(const MlaUpProjection& up, const AttendPlan& plan) {
+  const AttendCall& call = plan.args.call;
+  return plan.args.splits > 1 && call.rows.count <= kMaxMergedRows && (!call.one_sequence || call.rows.count == 1) &&
+         one_row_fits(up);
+}
+
+void unfold_splits(const MlaUpProjection& up, const AttendPlan& plan, __half* out, long long ldo, cudaStream_t stream) {
+  // As the kernel ahead has it: an SM cannot divide its memory anew while that one runs on it.
+  backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(unfold_splits_kernel),
+                                           cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+                      "mla_attend_unfold");
+  const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(plan.args.call.rows.count));
+  backend::check_cuda(
+      launch(unfold_splits_kernel, {grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory)), kOneCluster}, stream, up,
+             plan.args, out, ldo),
+      "mla_attend_unfold");
+}
+
 void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* workspace, __half* out, long long ldo,
                        cudaStream_t stream) {
   const int rows = call.rows.count;
@@ -135,17 +153,13 @@ void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* 
   require(call.heads == up.heads, "heads of the attention", call.heads, "those of kv_b_proj");
   require(call.value_dim == up.latent, "value_dim of the attention", call.value_dim, "the latent");
   const AttendPlan plan = plan_attend(call, workspace);
-  if (plan.args.splits == 1 || rows > kMaxMergedRows || (call.one_sequence && rows > 1) || !one_row_fits(up)) {
+  if (!unfold_splits_fits(up, plan)) {
     attend(call, workspace, stream);
     mla_unfold(up, call.out, rows, out, ldo, stream);
     return;
   }
   launch_attend_units(plan, stream);
-  const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(rows));
-  backend::check_cuda(
-      launch(unfold_splits_kernel, {grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory)), kOneCluster}, stream, up,
-             plan.args, out, ldo),
-      "mla_attend_unfold");
+  unfold_splits(up, plan, out, ldo, stream);
 }
 
 }  // namespace fairway::kernels::cuda

@@ -22,6 +22,9 @@ constexpr int kTilesOfSecond = 4;
 constexpr int kMergedRows = 4, kTilesOfLaunch = 4;
 // A row's queries of up to so many tiles are shared by several CTAs while there are multiprocessors for them.
 constexpr int kSharedTiles = 4, kSharedQueries = 8;
+// Latent attention of so few rows: most tiles of a split of a single row and of several, for the kernel that has two in
+// shared memory at once and loads them ahead.
+constexpr int kLatentRows = 4, kLatentTilesOfOne = 4, kLatentTilesOfMore = 2;
 constexpr int kCombineValues = 128;  // of a CTA
 constexpr int kCombineLanes = kCombineValues / 8, kCombineGroups = 16;
 
@@ -158,13 +161,22 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
     queries = std::min(queries, kSharedQueries);
   }
   plan.kernel = choose_kernel(args, queries);
+  const int latent_splits = std::min(sm_count() / call.rows.count, tiles);
+  if (latent_splits > 1 && latent_fits(call) && call.rows.count <= kLatentRows && tiles > kSharedTiles &&
+      tiles <= latent_splits * (call.rows.count == 1 ? kLatentTilesOfOne : kLatentTilesOfMore)) {
+    const AttendKernel latent = attend_kernel_latent(call.cache.type);
+    plan.is_latent = gpu_features().wgmma && latent.shared_bytes(args) <= gpu_features().shared_bytes;
+    if (plan.is_latent) plan.kernel = latent;
+  }
   args.row_units = static_cast<int>((together + plan.kernel.queries - 1) / plan.kernel.queries);
   plan.units = args.row_units * (call.one_sequence ? 1 : call.rows.count);
   plan.shared_bytes = plan.kernel.shared_bytes(args);
   require(plan.shared_bytes <= gpu_features().shared_bytes,
           dims_of("shared memory bytes", plan.shared_bytes, "less: key and value are too wide"));
-  args.splits = choose_splits(plan.kernel, plan.shared_bytes, static_cast<long long>(plan.units) * call.kv_heads, tiles,
-                              call.rows.count);
+  args.splits = plan.is_latent
+                    ? latent_splits
+                    : choose_splits(plan.kernel, plan.shared_bytes, static_cast<long long>(plan.units) * call.kv_heads,
+                                    tiles, call.rows.count);
   if (args.splits > 1) {
     const std::size_t partials = static_cast<std::size_t>(call.rows.count) * static_cast<std::size_t>(call.heads) *
                                  static_cast<std::size_t>(args.splits);
@@ -176,6 +188,11 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
 }
 
 void launch_attend_units(const AttendPlan& plan, cudaStream_t stream) {
+  if (plan.is_latent) {  // so that the next kernel's CTAs fit beside its own
+    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(plan.kernel.run),
+                                             cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+                        "attend");
+  }
   const dim3 grid(static_cast<unsigned>(plan.units), static_cast<unsigned>(plan.args.call.kv_heads),
                   static_cast<unsigned>(plan.args.splits));
   backend::check_cuda(launch(plan.kernel.run, {grid, kAttendThreads, plan.shared_bytes}, stream, plan.args), "attend");

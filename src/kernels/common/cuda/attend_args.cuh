@@ -55,6 +55,9 @@ AttendKernel attend_kernel_e4m3(int queries, int value_dim);
 // The same in less shared memory.
 AttendKernel attend_kernel_half_small(int queries);
 AttendKernel attend_kernel_e4m3_small(int queries);
+// For calls that latent_fits(), with splits, of a few tiles each.
+AttendKernel attend_kernel_latent(CacheType type);
+bool latent_fits(const AttendCall& call);
 
 // What attend() launches first. Without splits it writes the call's `out`; a kernel that merges them itself
 // (attend_merge.cuh) saves a launch.
@@ -63,6 +66,7 @@ struct AttendPlan {
   AttendArgs args;
   int units;  // CTAs of a key/value head and split
   int shared_bytes;
+  bool is_latent;  // the kernel is that of attend_latent.cuh
 };
 AttendPlan plan_attend(const AttendCall& call, void* workspace);
 void launch_attend_units(const AttendPlan& plan, cudaStream_t stream);

@@ -18,6 +18,7 @@ namespace fairway::kernels::cuda::check {
 namespace {
 
 const int kLong = by_size(16384, 600), kManyRows = by_size(150, 9);
+const int kTurns[] = {by_size(20000, 1000), by_size(33000, 1471)};
 
 constexpr CacheType kTypes[] = {CacheType::kHalf, CacheType::kE4m3};
 
@@ -98,6 +99,22 @@ TEST(GpuAttend, LongContexts) {
     check_attend(prefill(demo(type, {}), kLong - 20, 11), 44);
   }
   check_attend(glm(CacheType::kHalf, {kLong / 2}), 45);
+}
+
+// Single rows of latent attention: more positions for a CTA than it has room for at a time, and exactly as many.
+TEST(GpuAttend, LatentOfSeveralTurns) {
+  for (const CacheType type : kTypes) {
+    for (const int position : kTurns) {
+      AttendCase one = demo(type, {position});
+      one.fresh = position % 2;
+      check_attend(one, 90);
+    }
+    check_attend(demo(type, {767}), 91);
+    AttendCase large = glm(type, {500});
+    large.size = 300;
+    large.fresh = 1;
+    check_attend(large, 92, 3e-3);
+  }
 }
 
 // What is loaded early and what is loaded late make up a tile.

@@ -1,0 +1,29 @@
+// The instances of the kernel for latent attention of decode steps.
+#include "kernels/common/cuda/attend_latent.cuh"
+
+namespace fairway::kernels::cuda {
+namespace {
+
+template <CacheType kType>
+__global__ void __maxnreg__(kLatentRegisters) attend_latent(const __grid_constant__ AttendArgs args) {
+  if constexpr (kCodeHasWgmma) {
+    LatentAttendCta<kType>(args).run();
+  } else {
+    not_for_this_code();
+  }
+}
+
+}  // namespace
+
+AttendKernel attend_kernel_latent(CacheType type) {
+  return {type == CacheType::kHalf ? attend_latent<CacheType::kHalf> : attend_latent<CacheType::kE4m3>, kLatentQueries,
+          1, latent_shared_bytes};
+}
+
+bool latent_fits(const AttendCall& call) {
+  return call.kv_heads == 1 && call.heads <= kLatentQueries && call.value_offset == call.key_offset &&
+         call.value_dim % kLatentBlock == 0 && call.value_dim < call.key_dim &&
+         (!call.one_sequence || call.rows.count == 1);
+}
+
+}  // namespace fairway::kernels::cuda

@@ -1,0 +1,382 @@
+// One CTA: the queries of a row meet the positions of its split, up to 128 at a time, where keys are one head and
+// values are their first elements: latent attention. For decode steps whose positions are shared by all CTAs of the
+// device, so that each has 128 or few more: they are loaded before the kernel ahead has ended.
+//
+// Keys lie in shared memory as halves, whatever the cache has, by blocks of 64 elements: what the tensor instructions
+// of four warps read, and once for all queries. Their rows are positions for the scores, with the queries as columns,
+// and values for the sums, with probabilities. Two groups of four warps share the positions and then the values.
+//
+// With few positions it lets the next kernel start before its own wait, so that what that one does early is over when
+// this one ends; with more that would slow the loads of keys. It is safe because what follows, the merge of the splits,
+// reads nothing early that this or the kernel ahead writes.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "kernels/common/cuda/attend_args.cuh"
+#include "kernels/common/cuda/attend_fragments.cuh"
+#include "kernels/common/cuda/attend_unit.cuh"
+#include "kernels/common/cuda/hopper.cuh"
+
+namespace fairway::kernels::cuda {
+
+// Beside a CTA, an SM has registers and shared memory for two of the kernel that merges splits.
+constexpr int kLatentRegisters = 144;
+constexpr int kLatentQueries = 24, kLatentQueryTiles = kLatentQueries / 8;
+constexpr int kLatentTiles = 2, kLatentPositions = kLatentTiles * kAttendTile;  // at a time
+constexpr int kLatentBlock = 64;                                                // elements of a position, 128 bytes
+constexpr int kLatentMaxBlocks = kMaxKeyDim / kLatentBlock;
+constexpr int kLatentRowBytes = 128;
+constexpr int kLatentKeyBytes = kLatentPositions * kLatentRowBytes,
+              kLatentQueryBytes = kLatentQueries * kLatentRowBytes;
+constexpr int kLatentValueTiles = kMaxValueDim / kLatentBlock / 2;  // of a group of four warps
+constexpr int kLatentStatistics = kAttendWarps * kLatentQueries;    // floats
+
+__host__ __device__ constexpr int latent_blocks(int elements) {
+  return (elements + kLatentBlock - 1) / kLatentBlock;
+}
+// Of queries, and then of outputs: rows of the most values, so that places in them are known.
+constexpr int kLatentOutputStride = 2 * kMaxValueDim + kPieceBytes;  // bytes
+__host__ __device__ constexpr int latent_query_bytes(int blocks) {
+  constexpr int kOutputs = kLatentQueries * kLatentOutputStride;
+  return blocks * kLatentQueryBytes > kOutputs ? blocks * kLatentQueryBytes : (kOutputs + 1023) / 1024 * 1024;
+}
+// Blocks of keys, of queries, of probabilities, then statistics of warps.
+inline int latent_shared_bytes(const AttendArgs& args) {
+  const int blocks = latent_blocks(args.call.key_dim);
+  return blocks * kLatentKeyBytes + latent_query_bytes(blocks) + kLatentTiles * kLatentQueryBytes +
+         (2 * kLatentStatistics + kLatentQueries) * static_cast<int>(sizeof(float));
+}
+
+template <CacheType kType>
+class LatentAttendCta {
+  static constexpr int kElemBytes = cache_type_bytes(kType);
+  static constexpr int kNoEnd = 0x7FFFFFFF;
+  // Blocks that E4M3 is converted by at a time.
+  static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
+  static constexpr float kNone = -__builtin_huge_valf();
+
+ public:
+  __device__ explicit LatentAttendCta(const AttendArgs& args)
+      : args_(args),
+        thread_(static_cast<int>(threadIdx.x)),
+        warp_(thread_ / 32),
+        lane_(thread_ % 32),
+        group_(thread_ / 128),
+        blocks_(latent_blocks(args.call.key_dim)) {
+    keys_ = dynamic_shared<unsigned char>();
+    queries_ = keys_ + blocks_ * kLatentKeyBytes;
+    probabilities_ = queries_ + latent_query_bytes(blocks_);
+    maxima_ = reinterpret_cast<float*>(probabilities_ + kLatentTiles * kLatentQueryBytes);
+    totals_ = maxima_ + kLatentStatistics;
+  }
+
+  __device__ void run() {
+    if (args_.call.fresh == 0) wait_for_previous_kernel();
+    const AttendUnit unit(args_, kLatentQueries, kElemBytes);
+    const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
+    const int end = min(span.end * kAttendTile, unit.last_position + 1);
+    int first = span.begin * kAttendTile;
+    const bool few = span.end - span.begin < kLatentTiles;
+    if (few) let_next_kernel_start();  // see the note above
+    copy_keys(unit, first, end, 0, unit.settled);
+    wait_for_previous_kernel();
+    if (!few) let_next_kernel_start();
+    if (first >= end) return;
+    copy_queries(unit);
+    copy_keys(unit, first, end, unit.settled, kNoEnd);
+    start();
+    bool is_first = true, any_late = unit.settled < end;
+#pragma unroll 1
+    while (true) {
+      copy_async_commit();
+      convert_keys(min(end - first, kLatentPositions), any_late);
+      copy_async_wait<0>();
+      fence_for_wgmma();
+      __syncthreads();
+      const int count = min(end - first, kLatentPositions);
+      first += kLatentPositions;
+      const bool last = first >= end;
+      score(count, is_first, last);
+      gather(unit, count, last);
+      if (last) break;
+      is_first = false, any_late = true;
+      __syncthreads();  // keys and probabilities are no longer read
+      copy_keys(unit, first, end, 0, kNoEnd);
+    }
+    finish(unit);
+  }
+
+ private:
+  // A row's 16-byte piece of a block.
+  __device__ static __forceinline__ int piece(int row, int column) {
+    return row * kLatentRowBytes + ((column ^ (row & 7)) << 4);
+  }
+
+  // Positions from `first` on, before `end`, that are in [begin, stop). Zeros for those that fill up 16, and for
+  // elements that fill up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied
+  // by zero. Halves go where they belong. E4M3 goes to the upper halves of the blocks, which have as many bytes, where
+  // convert_keys() finds it, in kBatches groups of copies. The copies do not read through the first-level cache, which
+  // could have a part of a row that another kernel has written since the launch began.
+  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int begin, int stop) const {
+    constexpr int kLanes = 4 * kElemBytes;  // of a block: 16 bytes each
+    const int lane = thread_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
+#pragma unroll 1
+    for (int block = 0; block < kBatches * kBatch; block += kBatch) {
+#pragma unroll 1
+      for (int row = thread_ / kLanes; row < filled; row += kAttendThreads / kLanes) {
+        const int position = first + row;
+        if (position < begin || position >= stop) continue;
+        const bool beyond = position >= end;
+        const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
+        unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(row, lane) : waiting_piece(row, lane));
+#pragma unroll 3
+        for (int b = block; b < min(block + kBatch, blocks_); ++b) {
+          const int c = kLanes * b + lane;
+          const bool absent = c >= args_.key_pieces;
+          copy_async_16(to + b * kLatentKeyBytes, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
+        }
+      }
+      if (kType == CacheType::kE4m3) copy_async_commit();
+    }
+  }
+  __device__ static __forceinline__ int waiting_piece(int row, int lane) {
+    return kLatentKeyBytes / 2 + (4 * row + lane) * kPieceBytes;
+  }
+
+  // E4M3 to halves: `count` positions, by the threads that copied them, a batch of blocks when it is there. What waits
+  // where the later positions belong is in registers before anything is stored there. any_late: some of the copies are
+  // in later groups than those of all.
+  __device__ __forceinline__ void convert_keys(int count, bool any_late) const {
+    if constexpr (kType == CacheType::kE4m3) {
+      constexpr int kRows = kLatentPositions / 2;
+      static_assert(kRows == kAttendThreads / 4);
+      const int lane = thread_ % 4, row = thread_ / 4;
+      const auto waiting = [&](int r, int b) {
+        return *reinterpret_cast<const uint4*>(keys_ + b * kLatentKeyBytes + waiting_piece(r, lane));
+      };
+#pragma unroll 1
+      for (int begin = 0; begin < blocks_; begin += kBatch) {
+        wait_for_batch(any_late ? kBatches : begin / kBatch);
+        uint4 early[kBatch], late[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          early[i] = waiting(row, min(begin + i, blocks_ - 1));
+          late[i] = waiting(row + kRows, min(begin + i, blocks_ - 1));
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          if (begin + i >= blocks_) break;
+          store_halves_of(row, begin + i, early[i]);
+          if (count > kRows) store_halves_of(row + kRows, begin + i, late[i]);
+        }
+      }
+    }
+  }
+  // Groups: those of copy_keys(), those of a second call of it, and the last one.
+  __device__ static __forceinline__ void wait_for_batch(int batch) {
+    static_assert(kType != CacheType::kE4m3 || kBatches == 3);
+    if (batch == 0) {
+      copy_async_wait<2 * kBatches>();
+    } else if (batch == 1) {
+      copy_async_wait<2 * kBatches - 1>();
+    } else if (batch == 2) {
+      copy_async_wait<2 * kBatches - 2>();
+    } else {
+      copy_async_wait<0>();
+    }
+  }
+  __device__ __forceinline__ void store_halves_of(int row, int block, uint4 v) const {
+    unsigned char* const to = keys_ + block * kLatentKeyBytes;
+    const int lane = thread_ % 4;
+    *reinterpret_cast<uint4*>(to + piece(row, 2 * lane)) = halves_of(v.x, v.y);
+    *reinterpret_cast<uint4*>(to + piece(row, 2 * lane + 1)) = halves_of(v.z, v.w);
+  }
+  __device__ static __forceinline__ uint4 halves_of(unsigned low, unsigned high) {
+    return make_uint4(halves_from_e4m3(low & 0xFFFFu), halves_from_e4m3(low >> 16), halves_from_e4m3(high & 0xFFFFu),
+                      halves_from_e4m3(high >> 16));
+  }
+
+  // Zeros for queries that the unit lacks.
+  __device__ __forceinline__ void copy_queries(const AttendUnit& unit) const {
+    const int n = thread_ / 8, lane = thread_ % 8, pieces = args_.call.key_dim / 8;
+    if (n >= kLatentQueries) return;
+    const __half* const from = args_.call.q + static_cast<long long>(unit.first + n) * args_.call.key_dim;
+    unsigned char* to = queries_ + piece(n, lane);
+#pragma unroll 3
+    for (int c = lane; c < 8 * blocks_; c += 8, to += kLatentQueryBytes) {
+      const bool absent = n >= unit.count || c >= pieces;
+      copy_async_16(to, absent ? args_.call.q : from + 8 * c, absent);
+    }
+  }
+
+  __device__ __forceinline__ void start() {
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      maximum_[j] = make_float2(kNone, kNone);
+      total_[j] = make_float2(0, 0);
+      for (int i = 0; i < kLatentValueTiles; ++i) {
+        for (int e = 0; e < 4; ++e) sums_[i][j][e] = 0;
+      }
+    }
+  }
+
+  // Scores of `count` positions, their maxima, and probabilities. Element e of a lane's s[j] is position lane / 4 +
+  // 8 * (e / 2) of the warp's 16, query 8 j + 2 * (lane % 4) + e % 2.
+  __device__ __forceinline__ void score(int count, bool first, bool last) {
+    unsigned keys = swizzled_rows(keys_ + group_ * kAttendTile * kLatentRowBytes), queries = swizzled_rows(queries_);
+    float s[kLatentQueryTiles][4] = {};
+    int block = group_ * kAttendTile < count ? 0 : blocks_ - 1;  // scores of no position are not used
+#pragma unroll 1
+    do {
+      wgmma_fence();
+#pragma unroll
+      for (unsigned i = 0; i < kLatentBlock / 16; ++i) {
+        wgmma_half_24<false>(s, keys + i * kWgmmaNextColumns, queries + i * kWgmmaNextColumns);
+      }
+      wgmma_commit();
+      keys += kLatentKeyBytes >> 4, queries += kLatentQueryBytes >> 4;
+    } while (++block < blocks_);
+    wgmma_wait<0>();
+    wgmma_settle(s);
+    const int row = 16 * warp_ + lane_ / 4;
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      for (int e = 0; e < 4; ++e) s[j][e] = row + e / 2 * 8 < count ? s[j][e] * args_.scale_log2 : kNone;
+      float2 most = make_float2(fmaxf(s[j][0], s[j][2]), fmaxf(s[j][1], s[j][3]));
+      for (int d = 4; d < 32; d *= 2) {
+        most.x = fmaxf(most.x, __shfl_xor_sync(0xFFFFFFFFu, most.x, d));
+        most.y = fmaxf(most.y, __shfl_xor_sync(0xFFFFFFFFu, most.y, d));
+      }
+      if (lane_ < 4) *reinterpret_cast<float2*>(maxima_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = most;
+    }
+    __syncthreads();
+    exponentials(s, first);
+    if (last) leave_totals();
+    fence_for_wgmma();
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ void exponentials(const float (&s)[kLatentQueryTiles][4], bool first) {
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      float2 most = maximum_[j];
+      const float* const of_warps = maxima_ + 8 * j + 2 * (lane_ % 4);
+      for (int w = 0; w < kAttendWarps; ++w) {
+        const float2 of_warp = *reinterpret_cast<const float2*>(of_warps + w * kLatentQueries);
+        most.x = fmaxf(most.x, of_warp.x), most.y = fmaxf(most.y, of_warp.y);
+      }
+      if (!first) {
+        const float2 factor = make_float2(exp2f(maximum_[j].x - most.x), exp2f(maximum_[j].y - most.y));
+        total_[j].x *= factor.x, total_[j].y *= factor.y;
+        for (int i = 0; i < kLatentValueTiles; ++i) {
+          sums_[i][j][0] *= factor.x, sums_[i][j][1] *= factor.y;
+          sums_[i][j][2] *= factor.x, sums_[i][j][3] *= factor.y;
+        }
+      }
+      maximum_[j] = most;  // finite: every iteration has a position
+      // The sum is that of the rounded probabilities, the ones that the values get.
+      unsigned pairs[2];
+      for (int i = 0; i < 2; ++i) {
+        const __half2 p = __floats2half2_rn(exp2f(s[j][2 * i] - most.x), exp2f(s[j][2 * i + 1] - most.y));
+        total_[j].x += __low2float(p);
+        total_[j].y += __high2float(p);
+        pairs[i] = *reinterpret_cast<const unsigned*>(&p);
+      }
+      store_matrices_transposed_x2(
+          probabilities_ + group_ * kLatentQueryBytes + piece(8 * j + lane_ % 8, 2 * (warp_ % 4) + lane_ / 8 % 2),
+          pairs);
+    }
+  }
+
+  // The warp's sums of probabilities and the maxima, for all warps.
+  __device__ __forceinline__ void leave_totals() {
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      for (int d = 4; d < 32; d *= 2) {
+        total_[j].x += __shfl_xor_sync(0xFFFFFFFFu, total_[j].x, d);
+        total_[j].y += __shfl_xor_sync(0xFFFFFFFFu, total_[j].y, d);
+      }
+      if (lane_ < 4) {
+        *reinterpret_cast<float2*>(totals_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = total_[j];
+        if (warp_ == 0) *reinterpret_cast<float2*>(final_maxima() + 8 * j + 2 * lane_) = maximum_[j];
+      }
+    }
+  }
+  __device__ __forceinline__ float* final_maxima() const {
+    return totals_ + kLatentStatistics;
+  }
+
+  // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
+  __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      const float* const of_warps = totals_ + 8 * j + 2 * (lane_ % 4);
+      float2 total = make_float2(0, 0);
+      for (int w = 0; w < kAttendWarps; ++w) {
+        const float2 of_warp = *reinterpret_cast<const float2*>(of_warps + w * kLatentQueries);
+        total.x += of_warp.x, total.y += of_warp.y;
+      }
+      total_[j] = make_float2(__fdividef(1.0f, total.x), __fdividef(1.0f, total.y));
+    }
+    if (thread_ < unit.count) {
+      float total = 0;
+      for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + thread_];
+      args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] =
+          final_maxima()[thread_] + log2f(total);
+    }
+  }
+
+  // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
+  __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
+    const int last_block = args_.call.value_dim / kLatentBlock - 1;
+    unsigned values[kLatentValueTiles];
+    for (int i = 0; i < kLatentValueTiles; ++i) {
+      values[i] = swizzled_rows(keys_ + min(group_ + 2 * i, last_block) * kLatentKeyBytes);
+    }
+    const unsigned probabilities = swizzled_rows(probabilities_);
+    unsigned step = 0;
+#pragma unroll 1
+    do {
+      const unsigned b = probabilities + step / 4 * (kLatentQueryBytes >> 4) + step % 4 * kWgmmaNextColumns;
+      wgmma_fence();
+#pragma unroll
+      for (int i = 0; i < kLatentValueTiles; ++i) {
+        wgmma_half_24<true>(sums_[i], values[i] + step * kWgmmaNextRows, b);
+      }
+      wgmma_commit();
+    } while (16 * ++step < static_cast<unsigned>(count));
+    if (last) take_totals(unit);
+    wgmma_wait<0>();
+    for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
+  }
+
+  // The queries are no longer read, and make room for the outputs.
+  __device__ __forceinline__ void finish(const AttendUnit& unit) {
+    unsigned char* const mine = queries_ + group_ * kLatentRowBytes + 32 * (warp_ % 4);
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      for (int i = 0; i < kLatentValueTiles; ++i) {  // tiles beyond the last go where nothing reads
+        AttendFragments<CacheType::kHalf>::store_values(mine + 8 * j * kLatentOutputStride + 2 * i * kLatentRowBytes,
+                                                        kLatentOutputStride, lane_, sums_[i][j], total_[j]);
+      }
+    }
+    const int values = args_.call.value_dim;
+    __syncthreads();
+#pragma unroll 1
+    for (int n = warp_; n < unit.count; n += kAttendWarps) {
+      __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
+#pragma unroll 2
+      for (int c = 8 * lane_; c < values; c += 8 * 32) {
+        *reinterpret_cast<uint4*>(to + c) = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
+      }
+    }
+  }
+
+  const AttendArgs& args_;
+  const int thread_, warp_, lane_, group_;  // group: of four warps
+  const int blocks_;
+  unsigned char *keys_, *queries_, *probabilities_;
+  float *maxima_, *totals_;  // [warps, queries]
+
+  // Of queries 8 j + 2 * (lane % 4) and the next. total: of this lane's positions.
+  float2 maximum_[kLatentQueryTiles], total_[kLatentQueryTiles];
+  float sums_[kLatentValueTiles][kLatentQueryTiles][4];
+};
+
+}  // namespace fairway::kernels::cuda
