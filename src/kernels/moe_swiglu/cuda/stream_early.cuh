@@ -10,14 +10,14 @@ namespace fairway::kernels::cuda {
 
 constexpr int kMostEarlyBlocks = 128;  // of the hidden size
 
-// What the warps of an early launch wait for.
+// What the warps of an early launch wait for. Every lane of a warp arrives, which racecheck can follow.
 struct EarlyBarriers {
   std::uint64_t experts;  // the loading warps have read what the experts are
   std::uint64_t table;
 
   __device__ void init(int loaders) {
-    barrier_init(&experts, loaders);
-    barrier_init(&table, 1);
+    barrier_init(&experts, 32 * loaders);
+    barrier_init(&table, 32);
     barrier_init_fence();
   }
 };
@@ -28,8 +28,7 @@ __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, Exp
                                         int loader) {
   const int lane = threadIdx.x & 31, slots = a.call.tokens * a.slots_per_token;
   start_table(a, x, 32 * loader + lane, 32 * Shape::kLoaders);
-  __syncwarp();
-  if (lane == 0) barrier_arrive(&barriers.experts);
+  barrier_arrive(&barriers.experts);
   if (loader > 0) return;
   const int token = lane / a.slots_per_token, j = lane % a.slots_per_token;
   const bool routed = lane < slots && j < a.layer.top_k;
@@ -43,8 +42,7 @@ __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, Exp
   if (routed) expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
   if (lane == 0) t.launch = launch;
   make_small_table<Shape>(a, t, x, slots, expert);
-  __syncwarp();
-  if (lane == 0) barrier_arrive(&barriers.table);
+  barrier_arrive(&barriers.table);
 }
 
 // hadamard128() of v and the sum of another value over the warp, step by step together: shuffles stay in the order in
@@ -101,6 +99,8 @@ __device__ inline void prepare_early(const StreamArgs& a, StreamInput& in, Early
     return values;
   };
   Values next_values = load(first);
+  float kept[4] = {};  // the first unit of a warp, of few tokens its only one, stays in registers and is not rounded
+  bool is_first = true;
 #pragma unroll 1
   for (InputUnit unit = first; unit.matrix < 1;) {
     const Values values = next_values;
@@ -120,9 +120,15 @@ __device__ inline void prepare_early(const StreamArgs& a, StreamInput& in, Early
       scratch.squares[own_unit.token][own_unit.block] = squares;
       scratch.unit[own_unit.token][own_unit.block] = __int_as_float(exponent);
     }
-    const float scale = __int_as_float(0x7F000000 - exponent);  // of the block to less than 2
-    *kept_halves(a, in.digits + input_column<Shape>(0, own_unit.token) * a.input_stride + own_unit.block * kBand) =
-        make_uint2(as_bits(to_half2(v[0] * scale, v[1] * scale)), as_bits(to_half2(v[2] * scale, v[3] * scale)));
+    if (is_first) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) kept[j] = v[j];
+    } else {
+      const float scale = __int_as_float(0x7F000000 - exponent);  // of the block to less than 2
+      *kept_halves(a, in.digits + input_column<Shape>(0, own_unit.token) * a.input_stride + own_unit.block * kBand) =
+          make_uint2(as_bits(to_half2(v[0] * scale, v[1] * scale)), as_bits(to_half2(v[2] * scale, v[3] * scale)));
+    }
+    is_first = false;
   }
   consumer_sync<Shape::kComputeThreads>();
   float factor = 0;  // of token `warp`
@@ -132,16 +138,26 @@ __device__ inline void prepare_early(const StreamArgs& a, StreamInput& in, Early
     factor = rsqrtf(__fdividef(warp_sum(squares), static_cast<float>(norm.n)) + norm.eps);
   }
   const int place = fragment_order(4 * lane), next = fragment_order(4 * lane + 2);
+  is_first = true;
 #pragma unroll 1
   for (InputUnit unit = first; unit.matrix < 1; unit.advance(Shape::kWarps, blocks, tokens)) {
     const float largest = __int_as_float(facts.largest[0][unit.token]);
-    const float inverse = largest > 0 ? kDigitMax * __fdividef(scratch.unit[unit.token][unit.block], largest) : 0.0f;
+    const float of_unit = is_first ? 1.0f : scratch.unit[unit.token][unit.block];
+    const float inverse = largest > 0 ? kDigitMax * __fdividef(of_unit, largest) : 0.0f;
     unsigned char* high = in.digits + input_column<Shape>(0, unit.token) * a.input_stride + unit.block * kBand;
     unsigned char* low = high + a.input_stride;
-    const uint2 halves = *kept_halves(a, high);
+    if (!is_first) {
+      const uint2 halves = *kept_halves(a, high);
+      const float2 lower = __half22float2(as_half2(halves.x)), upper = __half22float2(as_half2(halves.y));
+      kept[0] = lower.x;
+      kept[1] = lower.y;
+      kept[2] = upper.x;
+      kept[3] = upper.y;
+    }
+    is_first = false;
     __syncwarp();
-    const int own = store_digits(high + place, low + place, halves.x, inverse) +
-                    store_digits(high + next, low + next, halves.y, inverse);
+    const int own = store_digits(high + place, low + place, kept[0] * inverse, kept[1] * inverse) +
+                    store_digits(high + next, low + next, kept[2] * inverse, kept[3] * inverse);
     const int sum = __reduce_add_sync(0xFFFFFFFFu, own);
     if (lane == 0) atomicAdd(&facts.digit_sum[0][unit.token], sum);
   }

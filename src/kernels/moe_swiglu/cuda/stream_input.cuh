@@ -158,15 +158,18 @@ __device__ __forceinline__ uint2* kept_halves(const StreamArgs& a, unsigned char
   return reinterpret_cast<uint2*>(block + (lane >> 4) * a.input_stride + (lane & 15) * 8);
 }
 
-// Digits of two neighbouring inputs; returns the sum of the numbers.
-__device__ __forceinline__ int store_digits(unsigned char* high, unsigned char* low, u32 pair, float inverse) {
-  const float2 v = __half22float2(as_half2(pair));
-  const int q0 = __float2int_rn(v.x * inverse), q1 = __float2int_rn(v.y * inverse);
+// Digits of two neighbouring inputs in units of the fixed point; returns the sum of the numbers.
+__device__ __forceinline__ int store_digits(unsigned char* high, unsigned char* low, float a, float b) {
+  const int q0 = __float2int_rn(a), q1 = __float2int_rn(b);
   const int h0 = (q0 + 64) >> 7, h1 = (q1 + 64) >> 7;
   *reinterpret_cast<unsigned short*>(high) = static_cast<unsigned short>((h0 & 255) | (h1 & 255) << 8);
   *reinterpret_cast<unsigned short*>(low) =
       static_cast<unsigned short>(((q0 - 128 * h0) & 255) | ((q1 - 128 * h1) & 255) << 8);
   return q0 + q1;
+}
+__device__ __forceinline__ int store_digits(unsigned char* high, unsigned char* low, u32 pair, float inverse) {
+  const float2 v = __half22float2(as_half2(pair));
+  return store_digits(high, low, v.x * inverse, v.y * inverse);
 }
 
 // Whether two segments have the same inputs of gate and up: the same tokens, and scales that all experts share.

@@ -57,7 +57,6 @@ __device__ __forceinline__ void route_few(const RouteFewArgs& args) {
   if (rank < rows && threadIdx.x == 0) {
     barrier_init(all_here, 1);
     barrier_init_fence();
-    barrier_expect(all_here, a.experts * static_cast<int>(sizeof(float)));
   }
   __syncwarp();
   cluster_arrive();
@@ -142,6 +141,8 @@ __device__ __forceinline__ void route_few(const RouteFewArgs& args) {
     }
   }
   __syncthreads();
+  // Some may have arrived: the phase cannot end before this.
+  if (rank < rows && threadIdx.x == 0) barrier_expect(all_here, a.experts * static_cast<int>(sizeof(float)));
   const bool writes_x = a.norm.add != nullptr;
   if (writes_x) cluster_arrive();  // this CTA has used what it read of x
 
