@@ -131,36 +131,36 @@ void check_early(const LayerShape& shape, int n, float scale, int tokens, const 
   }
 }
 
-TEST(GpuHopperMoeEarly, RoutedExpertsAlone) {
+TEST(GpuMoeEarly, RoutedExpertsAlone) {
   check_early({"early, routed", 5, 0, 3, 256, 256, 0, kMul1, true, 71}, 256, 1.0f, 4, {Use::kAll, Use::kNone});
 }
 
-TEST(GpuHopperMoeEarly, SharedExpert) {
+TEST(GpuMoeEarly, SharedExpert) {
   check_early({"early, shared", 6, 1, 2, 256, 256, 0, kMul1, true, 72}, 256, 1.0f, 4,
               {Use::kAll, Use::kSome, Use::kNone});
   check_early({"early, shared of 4 blocks", 3, 1, 1, 512, 128, 3, kMul1, true, 73}, 512, 1.0f, 1, {Use::kAll});
 }
 
-TEST(GpuHopperMoeEarly, TwoSharedExperts) {
+TEST(GpuMoeEarly, TwoSharedExperts) {
   check_early({"early, two shared", 4, 2, 2, 256, 384, 0, kMul1, true, 74}, 256, 1.0f, 4, {Use::kSome});
 }
 
-TEST(GpuHopperMoeEarly, FiveBlocks) {
+TEST(GpuMoeEarly, FiveBlocks) {
   check_early({"early, five blocks", 3, 1, 2, 640, 256, 2, kMul1, true, 75}, 640, 1.0f, 1, {Use::kAll});
 }
 
-TEST(GpuHopperMoeEarly, WithoutARouter) {
+TEST(GpuMoeEarly, WithoutARouter) {
   check_early({"early, dense", 0, 1, 0, 256, 512, 4, kMul1, true, 76}, 256, 1.0f, 3, {Use::kAll});
 }
 
 // What halves could not hold in front of the norm, and rows that end before the hidden size.
-TEST(GpuHopperMoeEarly, LargeAndSmallRowsWithPadding) {
+TEST(GpuMoeEarly, LargeAndSmallRowsWithPadding) {
   check_early({"early, large", 4, 1, 2, 384, 128, 0, kMul1, true, 77}, 340, 1e6f, 2, {Use::kAll});
   check_early({"early, small", 4, 1, 2, 256, 128, 0, kMul1, true, 78}, 252, 1e-2f, 2, {Use::kAll});
 }
 
 // Where a launch cannot begin early it takes the rows behind the norm: more tokens, scales of each expert, other paths.
-TEST(GpuHopperMoeEarly, OthersTakeTheRowsBehindTheNorm) {
+TEST(GpuMoeEarly, OthersTakeTheRowsBehindTheNorm) {
   EarlyLayer common({"early, not", 4, 1, 2, 256, 128, 0, kMul1, true, 79}, 256, 1.0f);
   EarlyLayer own({"early, separate suh", 4, 1, 2, 256, 128, 0, kMul1, false, 80}, 256, 1.0f);
   const auto has_nans = [](const std::vector<float>& y) {
