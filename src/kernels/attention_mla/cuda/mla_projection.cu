@@ -78,6 +78,25 @@ void run_many(const ManyProduct& p, const char* what, cudaStream_t stream) {
                       what);
 }
 
+// The second launch of mla_attend_unfold() where it merges the splits of a plan.
+bool unfold_splits_fits(const MlaUpProjection& up, const AttendPlan& plan) {
+  const AttendCall& call = plan.args.call;
+  return plan.args.splits > 1 && call.rows.count <= kMaxMergedRows && (!call.one_sequence || call.rows.count == 1) &&
+         one_row_fits(up);
+}
+
+void unfold_splits(const MlaUpProjection& up, const AttendPlan& plan, __half* out, long long ldo, cudaStream_t stream) {
+  // As the kernel ahead has it: an SM cannot divide its memory anew while that one runs on it.
+  backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(unfold_splits_kernel),
+                                           cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+                      "mla_attend_unfold");
+  const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(plan.args.call.rows.count));
+  backend::check_cuda(
+      launch(unfold_splits_kernel, {grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory)), kOneCluster}, stream, up,
+             plan.args, out, ldo),
+      "mla_attend_unfold");
+}
+
 }  // namespace
 
 void check_mla_projection(const MlaUpProjection& up, int rows) {
@@ -125,24 +144,6 @@ void mla_unfold(const MlaUpProjection& up, const __half* mixed, int rows, __half
   backend::check_cuda(launch(unfold_kernel, {grid, kFewThreads, kUnfoldSharedBytes}, stream, up, mixed, rows,
                              rows_of_block(rows), out, ldo),
                       "mla_unfold");
-}
-
-bool unfold_splits_fits(const MlaUpProjection& up, const AttendPlan& plan) {
-  const AttendCall& call = plan.args.call;
-  return plan.args.splits > 1 && call.rows.count <= kMaxMergedRows && (!call.one_sequence || call.rows.count == 1) &&
-         one_row_fits(up);
-}
-
-void unfold_splits(const MlaUpProjection& up, const AttendPlan& plan, __half* out, long long ldo, cudaStream_t stream) {
-  // As the kernel ahead has it: an SM cannot divide its memory anew while that one runs on it.
-  backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(unfold_splits_kernel),
-                                           cudaFuncAttributePreferredSharedMemoryCarveout, 100),
-                      "mla_attend_unfold");
-  const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(plan.args.call.rows.count));
-  backend::check_cuda(
-      launch(unfold_splits_kernel, {grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory)), kOneCluster}, stream, up,
-             plan.args, out, ldo),
-      "mla_attend_unfold");
 }
 
 void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* workspace, __half* out, long long ldo,

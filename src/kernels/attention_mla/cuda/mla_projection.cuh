@@ -9,8 +9,6 @@
 
 namespace fairway::kernels::cuda {
 
-struct AttendPlan;  // attend_args.cuh
-
 // kv_b: [heads * (nope + v), latent] as in the checkpoint, head h owns rows h * (nope + v) ..: first nope rows for
 // keys, then v rows for values. weights from quantize_rows_int8(), 16-byte aligned device memory, with a scale for each
 // row. latent: a multiple of 64, at most 512. nope and v: multiples of 16, nope at most 256.
@@ -39,9 +37,6 @@ void mla_unfold(const MlaUpProjection& up, const __half* mixed, int rows, __half
 
 // attend() of call, whose heads and value_dim are heads and latent of `up`, and mla_unfold() of its result, with a
 // launch less where rows are few. call.out is scratch of the size it has, and is not always written.
-// The second launch of mla_attend_unfold() where it merges the splits of a plan, for up to 4 rows.
-bool unfold_splits_fits(const MlaUpProjection& up, const AttendPlan& plan);
-void unfold_splits(const MlaUpProjection& up, const AttendPlan& plan, __half* out, long long ldo, cudaStream_t stream);
 void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* workspace, __half* out, long long ldo,
                        cudaStream_t stream);
 

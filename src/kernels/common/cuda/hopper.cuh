@@ -329,15 +329,24 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* word) {
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
   return value;
 }
-// Polls with acquire until the word has the value. Some seconds without it end the launch with a fault, so that a
+// Polls with acquire until the word's value will do. Some seconds without it end the launch with a fault, so that a
 // mistake cannot block the GPU for good.
-__device__ __forceinline__ void wait_for_value(const unsigned* word, unsigned value) {
-  constexpr int kPolls = 1 << 24;
+constexpr int kMostPolls = 1 << 24;
+template <class WillDo>
+__device__ __forceinline__ void poll_word(const unsigned* word, const WillDo& will_do) {
 #pragma unroll 1
-  for (int i = 0; i < kPolls; ++i) {
-    if (load_acquire(word) == value) return;
+  for (int i = 0; i < kMostPolls; ++i) {
+    if (will_do(load_acquire(word))) return;
   }
   __trap();
+}
+// Until the word has the value.
+__device__ __forceinline__ void wait_for_value(const unsigned* word, unsigned value) {
+  poll_word(word, [value](unsigned now) { return now == value; });
+}
+// Until a count that grows is at `value` or beyond.
+__device__ __forceinline__ void wait_until_reached(const unsigned* word, unsigned value) {
+  poll_word(word, [value](unsigned now) { return static_cast<int>(now - value) >= 0; });
 }
 
 // Clock cycles of this SM, and nanoseconds of the device's clock, which all SMs share.
@@ -464,16 +473,6 @@ __device__ __forceinline__ void copy_async_arrive(std::uint64_t* bar) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
 }
 
-// As wait_for_value() for a count that grows: until it is at `value` or beyond.
-__device__ __forceinline__ void wait_until_reached(const unsigned* word, unsigned value) {
-  constexpr int kPolls = 1 << 24;
-#pragma unroll 1
-  for (int i = 0; i < kPolls; ++i) {
-    if (static_cast<int>(load_acquire(word) - value) >= 0) return;
-  }
-  __trap();
-}
-
 // Two floats, each in one 8-byte word with a number. Who finds the number that he waits for has the float too: a word
 // is written and read as a whole, so nobody needs to order it with another one. 16 bytes, aligned.
 __device__ __forceinline__ void store_numbered(uint4* to, float a, float b, unsigned number) {
@@ -504,7 +503,7 @@ __device__ __forceinline__ uint4 load_numbered(const uint4* from) {
 // Between two polls of such words, of which the thread has done `polls`: some seconds of them end the launch with a
 // fault.
 __device__ __forceinline__ void poll_again(int polls) {
-  if (polls > 1 << 24) __trap();
+  if (polls > kMostPolls) __trap();
 }
 
 // Makes what this thread has written to shared memory, by stores or its own asynchronous copies that it has waited for,

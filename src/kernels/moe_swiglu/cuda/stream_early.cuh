@@ -48,13 +48,8 @@ __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, Exp
 // hadamard128() of v and the sum of another value over the warp, step by step together: shuffles stay in the order in
 // which they are written.
 __device__ __forceinline__ void hadamard128_and_sum(float (&v)[4], float& sum) {
-  constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
   const int lane = threadIdx.x & 31;
-  const float p = v[0] + v[1], q = v[0] - v[1], r = v[2] + v[3], s = v[2] - v[3];
-  v[0] = (p + r) * kScale;
-  v[1] = (q + s) * kScale;
-  v[2] = (p - r) * kScale;
-  v[3] = (q - s) * kScale;
+  hadamard128_begin(v);
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
     const float sign = lane & distance ? -1.0f : 1.0f;

@@ -100,17 +100,9 @@ __device__ __forceinline__ void scale_by(float (&v)[4], uint2 halves) {
 // hadamard128() of two blocks: step by step together, because shuffles stay in the order in which they are written, and
 // each step waits for its own.
 __device__ __forceinline__ void hadamard128_both(float (&a)[4], float (&b)[4]) {
-  constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
   const int lane = threadIdx.x & 31;
-  const auto first_steps = [](float(&v)[4]) {
-    const float p = v[0] + v[1], q = v[0] - v[1], r = v[2] + v[3], s = v[2] - v[3];
-    v[0] = (p + r) * kScale;
-    v[1] = (q + s) * kScale;
-    v[2] = (p - r) * kScale;
-    v[3] = (q - s) * kScale;
-  };
-  first_steps(a);
-  first_steps(b);
+  hadamard128_begin(a);
+  hadamard128_begin(b);
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
     const float sign = lane & distance ? -1.0f : 1.0f;

@@ -239,8 +239,8 @@ __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int
   return sums[0];
 }
 
-// Which CTAs add up the slots: those without weights, if there are enough of them,
-// because they wait for the sums with everything at hand; else all others.
+// Which CTAs add up the slots: those without weights, if there are enough of them, because they wait for the sums with
+// everything at hand; else all others.
 struct SumShare {
   int first, ctas;
 };

@@ -129,16 +129,20 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   return cudaSuccess;
 }
 
+// Stages of a ring of one of the two shapes; 0 if tables have no room for the layer's experts.
+int stages_of(const MoeLayer& layer, bool wide) {
+  if (layer.routed + layer.shared > kStreamExperts) return 0;
+  return (wide ? plan_shape<StreamWide>(layer) : plan_shape<StreamNarrow>(layer)).stages;
+}
+
 }  // namespace
 
 int stream_tokens(const MoeLayer& layer, bool wide) {
-  const ShapePlan plan = wide ? plan_shape<StreamWide>(layer) : plan_shape<StreamNarrow>(layer);
-  return layer.routed + layer.shared <= kStreamExperts && plan.stages >= kFewStages ? most_tokens(layer) : 0;
+  return stages_of(layer, wide) >= kFewStages ? most_tokens(layer) : 0;
 }
 
 bool stream_fits(const MoeLayer& layer, bool wide) {
-  const ShapePlan plan = wide ? plan_shape<StreamWide>(layer) : plan_shape<StreamNarrow>(layer);
-  return layer.routed + layer.shared <= kStreamExperts && most_tokens(layer) >= 1 && plan.stages >= 1;
+  return stages_of(layer, wide) >= 1 && most_tokens(layer) >= 1;
 }
 
 std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens) {

@@ -18,12 +18,15 @@ struct ChoiceMemory {
   float* logits;   // [experts], filled by the caller
 
   static constexpr int kKeyGroup = 4;  // that are read together
+  static constexpr __host__ __device__ int padded_keys(int experts) {
+    return (experts + kKeyGroup - 1) / kKeyGroup * kKeyGroup;
+  }
 
   // From memory aligned to 16 bytes.
   __device__ static ChoiceMemory at(unsigned char* memory, int experts) {
     ChoiceMemory m;
     m.keys = reinterpret_cast<float*>(memory);
-    m.scores = reinterpret_cast<double*>(m.keys + (experts + kKeyGroup - 1) / kKeyGroup * kKeyGroup);
+    m.scores = reinterpret_cast<double*>(m.keys + padded_keys(experts));
     m.factor = m.scores + experts;
     m.chosen = reinterpret_cast<int*>(m.factor + 1);
     m.logits = reinterpret_cast<float*>(m.chosen + kMaxTopK);
@@ -83,7 +86,7 @@ __device__ inline void choose_experts(const RouteCall& a, long long row, int thr
     m.scores[e] = score;
     m.keys[e] = key == key ? key : -kInfinity;
   }
-  if (thread < ChoiceMemory::kKeyGroup - 1 && experts + thread < (experts + 3) / 4 * 4) {
+  if (thread < ChoiceMemory::kKeyGroup - 1 && experts + thread < ChoiceMemory::padded_keys(experts)) {
     m.keys[experts + thread] = -kInfinity;  // before nobody, and after its equals
   }
   sync();

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "kernels/common/cuda/hopper.cuh"
-#include "kernels/common/cuda/reduce.cuh"
+#include "kernels/sample/cuda/rank_exchange.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -27,46 +27,22 @@ struct MemoryExchangeShared {
 };
 
 // The same calls in the same order by all threads of the row's CTAs.
-class MemoryExchange {
- public:
-  static constexpr int kRanks = kMemoryRanks;
+class MemoryExchange : public RankExchange<MemoryExchange, kMemoryRanks> {
+  friend RankExchange;
 
+ public:
   // After wait_for_previous_kernel(). row: of the launch.
   __device__ MemoryExchange(MemoryExchangeShared& shared, int row, int rank)
       : shared_(shared), row_(memory_exchange_rows[row]), rank_(rank) {
     if (threadIdx.x == 0) target_ = load_acquire(&row_.arrived) / kRanks * kRanks;
   }
 
-  __device__ double sum(double mine) {
-    const double* const all = share(mine, [](double a, double b) { return a + b; });
-    double total = 0;
-    for (int i = 0; i < kRanks; ++i) total += all[i];
-    return total;
-  }
-  __device__ double max(double mine) {
-    const auto larger = [](double a, double b) { return a > b ? a : b; };
-    const double* const all = share(mine, larger);
-    double largest = all[0];
-    for (int i = 1; i < kRanks; ++i) largest = larger(largest, all[i]);
-    return largest;
-  }
-
  private:
   // A CTA is at most one step ahead of another, so two sets of places are enough.
   template <class Combine>
   __device__ const double* share(double mine, const Combine& combine) {
-    const int lane = static_cast<int>(threadIdx.x & 31), warp = static_cast<int>(threadIdx.x >> 5);
-    const auto over_warp = [&](double v) {
-#pragma unroll
-      for (int distance = 16; distance > 0; distance /= 2) v = combine(v, __shfl_xor_sync(kAllLanes, v, distance));
-      return v;
-    };
     const int set = static_cast<int>(step_++ & 1);
-    mine = over_warp(mine);
-    if (lane == 0) shared_.of_warps[warp] = mine;
-    __syncthreads();
-    if (warp == 0) {
-      const double total = over_warp(lane < static_cast<int>(blockDim.x >> 5) ? shared_.of_warps[lane] : 0.0);
+    over_cta(mine, shared_.of_warps, combine, [&](double total, int lane) {
       if (lane == 0) {
         row_.totals[set][rank_] = total;
         __threadfence();
@@ -76,7 +52,7 @@ class MemoryExchange {
       }
       __syncwarp();
       if (lane < kRanks) shared_.totals[set][lane] = __ldcg(&row_.totals[set][lane]);
-    }
+    });
     __syncthreads();
     return shared_.totals[set];
   }

@@ -7,13 +7,18 @@
 
 namespace fairway::kernels::cuda {
 
-__device__ __forceinline__ void hadamard128(float (&v)[4]) {
+// What a lane does of it by itself.
+__device__ __forceinline__ void hadamard128_begin(float (&v)[4]) {
   constexpr float kScale = 0.08838834764831845f;  // 1 / sqrt(128)
   const float a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
   v[0] = (a + c) * kScale;
   v[1] = (b + d) * kScale;
   v[2] = (a - c) * kScale;
   v[3] = (b - d) * kScale;
+}
+
+__device__ __forceinline__ void hadamard128(float (&v)[4]) {
+  hadamard128_begin(v);
   const int lane = threadIdx.x & 31;
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
