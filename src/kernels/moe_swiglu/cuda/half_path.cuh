@@ -14,6 +14,7 @@ struct HalfPath {
   static constexpr int kReleases = kComputeWarps;
   static constexpr int kMinCtas = 2;
   static constexpr bool kStreamsTokens = true;
+  static constexpr bool kDirect = false;
 
   static __device__ void compute(const BandArgs&, const Item&, const Part& part, bool, RingCursor& ring, unsigned char*,
                                  Shared&, float* inner) {

@@ -134,6 +134,7 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
   const long long grid =
       args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(plan.ctas) * sms);
+  args.item_step = static_cast<int>(grid / args.split);
   return launch(
       kernel.run,
       {dim3(static_cast<unsigned>(grid)), kBandThreads, args.ring_stages * args.stage_bytes + fixed, args.split},
