@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/common/cuda/hidden.cuh"
+
 namespace fairway::kernels::cuda {
 
 constexpr int kBand = 128;              // outputs of an item; also the Hadamard block
@@ -11,16 +13,6 @@ constexpr int kComputeWarps = 8;
 constexpr int kComputeThreads = 32 * kComputeWarps;
 constexpr int kBandThreads = kComputeThreads + 32;  // and one warp that loads
 constexpr int kInnerStride = kBand + 4;  // floats between the rows of sums; keeps a warp's stores in separate banks
-
-// The value, of which the compiler no longer knows where it comes from: it is kept in a register and neither computed
-// again in every turn of a loop, nor computed once for all the places that need it and kept too long. All lanes of a
-// warp come here.
-__device__ __forceinline__ int hidden(int value) {
-  return __shfl_sync(0xFFFFFFFFu, value, static_cast<int>(threadIdx.x & 31));
-}
-__device__ __forceinline__ int hidden_thread() {
-  return hidden(static_cast<int>(threadIdx.x));
-}
 
 // In fragment order, the elements 2q, 2q + 1, 2q + 8, 2q + 9 of two consecutive tile rows are neighbours, so that a
 // lane finds its part of the token operand in 16 bytes (halves) or 8 bytes (int8 digits).
