@@ -92,7 +92,7 @@ __device__ __forceinline__ void load_wide_items(const WideArgs& a, RingCursor ri
 
 // Four rows a warp: lane l the part l % 8 of row l / 8. first: the row of the item whose sums come first.
 __device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const WideTask& task, int first,
-                                                    WideSums& sums) {
+                                                    const WideSums& sums) {
   const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31, row = 4 * warp + lane / 8;
   if (first + 4 * warp >= task.count) return;
   float gate[kOctetElements], up[kOctetElements];
@@ -101,12 +101,12 @@ __device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const Wid
   scale_octet(gate, task.scales[0], lane);
 #pragma unroll
   for (int i = 0; i < kOctetElements; ++i) gate[i] = __fdividef(gate[i], 1.0f + __expf(-gate[i]));
-  store_octet(sums.values[0][row], lane, gate);  // registers are short here
-  __syncwarp();
+  __syncwarp();  // one transform after the other: both at once have too few registers
   load_octet(sums.values[1][row], lane, up);
   hadamard128_by_octet(up);
   scale_octet(up, task.scales[1], lane);
-  scale_octet(up, sums.values[0][row], lane);
+#pragma unroll
+  for (int i = 0; i < kOctetElements; ++i) up[i] *= gate[i];
   scale_octet(up, task.scales[2], lane);
   hadamard128_by_octet(up);
   if (first + row >= task.count) return;

@@ -165,12 +165,6 @@ __device__ __forceinline__ void load_octet(const float* row, int lane, float (&v
     *reinterpret_cast<float4*>(v + 4 * i) = *reinterpret_cast<const float4*>(row + octet_element(lane, i));
   }
 }
-__device__ __forceinline__ void store_octet(float* row, int lane, const float (&v)[kOctetElements]) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    *reinterpret_cast<float4*>(row + octet_element(lane, i)) = *reinterpret_cast<const float4*>(v + 4 * i);
-  }
-}
 // factors: of the block, 16-byte aligned.
 __device__ __forceinline__ void scale_octet(float (&v)[kOctetElements], const float* factors, int lane) {
 #pragma unroll
