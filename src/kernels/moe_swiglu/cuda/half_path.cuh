@@ -12,7 +12,7 @@ struct HalfPath {
   struct Shared {};
   static constexpr int kTokens = Band::kTokens;
   static constexpr int kReleases = kComputeWarps;
-  static constexpr int kMinCtas = 2;
+  static constexpr int kMinCtas = kGroupCount == 1 ? 3 : 2;
   static constexpr bool kStreamsTokens = true;
   static constexpr bool kDirect = false;
 

@@ -29,7 +29,8 @@ struct IntPath {
       Band::stage_inputs(input, item.count, part.count, row_of, part.matrix->suh + part.begin * kBand, shared);
     } else {
       const auto row_of = [&](int token) {
-        const long long slot = kDirect && a.phase == Phase::kDownDirect ? part.slot : item_slot<kDirect>(a, item, token);
+        const long long slot =
+            kDirect && a.phase == Phase::kDownDirect ? part.slot : item_slot<kDirect>(a, item, token);
         return a.hidden + slot * a.layer.max_intermediate + part.begin * kBand;
       };
       Band::stage_transformed(input, item.count, part.count, row_of, shared);
