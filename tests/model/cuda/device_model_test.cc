@@ -291,8 +291,10 @@ TEST(GpuDeviceModel, RandomModelsRun) {
 }
 
 TEST(GpuDeviceModel, EnginesGenerateTheHostsText) {
+  const int layers = kernels::cuda::check::by_size(2, 1);
   test::TempDir dir;
-  write_tiny_checkpoint(dir.path(), kMla, test::TinyForm::kExl3);
+  write_tiny_checkpoint(dir.path(), {.layers = layers, .kv_lora_rank = 128, .dense_layers = layers - 1},
+                        test::TinyForm::kExl3);
   engine::EngineOptions on_host;
   on_host.threads = 1;
   on_host.policy = select::make_policy("", "fp32", "");
@@ -300,7 +302,7 @@ TEST(GpuDeviceModel, EnginesGenerateTheHostsText) {
   on_device.device = DeviceModelOptions{.context = 64, .pass_rows = 16};
   engine::Engine host = engine::Engine::load(dir.path(), on_host), device = engine::Engine::load(dir.path(), on_device);
   engine::GenerateOptions options;
-  options.max_tokens = kSteps + 1;
+  options.max_tokens = kernels::cuda::check::by_size(kSteps + 1, 3);
   options.stop_at_eos = false;
   const std::vector<int> prompt = some_ids(5);
   const engine::GenerateResult expected = host.generate(prompt, options), actual = device.generate(prompt, options);

@@ -153,8 +153,12 @@ __device__ void compute_items(const BandArgs& a, RingCursor ring, unsigned char*
   }
 }
 
+// Code without bulk copies takes more registers, so that two CTAs on an SM are the most.
 template <class Path>
-__global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) band_kernel(const __grid_constant__ BandArgs a) {
+constexpr int kBandCtas = kCodeHasClusters ? Path::kMinCtas : 2;
+
+template <class Path>
+__global__ void __launch_bounds__(kBandThreads, kBandCtas<Path>) band_kernel(const __grid_constant__ BandArgs a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<BandShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);

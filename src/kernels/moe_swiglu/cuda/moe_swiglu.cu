@@ -127,9 +127,10 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   args.input_stride = input_stride_of(input_blocks);
   args.stage_bytes = band_stage_bytes(kernel, layer);
   const int fixed = band_fixed_bytes(kernel, args.input_stride);
-  // A CTA of a cluster handles one item, others go on to the next.
   // A third CTA on an SM pays where each has two items at least.
-  const int ctas = items < 2LL * kernel.ctas * sms ? std::min(kernel.ctas, 2) : kernel.ctas;
+  const bool third = features.clusters && items >= 2LL * kernel.ctas * sms;
+  const int ctas = third ? kernel.ctas : std::min(kernel.ctas, 2);
+  // A CTA of a cluster handles one item, others go on to the next.
   const RingPlan plan =
       plan_ring(features.shared_bytes, ctas, fixed, args.stage_bytes, args.split > 1 ? part_blocks : kMaxStages);
   args.ring_stages = plan.stages;
