@@ -72,10 +72,11 @@ bool few_linear_fits(const LinearCall& call, bool integer) {
   return (!integer || call.all_mul1) && plan_of(call, integer).split >= 1;
 }
 
-// Few CTAs of a cluster, or few blocks of one; what has many of both is faster with eight warps.
+// Few blocks of a CTA or, as integers, few CTAs of a cluster; what has many of both is faster with eight warps.
 bool few_linear_pays(const LinearCall& call) {
-  const FewPlan plan = plan_of(call, call.all_mul1 && call.rows <= 4);
-  return plan.split >= 1 && (plan.split <= 3 || plan.blocks <= 2);
+  const bool integer = call.all_mul1 && call.rows <= 4;
+  const FewPlan plan = plan_of(call, integer);
+  return plan.split >= 1 && (plan.blocks <= 2 || (integer && plan.split <= 3));
 }
 
 cudaError_t run_few_linear(LinearArgs& args, bool integer, cudaStream_t stream) {

@@ -54,6 +54,13 @@ bool is_small(const LinearCall& call) {
   return count_bands(call) * (call.in / kBand) < 200;
 }
 
+// Up to 16 rows the wide path is the fastest where its pairs of bands occupy the GPU once and have many inputs each, as
+// q, k and v of Qwen3-30B-A3B.
+bool suits_wide(const LinearCall& call) {
+  const int bands = count_bands(call);
+  return bands >= 32 && bands <= 64 && call.in >= 16 * kBand;
+}
+
 long long count_items(const LinearCall& call, int segment_rows) {
   return static_cast<long long>((call.rows + segment_rows - 1) / segment_rows) * count_bands(call);
 }
@@ -244,7 +251,7 @@ LinearPath linear_default_path(const LinearCall& call) {
   } else if (call.rows <= 8) {
     path = call.all_mul1 && call.rows <= 4 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
-    path = LinearPath::kHalf16;
+    path = gpu_features().wgmma && suits_wide(call) ? LinearPath::kWide128 : LinearPath::kHalf16;
   } else if (call.rows <= 32 || (call.rows <= 64 && is_small(call))) {
     path = LinearPath::kHalf32;
   }
@@ -297,7 +304,8 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   if (status == cudaSuccess) {
     const int bytes = plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed;
     const int cluster = gpu_features().clusters ? plan.split : 1;
-    status = launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kBandThreads, bytes, cluster}, stream, args);
+    status = launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), 32 * (kernel.warps + 1), bytes, cluster},
+                    stream, args);
   }
   backend::check_cuda(status, name);
 }
