@@ -18,11 +18,8 @@ struct DigitInput {
   __device__ int at(int token, int group) const { return 2 * token * stride + group * 8; }
 };
 
-// kWarps: that compute, 8 or 16.
-template <int kGroupCount, int kWarps = kComputeWarps>
+template <int kGroupCount>
 struct IntBand {
-  static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kTiles = int_tiles(kWarps), kColumnParts = kBandTiles / kTiles;
   static constexpr int kGroups = kGroupCount;
   static constexpr int kTokens = 4 * kGroups;
 
@@ -83,7 +80,7 @@ struct IntBand {
   static __device__ __forceinline__ void stage_with(const DigitInput& input, int tokens, int blocks,
                                                     const Transform& transform, Shared& shared) {
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    for (int unit = warp; unit < tokens * blocks; unit += kWarps) {
+    for (int unit = warp; unit < tokens * blocks; unit += kComputeWarps) {
       const int token = unit / blocks, block = unit % blocks;
       const int k = block * kBand + 4 * lane;
       float v[4];
@@ -112,17 +109,19 @@ struct IntBand {
     float4* const held = reinterpret_cast<float4*>(shared.sums) + lane;  // each lane reads what it wrote
                                                                          // Unit `unit` is block `block` of `token`.
 #pragma unroll 1
-    for (int unit = warp, token = 0, block = warp; unit < tokens * blocks; unit += kWarps, block += kWarps) {
+    for (int unit = warp, token = 0, block = warp; unit < tokens * blocks;
+         unit += kComputeWarps, block += kComputeWarps) {
       for (; block >= blocks; block -= blocks) ++token;
       float v[4];
       transform(token, block, v);
       held[32 * unit] = make_float4(v[0], v[1], v[2], v[3]);
       note_largest(shared, token, largest_of(v));
     }
-    consumer_sync<kThreads>();
+    consumer_sync<kComputeThreads>();
     if (threadIdx.x < static_cast<unsigned>(tokens)) set_unit(shared, static_cast<int>(threadIdx.x));
 #pragma unroll 1
-    for (int unit = warp, token = 0, block = warp; unit < tokens * blocks; unit += kWarps, block += kWarps) {
+    for (int unit = warp, token = 0, block = warp; unit < tokens * blocks;
+         unit += kComputeWarps, block += kComputeWarps) {
       for (; block >= blocks; block -= blocks) ++token;
       const float inverse = inverse_unit(shared, token);
       const float4 v = held[32 * unit];
@@ -131,7 +130,7 @@ struct IntBand {
                     store_pair(at, input.stride, 4 * lane, v.x * inverse, v.y * inverse) +
                         store_pair(at, input.stride, 4 * lane + 2, v.z * inverse, v.w * inverse));
     }
-    consumer_sync<kThreads>();
+    consumer_sync<kComputeThreads>();
   }
 
   // The digits of two neighbours from k on into their places of a block. Returns the sum of the integers.
@@ -161,7 +160,7 @@ struct IntBand {
     for (int token = 0; token < tokens; ++token) {
       const __half* row = row_of(token);
       float largest = 0;
-      for (int group = threadIdx.x; group < groups; group += kThreads) {
+      for (int group = threadIdx.x; group < groups; group += kComputeThreads) {
         const uint4 halves = *reinterpret_cast<const uint4*>(row + 8 * group);
         stage_halves(input, token, group, halves);
         largest = fmaxf(largest, largest_of(halves));
@@ -184,7 +183,7 @@ struct IntBand {
       const float inverse = inverse_unit(shared, token);
       if (threadIdx.x == 0) set_unit(shared, token);
       int sum = 0;
-      for (int group = threadIdx.x; group < groups; group += kThreads) {
+      for (int group = threadIdx.x; group < groups; group += kComputeThreads) {
         uint2* high_at = reinterpret_cast<uint2*>(input.data + input.at(token, group));
         uint2* low_at = reinterpret_cast<uint2*>(input.data + input.at(token, group) + input.stride);
         int q[8];
@@ -213,13 +212,13 @@ struct IntBand {
                                                   const DigitInput& input, Shared& shared, float* inner) {
     multiply_parts(ring, bits, blocks, input, shared);
     add_row_parts(tokens, shared, inner);
-    consumer_sync<kThreads>();
+    consumer_sync<kComputeThreads>();
   }
 
   // The same into shared.sums, see sums_of().
   static __device__ __forceinline__ void multiply_parts(RingCursor& ring, int bits, int blocks, const DigitInput& input,
                                                         Shared& shared) {
-    int acc[kTiles][kGroups][4] = {};
+    int acc[kIntTiles][kGroups][4] = {};
     switch (bits) {
 #define FAIRWAY_CASE(bits)                                                \
   case bits:                                                              \
@@ -229,18 +228,18 @@ struct IntBand {
 #undef FAIRWAY_CASE
     }
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const int column = (warp % kColumnParts) * kTiles * 16 + (lane >> 2), token = lane & 3;
+    const int column = (warp & 1) * kIntTiles * 16 + (lane >> 2), token = lane & 3;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      float* sums = shared.sums[warp / kColumnParts][4 * g + token] + column;
+      float* sums = shared.sums[warp >> 1][4 * g + token] + column;
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
+      for (int tile = 0; tile < kIntTiles; ++tile) {
         const int* c = acc[tile][g];
         sums[16 * tile] = 128.0f * static_cast<float>(c[0]) + static_cast<float>(c[1]);
         sums[16 * tile + 8] = 128.0f * static_cast<float>(c[2]) + static_cast<float>(c[3]);
       }
     }
-    consumer_sync<kThreads>();
+    consumer_sync<kComputeThreads>();
   }
 
   // From a sum of n * digit to that of weight * input.
@@ -264,7 +263,7 @@ struct IntBand {
   }
 
   static __device__ void add_row_parts(int tokens, const Shared& shared, float* inner) {
-    for (int i = threadIdx.x; i < tokens * kBand; i += kThreads) {
+    for (int i = threadIdx.x; i < tokens * kBand; i += kComputeThreads) {
       const int token = i / kBand, column = i % kBand;
       float sum = 0;
       for (int p = 0; p < kIntRowParts; ++p) sum += shared.sums[p][token][column];

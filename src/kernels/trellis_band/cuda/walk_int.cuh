@@ -23,12 +23,6 @@ constexpr float kMul1Bias = 1024 * kMul1Scale + codec::kMul1BiasNumerator * kMul
 constexpr int kIntTiles = 4;     // tiles side by side that a warp computes
 constexpr int kIntRowParts = 4;  // warps that share those tiles, each two tile rows of a block
 
-// The same of a CTA of other than 8 warps that compute.
-constexpr int int_tiles(int warps) {
-  return kBandTiles * kIntRowParts / warps;
-}
-static_assert(int_tiles(kComputeWarps) == kIntTiles);
-
 // The token operand of a tile row: each of a lane's four digits of it, repeated for the four bytes of a product.
 __device__ __forceinline__ void repeat_digits(u32 four, u32 (&b)[4]) {
   b[0] = __byte_perm(four, 0, 0x0000);
@@ -49,12 +43,11 @@ __device__ __forceinline__ void multiply_tile(u32 (&x)[8], const u32 (&b)[kGroup
 }
 
 // acc[tile][group]: sums of n * digit. Columns 2i, 2i + 1 of a group are the digits of its token i.
-template <int kBits, int kGroups, int kTiles>
+template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
-                                         int (&acc)[kTiles][kGroups][4]) {
-  constexpr int kColumnParts = kBandTiles / kTiles;
+                                         int (&acc)[kIntTiles][kGroups][4]) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int column_part = warp % kColumnParts, row_part = warp / kColumnParts;
+  const int column_half = warp & 1, row_part = warp >> 1;
   const LaneStream<kBits> stream(lane);
   const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
   for (int block = 0; block < blocks; ++block, in += kBand) {
@@ -62,14 +55,14 @@ __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const uns
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) digits[g] = *reinterpret_cast<const uint2*>(in + 8 * g * input_stride);
     ring.wait_full();
-    const unsigned char* tiles = ring.data() + (2 * row_part * kBandTiles + column_part * kTiles) * (32 * kBits);
+    const unsigned char* tiles = ring.data() + (2 * row_part * kBandTiles + column_half * kIntTiles) * (32 * kBits);
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       u32 b[kGroups][4];
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) repeat_digits(row == 0 ? digits[g].x : digits[g].y, b[g]);
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
+      for (int tile = 0; tile < kIntTiles; ++tile) {
         u32 a[3], x[8];
         stream.load(tiles + (row * kBandTiles + tile) * (32 * kBits), a);
         windows<kBits>(a, x);

@@ -9,7 +9,6 @@ namespace fairway::kernels::cuda {
 template <class Path>
 LinearKernel linear_instance() {
   return {linear_kernel<Path>,
-          Path::kWarps,
           Path::kRows,
           Path::kMinCtas,
           static_cast<int>(sizeof(LinearShared<Path>)),

@@ -7,8 +7,4 @@ LinearKernel linear_int_kernel(int rows) {
   return rows == 4 ? linear_instance<LinearIntPath<1>>() : linear_instance<LinearIntPath<2>>();
 }
 
-LinearKernel linear_int16_kernel() {
-  return linear_instance<LinearIntPath<1, 16>>();
-}
-
 }  // namespace fairway::kernels::cuda

@@ -162,7 +162,7 @@ __device__ __forceinline__ void leave_sums(const LinearArgs& a, const LinearItem
   const bool norms = LinearShared<Path>::kNorms && a.call.norm.x != nullptr;
   const LinearSums sums = linear_sums(a, Path::kStreamsRows, index);
 #pragma unroll 1
-  for (int i = warp; i < item.count; i += Path::kWarps) {
+  for (int i = warp; i < item.count; i += kComputeWarps) {
     float* const to = sums.row(rank, i);
     *reinterpret_cast<float4*>(to + 4 * lane) = Path::sums_of(shared.path, i, 4 * lane);
     if (norms && lane == 0) to[kBand] = share_squares(shared, i, blocks);
@@ -270,7 +270,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
       if (staged_row != item.first_row || staged_input != input_number) {
         if (staged_row >= 0) {
           Path::clear(shared.path);
-          consumer_sync<32 * Path::kWarps>();
+          consumer_sync<kComputeThreads>();
         }
         // The first band of a segment is multiplied by a CTA that has nothing of that segment yet.
         const bool stores_sum = item.output == 0 && item.band == 0;
@@ -288,7 +288,7 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
         send_sums(a, item, rank, share.count, shared, gathered);
       } else {
         leave_sums(a, item, index, rank, share.count, shared);
-        if (!is_last_of_item<32 * Path::kWarps>(a, index, reinterpret_cast<int*>(&shared.sums_there))) break;
+        if (!is_last_of_item(a, index, reinterpret_cast<int*>(&shared.sums_there))) break;
       }
     }
     if (Path::kStreamsRows && own < item.count) {  // not before: it would cost registers that the loop needs
@@ -297,27 +297,26 @@ __device__ void compute_linear_items(const LinearArgs& a, RingCursor ring, [[may
     finish_linear_item<Path>(a, item, index, rank, share.count, shared, gathered, old);
     index += step;
     if (index >= items) break;
-    consumer_sync<32 * Path::kWarps>();
+    consumer_sync<kComputeThreads>();
     item = get_linear_item(a, index);
     scale.load(a.call.outputs[item.output], item.band);
   }
 }
 
 template <class Path>
-__global__ void __launch_bounds__(32 * Path::kWarps + 32, Path::kMinCtas)
-    linear_kernel(const __grid_constant__ LinearArgs a) {
+__global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) linear_kernel(const __grid_constant__ LinearArgs a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<LinearShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
   if (threadIdx.x < 32) {
     if (code_has_clusters() && threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
-    ring_init_by_lanes(&shared.barriers, a.ring_stages, Path::kWarps);
+    ring_init_by_lanes(&shared.barriers, a.ring_stages, kComputeWarps);
   }
   if constexpr (!Path::kStreamsRows) Path::clear(shared.path);
   __syncthreads();
   if (code_has_clusters() && a.split > 1) cluster_arrive();  // waited for before the first sums are sent
   const RingCursor ring{memory, &shared.barriers, a.ring_stages, a.stage_bytes};
-  if (threadIdx.x >= 32 * Path::kWarps) {
+  if (threadIdx.x >= kComputeThreads) {
     load_linear_items<Path>(a, ring);
     __syncwarp();
     if (code_has_clusters() && a.split > 1) cluster_wait();

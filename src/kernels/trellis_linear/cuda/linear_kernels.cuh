@@ -14,7 +14,6 @@ struct InputMemory {
 
 struct LinearKernel {
   void (*run)(LinearArgs);
-  int warps;            // that compute; one more loads
   int rows;             // of a segment, at most
   int ctas;             // of an SM, for which the registers are limited
   int shared_bytes;     // beside the ring and the inputs
@@ -24,7 +23,6 @@ struct LinearKernel {
 };
 
 LinearKernel linear_int_kernel(int rows);   // 4, 8
-LinearKernel linear_int16_kernel();         // 4, of sixteen warps
 LinearKernel linear_half_kernel(int rows);  // 8, 16
 LinearKernel linear_streamed_kernel();      // 32
 

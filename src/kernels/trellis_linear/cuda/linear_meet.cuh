@@ -30,16 +30,15 @@ __device__ __forceinline__ LinearSums linear_sums(const LinearArgs& a, bool stre
 
 // The computing threads of a CTA, when its sums are written. True for the CTA that is the last of the item; then those
 // of all CTAs may be read, but not from the L1 cache. last: in shared memory.
-template <int kThreads>
 __device__ __forceinline__ bool is_last_of_item(const LinearArgs& a, int index, int* last) {
   __threadfence();
-  consumer_sync<kThreads>();
+  consumer_sync<kComputeThreads>();
   if (threadIdx.x == 0) {
     const bool all = atomicAdd(&linear_arrivals[index], 1u) == static_cast<unsigned>(a.split - 1);
     if (all) linear_arrivals[index] = 0;
     *last = all ? 1 : 0;
   }
-  consumer_sync<kThreads>();
+  consumer_sync<kComputeThreads>();
   __threadfence();
   return *last != 0;
 }

@@ -37,12 +37,12 @@ __device__ __forceinline__ float read_normed(const LinearArgs& a, const LinearIn
 }
 
 // Each CTA transforms its share of the inputs into shared memory and keeps it as 15-bit integers.
-template <int kGroupCount, int kWarpCount = kComputeWarps>
+template <int kGroupCount>
 struct LinearIntPath {
-  using Band = IntBand<kGroupCount, kWarpCount>;
+  using Band = IntBand<kGroupCount>;
   using Shared = typename Band::Shared;
   static constexpr int kRows = Band::kTokens;
-  static constexpr int kWarps = kWarpCount;
+  static constexpr int kWarps = kComputeWarps;
   static constexpr int kMinCtas = 2;
   static constexpr bool kStreamsRows = false;
   static constexpr InputMemory kInput{2 * kRows, kBand, 32};
@@ -76,9 +76,9 @@ struct LinearIntPath {
             hadamard128(v);
           },
           shared);
-      consumer_sync<32 * kWarps>();
+      consumer_sync<kComputeThreads>();
       Band::quantize(input, rows, blocks, shared);
-      consumer_sync<32 * kWarps>();
+      consumer_sync<kComputeThreads>();
     }
   }
 

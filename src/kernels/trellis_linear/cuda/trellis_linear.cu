@@ -304,8 +304,7 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   if (status == cudaSuccess) {
     const int bytes = plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed;
     const int cluster = gpu_features().clusters ? plan.split : 1;
-    status = launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), 32 * (kernel.warps + 1), bytes, cluster},
-                    stream, args);
+    status = launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kBandThreads, bytes, cluster}, stream, args);
   }
   backend::check_cuda(status, name);
 }
