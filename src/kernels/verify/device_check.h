@@ -3,8 +3,8 @@
 //
 // A round has, for each codebook and for all of them together, a layer whose experts have all widths from 1 to 8 in
 // each projection, some of its slots unused, called with few and with many tokens; and for each codebook and width a
-// call of two linear layers. Sizes are random, with and without remainders of 128. Outputs and scratch are poisoned
-// before every call, and a second call after another poison must give the same bits.
+// call of two linear layers, the second of another width. Sizes are random, with and without remainders of 128. Outputs
+// and scratch are poisoned before every call, and a second call after another poison must give the same bits.
 #pragma once
 
 #include <set>
@@ -26,6 +26,8 @@ constexpr double kDeviceRowError = 0.003;
 struct DeviceCheckSizes {
   int most_tokens = 70, most_linear_rows = 130;
   int most_size = 400;  // inputs and outputs of a matrix, at least 128
+  // Calls of up to four linear layers instead that have all widths together, a quarter as many.
+  bool widths_together = false;
 };
 
 struct DeviceRowReport {

@@ -20,6 +20,8 @@
 namespace fairway::model {
 namespace {
 
+const int kLayers = kernels::cuda::check::by_size(2, 1);
+
 // A small model whose files last as long as this.
 class TunedModel {
  public:
@@ -37,11 +39,12 @@ class TunedModel {
  private:
   Model load() {
     const test::TinySpec spec{.hidden = 128,
-                              .layers = 2,
+                              .layers = kLayers,
                               .kv_lora_rank = 64,
                               .experts = 4,
                               .top_k = 2,
                               .expert_intermediate = 128,
+                              .dense_layers = kLayers - 1,
                               .dense_intermediate = 128};
     write_tiny_checkpoint(dir_.path(), spec, test::TinyForm::kExl3);
     return Model::load(dir_.path());
@@ -94,7 +97,7 @@ TEST(GpuPathTable, IsTunedWrittenReadAndFollowed) {
   EXPECT_EQ(ops, (std::set<std::string>{"moe_swiglu", "trellis_linear"}));
   ASSERT_EQ(table.chains.size(), rows.size());
   for (const PathChain& chain : table.chains) {
-    EXPECT_EQ(chain.layers, 2);
+    EXPECT_EQ(chain.layers, kLayers);
     EXPECT_GT(chain.default_us, 0);
     EXPECT_EQ(chain.us, chain.default_us);
   }
@@ -118,8 +121,8 @@ TEST(GpuPathTable, IsTunedWrittenReadAndFollowed) {
   tuned.forward(ids);
   tuned.logits(0, 2, logits.data());
   ASSERT_EQ(tuned.path_calls().size(), 2u);
-  EXPECT_EQ(tuned.path_calls().at(half_32->id), 2);
-  EXPECT_GE(tuned.path_calls().at(wide->id), 7);
+  EXPECT_EQ(tuned.path_calls().at(half_32->id), kLayers);
+  EXPECT_GE(tuned.path_calls().at(wide->id), 3 * kLayers + 1);
   EXPECT_FALSE(device.path_calls().contains(half_32->id));
   for (std::size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], expected[i], 0.05) << i;
 }

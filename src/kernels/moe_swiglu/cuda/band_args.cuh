@@ -34,6 +34,7 @@ struct BandArgs {
   __half* hidden;      // [slots][max_intermediate]: transformed inputs of down, fragment order
   float* slot_out;     // [slots][hidden]: weighted outputs of a slot
   int split;           // CTAs of a cluster that share an item
+  int item_step;       // items that the launch computes at a time: from a CTA's item to its next
   int ring_stages;
   int stage_bytes;
   int input_stride;  // integer paths: bytes from one column of the input operand to the next
@@ -68,26 +69,28 @@ struct Item {
   int token;  // kDownDirect
 };
 
+// kDirect, here and below: of a path that direct calls may take. Others have no code for them, and no clusters.
+template <bool kDirect>
 __device__ __forceinline__ int item_slot(const BandArgs& a, const Item& item, int i) {
-  return a.direct ? item.begin + i : a.groups.order[item.begin + i];
+  return kDirect && a.direct ? item.begin + i : a.groups.order[item.begin + i];
 }
 
 __device__ __forceinline__ int item_bands(const BandArgs& a) {
   return (a.phase == Phase::kGateUp ? a.layer.max_intermediate : a.layer.hidden) / kBand;
 }
+template <bool kDirect>
 __device__ __forceinline__ int item_count(const BandArgs& a) {
-  const int rows = a.phase == Phase::kDownDirect ? a.call.tokens
-                   : a.direct                    ? a.call.tokens * a.slots_per_token
-                                                 : *a.groups.segment_count;
-  return rows * item_bands(a);
+  if (!kDirect || !a.direct) return *a.groups.segment_count * item_bands(a);
+  return a.call.tokens * (a.phase == Phase::kDownDirect ? 1 : a.slots_per_token) * item_bands(a);
 }
 
+template <bool kDirect>
 __device__ __forceinline__ Item get_item(const BandArgs& a, int index) {
   const int bands = item_bands(a), row = index / bands;
   Item item{nullptr, row, 1, index % bands, row};
-  if (a.phase == Phase::kDownDirect) return item;
+  if (kDirect && a.phase == Phase::kDownDirect) return item;
   int expert;
-  if (a.direct) {
+  if (kDirect && a.direct) {
     expert = slot_expert(a, row);
   } else {
     const Segment s = a.groups.segments[row];
@@ -108,20 +111,27 @@ struct Part {
   int slot;          // kDownDirect: whose hidden row is read
 };
 
+template <bool kDirect>
 __device__ __forceinline__ int part_count(const BandArgs& a) {
-  return a.phase == Phase::kGateUp ? 2 : a.phase == Phase::kDown ? 1 : a.slots_per_token;
+  return a.phase == Phase::kGateUp ? 2 : !kDirect || a.phase == Phase::kDown ? 1 : a.slots_per_token;
+}
+
+template <bool kDirect>
+__device__ __forceinline__ int band_split(const BandArgs& a) {
+  return kDirect ? a.split : 1;
 }
 
 // Part p of an item for one CTA of its cluster. Gate and up are cut by rows; the direct down projection cuts the blocks
 // of all slots of a token, end to end, into equal shares.
+template <bool kDirect>
 __device__ inline Part get_part(const BandArgs& a, const Item& item, int p, int rank) {
-  if (a.phase == Phase::kDown) {
-    return {&item.expert->down, a.layer.hidden, 0, item.expert->intermediate / kBand, 0};
-  }
   if (a.phase == Phase::kGateUp) {
-    const int blocks = a.layer.hidden / kBand, begin = rank * blocks / a.split;
+    const int split = band_split<kDirect>(a), blocks = a.layer.hidden / kBand, begin = rank * blocks / split;
     return {p == 0 ? &item.expert->gate : &item.expert->up, item.expert->intermediate, begin,
-            (rank + 1) * blocks / a.split - begin, 0};
+            (rank + 1) * blocks / split - begin, 0};
+  }
+  if (!kDirect || a.phase == Phase::kDown) {
+    return {&item.expert->down, a.layer.hidden, 0, item.expert->intermediate / kBand, 0};
   }
   int before = 0, own = 0, total = 0, expert_of_part = -1;
   for (int j = 0; j < a.slots_per_token; ++j) {

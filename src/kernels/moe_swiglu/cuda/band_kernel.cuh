@@ -26,7 +26,7 @@ template <class Path>
 __device__ void load_part(const BandArgs& a, const Item& item, const Part& part, int matrix, RingCursor& ring) {
   PathLoader<Path> loader(*part.matrix, part.out, item.band, part.begin, item.count);
   loader.set_tokens([&](int token) {
-    const int slot = item_slot(a, item, token);
+    const int slot = item_slot<Path::kDirect>(a, item, token);
     const __half* row = a.phase == Phase::kGateUp
                             ? a.rows + static_cast<std::size_t>(input_row(a, slot, matrix)) * a.layer.hidden
                             : a.hidden + static_cast<std::size_t>(slot) * a.layer.max_intermediate;
@@ -39,16 +39,16 @@ template <class Path>
 __device__ void load_items(const BandArgs& a, RingCursor ring) {
   // Weights of down may be fetched while the previous kernel still runs; what that kernel writes may not.
   if (Path::kStreamsTokens || a.phase == Phase::kGateUp) wait_for_previous_kernel();
-  const int rank = cluster_rank(a.split), items = item_count(a), step = gridDim.x / a.split;
-  for (int index = blockIdx.x / a.split; index < items; index += step) {
-    const Item item = get_item(a, index);
+  const int split = band_split<Path::kDirect>(a), rank = cluster_rank(split), items = item_count<Path::kDirect>(a);
+  for (int index = blockIdx.x / split; index < items; index += a.item_step) {
+    const Item item = get_item<Path::kDirect>(a, index);
     if (item.count == 0) continue;
-    for (int p = 0; p < part_count(a); ++p) {
-      const Part part = get_part(a, item, p, rank);
+    for (int p = 0; p < part_count<Path::kDirect>(a); ++p) {
+      const Part part = get_part<Path::kDirect>(a, item, p, rank);
       if (part.count > 0) load_part<Path>(a, item, part, p, ring);
     }
-    cluster_sync(a.split);
-    cluster_sync(a.split);
+    cluster_sync(split);
+    cluster_sync(split);
   }
 }
 
@@ -75,16 +75,17 @@ __device__ __forceinline__ void finish_outputs(float* inner, int split, const __
 template <class Path>
 __device__ void finish_gate_up(const BandArgs& a, const Item& item, int rank, BandShared<Path>& shared) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, column = item.band * kBand;
+  const int split = band_split<Path::kDirect>(a);
   for (int i = warp; i < item.count; i += kComputeWarps) {
-    if (i % a.split != rank) continue;
+    if (i % split != rank) continue;
     float gate[4], up[4];
-    finish_outputs(shared.inner[0][i], a.split, item.expert->gate.svh + column, gate);
-    finish_outputs(shared.inner[1][i], a.split, item.expert->up.svh + column, up);
+    finish_outputs(shared.inner[0][i], split, item.expert->gate.svh + column, gate);
+    finish_outputs(shared.inner[1][i], split, item.expert->up.svh + column, up);
 #pragma unroll
     for (int j = 0; j < 4; ++j) up[j] *= gate[j] / (1.0f + __expf(-gate[j]));
     scale_by(up, item.expert->down.suh + column + 4 * lane);
     hadamard128(up);
-    const std::size_t slot = static_cast<std::size_t>(item_slot(a, item, i));
+    const std::size_t slot = static_cast<std::size_t>(item_slot<Path::kDirect>(a, item, i));
     store_fragment_order(a.hidden + slot * a.layer.max_intermediate + column, up);
   }
 }
@@ -93,7 +94,7 @@ template <class Path>
 __device__ void finish_down(const BandArgs& a, const Item& item, BandShared<Path>& shared) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, column = item.band * kBand;
   for (int i = warp; i < item.count; i += kComputeWarps) {
-    const int slot = item_slot(a, item, i);
+    const int slot = item_slot<Path::kDirect>(a, item, i);
     const float weight = slot_weight(a, slot);
     float v[4];
     finish_outputs(shared.inner[0][i], 1, item.expert->down.svh + column, v);
@@ -129,25 +130,25 @@ template <class Path>
 __device__ void compute_items(const BandArgs& a, RingCursor ring, unsigned char* input, BandShared<Path>& shared) {
   wait_for_previous_kernel();
   let_next_kernel_start();
-  const int rank = cluster_rank(a.split), items = item_count(a), step = gridDim.x / a.split;
-  for (int index = blockIdx.x / a.split; index < items; index += step) {
-    const Item item = get_item(a, index);
+  const int split = band_split<Path::kDirect>(a), rank = cluster_rank(split), items = item_count<Path::kDirect>(a);
+  for (int index = blockIdx.x / split; index < items; index += a.item_step) {
+    const Item item = get_item<Path::kDirect>(a, index);
     if (item.count == 0) continue;
-    if (a.phase == Phase::kDownDirect && threadIdx.x < kBand) shared.row[threadIdx.x] = 0;
-    for (int p = 0; p < part_count(a); ++p) {
-      const Part part = get_part(a, item, p, rank);
+    if (Path::kDirect && a.phase == Phase::kDownDirect && threadIdx.x < kBand) shared.row[threadIdx.x] = 0;
+    for (int p = 0; p < part_count<Path::kDirect>(a); ++p) {
+      const Part part = get_part<Path::kDirect>(a, item, p, rank);
       if (part.count == 0) continue;
       const bool keep_input = p == 1 && a.phase == Phase::kGateUp && item.expert->gate.suh == item.expert->up.suh;
       Path::compute(a, item, part, keep_input, ring, input, shared.path,
                     &shared.inner[a.phase == Phase::kGateUp ? p : 0][0][0]);
-      if (a.phase == Phase::kDownDirect) add_direct_part<Path>(a, item, part, shared);
+      if (Path::kDirect && a.phase == Phase::kDownDirect) add_direct_part<Path>(a, item, part, shared);
     }
     consumer_sync<kComputeThreads>();
-    cluster_sync(a.split);
+    cluster_sync(split);
     if (a.phase == Phase::kGateUp) finish_gate_up<Path>(a, item, rank, shared);
     if (a.phase == Phase::kDown) finish_down<Path>(a, item, shared);
-    if (a.phase == Phase::kDownDirect) finish_direct<Path>(a, item, rank, shared);
-    cluster_sync(a.split);
+    if (Path::kDirect && a.phase == Phase::kDownDirect) finish_direct<Path>(a, item, rank, shared);
+    cluster_sync(split);
     consumer_sync<kComputeThreads>();
   }
 }

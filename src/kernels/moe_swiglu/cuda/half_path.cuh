@@ -12,8 +12,9 @@ struct HalfPath {
   struct Shared {};
   static constexpr int kTokens = Band::kTokens;
   static constexpr int kReleases = kComputeWarps;
-  static constexpr int kMinCtas = 2;
+  static constexpr int kMinCtas = kGroupCount == 1 ? 3 : 2;
   static constexpr bool kStreamsTokens = true;
+  static constexpr bool kDirect = false;
 
   static __device__ void compute(const BandArgs&, const Item&, const Part& part, bool, RingCursor& ring, unsigned char*,
                                  Shared&, float* inner) {

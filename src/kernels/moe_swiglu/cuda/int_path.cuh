@@ -14,6 +14,7 @@ struct IntPath {
   static constexpr int kReleases = kComputeWarps;
   static constexpr int kMinCtas = 2;
   static constexpr bool kStreamsTokens = false;
+  static constexpr bool kDirect = kGroupCount == 1;
 
   // Gate and up transform the tokens' inputs; down's are already transformed.
   static __device__ void prepare_input(const BandArgs& a, const Item& item, const Part& part, const DigitInput& input,
@@ -22,13 +23,14 @@ struct IntPath {
     consumer_sync<kComputeThreads>();
     if (a.phase == Phase::kGateUp) {
       const auto row_of = [&](int token) {
-        const long long row = item_slot(a, item, token) / a.slots_per_token;
+        const long long row = item_slot<kDirect>(a, item, token) / a.slots_per_token;
         return a.call.x + row * a.call.ldx + part.begin * kBand;
       };
       Band::stage_inputs(input, item.count, part.count, row_of, part.matrix->suh + part.begin * kBand, shared);
     } else {
       const auto row_of = [&](int token) {
-        const long long slot = a.phase == Phase::kDownDirect ? part.slot : item_slot(a, item, token);
+        const long long slot =
+            kDirect && a.phase == Phase::kDownDirect ? part.slot : item_slot<kDirect>(a, item, token);
         return a.hidden + slot * a.layer.max_intermediate + part.begin * kBand;
       };
       Band::stage_transformed(input, item.count, part.count, row_of, shared);

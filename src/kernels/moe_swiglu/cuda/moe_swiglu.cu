@@ -128,12 +128,15 @@ cudaError_t launch_band(const BandKernel& kernel, BandArgs args, Phase phase, lo
   args.stage_bytes = band_stage_bytes(kernel, layer);
   const int fixed = band_fixed_bytes(kernel, args.input_stride);
   // A CTA of a cluster handles one item, others go on to the next.
+  // A third CTA on an SM pays where each has two items at least.
+  const int ctas = items < 2LL * kernel.ctas * sms ? std::min(kernel.ctas, 2) : kernel.ctas;
   const RingPlan plan =
-      plan_ring(features.shared_bytes, kernel.ctas, fixed, args.stage_bytes, args.split > 1 ? part_blocks : kMaxStages);
+      plan_ring(features.shared_bytes, ctas, fixed, args.stage_bytes, args.split > 1 ? part_blocks : kMaxStages);
   args.ring_stages = plan.stages;
   if (args.ring_stages < 1) return cudaErrorInvalidValue;  // the layer is too wide for this path
   const long long grid =
       args.split > 1 ? items * args.split : std::min<long long>(items, static_cast<long long>(plan.ctas) * sms);
+  args.item_step = static_cast<int>(grid / args.split);
   return launch(
       kernel.run,
       {dim3(static_cast<unsigned>(grid)), kBandThreads, args.ring_stages * args.stage_bytes + fixed, args.split},

@@ -101,6 +101,7 @@ __device__ __forceinline__ void finish_wide_gate_up(const WideArgs& a, const Wid
   scale_octet(gate, task.scales[0], lane);
 #pragma unroll
   for (int i = 0; i < kOctetElements; ++i) gate[i] = __fdividef(gate[i], 1.0f + __expf(-gate[i]));
+  __syncwarp();  // one transform after the other: both at once have too few registers
   load_octet(sums.values[1][row], lane, up);
   hadamard128_by_octet(up);
   scale_octet(up, task.scales[1], lane);

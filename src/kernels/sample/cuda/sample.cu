@@ -1,4 +1,5 @@
 // greedy and logprob: a cluster of eight CTAs a row; without clusters, one CTA.
+#include <algorithm>
 #include <string>
 
 #include "backend/cuda/check.cuh"
@@ -14,7 +15,7 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
+constexpr int kThreads = 1024;  // fewer if they are enough for a quad each
 constexpr int kQuad = 4;
 constexpr int kBatch = 5;  // quads of a thread that are under way together: 163840 logits of a row
 
@@ -22,7 +23,8 @@ constexpr int kBatch = 5;  // quads of a thread that are under way together: 163
 template <bool kAligned, int kRanks, class F>
 __device__ __forceinline__ void for_logits(const float* row, int n, int rank, const F& f) {
   constexpr int kStep = kRanks * kThreads * kQuad;
-  for (int first = (rank * kThreads + static_cast<int>(threadIdx.x)) * kQuad; first < n; first += kBatch * kStep) {
+  for (int first = static_cast<int>(static_cast<unsigned>(rank) * blockDim.x + threadIdx.x) * kQuad; first < n;
+       first += kBatch * kStep) {
     float v[kBatch][kQuad];
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
@@ -103,19 +105,22 @@ bool aligned(const Call& call) {
   return call.ld % kQuad == 0 && is_aligned(call.logits);
 }
 
-LaunchShape shape_of(int rows, int ranks) {
-  return {static_cast<unsigned>(rows * ranks), kThreads, static_cast<int>(sizeof(ExchangeMemory)), ranks};
+// Fewer threads than kThreads come to the end of a row with their first quad.
+LaunchShape shape_of(int rows, int vocab, int ranks) {
+  const int warp_logits = ranks * 32 * kQuad;  // of one warp of every CTA
+  const int threads = std::min(kThreads, (vocab + warp_logits - 1) / warp_logits * 32);
+  return {static_cast<unsigned>(rows * ranks), threads, static_cast<int>(sizeof(ExchangeMemory)), ranks};
 }
 
 template <int kRanks>
 cudaError_t launch_greedy(const GreedyCall& call, cudaStream_t stream) {
-  return launch(aligned(call) ? greedy_kernel<true, kRanks> : greedy_kernel<false, kRanks>, shape_of(call.rows, kRanks),
-                stream, call);
+  return launch(aligned(call) ? greedy_kernel<true, kRanks> : greedy_kernel<false, kRanks>,
+                shape_of(call.rows, call.vocab, kRanks), stream, call);
 }
 template <int kRanks>
 cudaError_t launch_logprob(const LogprobCall& call, cudaStream_t stream) {
   return launch(aligned(call) ? logprob_kernel<true, kRanks> : logprob_kernel<false, kRanks>,
-                shape_of(call.rows, kRanks), stream, call);
+                shape_of(call.rows, call.vocab, kRanks), stream, call);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "fairway/error.h"
 #include "kernels/common/cuda/cluster.cuh"
 #include "kernels/common/cuda/gpu_features.h"
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/sample/cuda/cluster_exchange.cuh"
 #include "kernels/sample/cuda/memory_exchange.cuh"
@@ -152,13 +153,10 @@ class Row {
   __device__ int id(int j) const {
     return (j * kRanks + rank_) * stride_ + static_cast<int>(threadIdx.x);
   }
-  __device__ unsigned inverse_id(int j) const {
-    return kAllIds - static_cast<unsigned>(id(j));
-  }
-
   // Those with inverse ids from `first` up to `last`: neighbours in j.
   __device__ Members with_ids(unsigned first, unsigned last) const {
-    const unsigned own = inverse_id(0), step = own - inverse_id(1);
+    const unsigned own = kAllIds - static_cast<unsigned>(rank_ * stride_ + hidden_thread());
+    const unsigned step = static_cast<unsigned>(kRanks * stride_);
     const unsigned begin = own > last ? (own - last + step - 1) / step : 0;
     const unsigned end = own >= first ? (own - first) / step + 1 : 0;
     const auto below = [](unsigned n) { return n >= 32 ? ~0u : (1u << n) - 1; };

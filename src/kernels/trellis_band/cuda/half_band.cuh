@@ -47,7 +47,7 @@ struct HalfBand {
 
   template <bool kAdd>
   static __device__ __forceinline__ void exchange(const float (&acc)[kHalfTiles][kGroups][4], float* inner) {
-    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
     float* at = inner + 2 * (lane & 3) * kInnerStride + (warp & 3) * kHalfTiles * 16 + (lane >> 2);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {

@@ -227,7 +227,7 @@ struct IntBand {
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
     }
-    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    const int thread = hidden_thread(), warp = thread >> 5, lane = thread & 31;
     const int column = (warp & 1) * kIntTiles * 16 + (lane >> 2), token = lane & 3;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -263,7 +263,7 @@ struct IntBand {
   }
 
   static __device__ void add_row_parts(int tokens, const Shared& shared, float* inner) {
-    for (int i = threadIdx.x; i < tokens * kBand; i += kComputeThreads) {
+    for (int i = hidden_thread(); i < tokens * kBand; i += kComputeThreads) {
       const int token = i / kBand, column = i % kBand;
       float sum = 0;
       for (int p = 0; p < kIntRowParts; ++p) sum += shared.sums[p][token][column];

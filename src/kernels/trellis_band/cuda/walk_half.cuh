@@ -70,7 +70,7 @@ __device__ __forceinline__ void multiply_held_tokens(const LaneStream<kBits>& st
 template <int kBits, bool kMul1, int kGroups, class Tokens>
 __device__ __forceinline__ void walk_half(RingCursor& ring, int blocks, const Tokens& tokens, SumCodebook codebook,
                                           float (&acc)[kHalfTiles][kGroups][4]) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int thread = hidden_thread(), lane = thread & 31, warp = thread >> 5;
   const int column_part = warp & 3, row_half = warp >> 2;
   const LaneStream<kBits> stream(lane);
   for (int block = 0; block < blocks; ++block) {

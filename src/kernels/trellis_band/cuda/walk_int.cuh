@@ -46,7 +46,7 @@ __device__ __forceinline__ void multiply_tile(u32 (&x)[8], const u32 (&b)[kGroup
 template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
                                          int (&acc)[kIntTiles][kGroups][4]) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int thread = hidden_thread(), lane = thread & 31, warp = thread >> 5;
   const int column_half = warp & 1, row_part = warp >> 1;
   const LaneStream<kBits> stream(lane);
   const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;

@@ -99,11 +99,18 @@ class DeviceCheck {
       for (int bits = 1; bits <= kWidths; ++bits) {
         advance();
         if (options_.cancelled() || !wants("trellis_linear")) continue;
+        const int together = kernels::cuda::kMaxLinearOutputs;
+        if (sizes_.widths_together && bits % together != 0) continue;
         const int in = random_size(random, sizes_.most_size);
         const int rows = std::min(kLinearRows[turn++ % kWidths], sizes_.most_linear_rows);
-        DeviceLinears linears(random, stream_,
-                              {in, random_size(random, sizes_.most_size), random_size(random, sizes_.most_size)}, book,
-                              bits, rows);
+        std::vector<DeviceLinears::Matrix> matrices{{random_size(random, sizes_.most_size), bits}};
+        if (!sizes_.widths_together) {
+          matrices.push_back({random_size(random, sizes_.most_size), 1 + static_cast<int>(random() % kWidths)});
+        }
+        for (int i = 1; sizes_.widths_together && i < together; ++i) {
+          matrices.push_back({random_size(random, sizes_.most_size), bits - i});
+        }
+        DeviceLinears linears(random, stream_, in, matrices, book, rows);
         for (DeviceRowReport& report : reports_) {
           if (report.row->op == std::string_view("trellis_linear")) run_linear_row(linears, report, book, in);
         }

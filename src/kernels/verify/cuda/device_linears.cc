@@ -22,10 +22,9 @@ const kernels::TrellisLinearRow& reference_row() {
 
 }  // namespace
 
-DeviceLinears::DeviceLinears(std::mt19937& random, backend::CudaStream& stream, const Sizes& sizes,
-                             codec::Codebook codebook, int bits, int rows)
+DeviceLinears::DeviceLinears(std::mt19937& random, backend::CudaStream& stream, int in,
+                             const std::vector<Matrix>& matrices, codec::Codebook codebook, int rows)
     : stream_(stream), copies_(stream) {
-  const int in = sizes.in;
   const std::vector<float> values =
       random_halves(random, static_cast<std::size_t>(rows) * static_cast<std::size_t>(in));
   const int ldx = padded(in) + kDeviceInputGap;
@@ -43,8 +42,7 @@ DeviceLinears::DeviceLinears(std::mt19937& random, backend::CudaStream& stream, 
   call_.in = padded(in);
   call_.rows = rows;
   call_.all_mul1 = codebook == codec::Codebook::kMul1;
-  for (const int out : {sizes.first_out, sizes.second_out}) {
-    const int width = call_.count == 0 ? bits : 1 + static_cast<int>(random() % 8);
+  for (const auto& [out, width] : matrices) {
     const bool bias = random() % 2 == 0, add = random() % 2 == 0;
     outputs_.push_back({RandomTrellis(random, in, out, width, codebook, bias), {}, {}});
     Output& o = outputs_.back();

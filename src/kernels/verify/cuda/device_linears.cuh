@@ -1,4 +1,4 @@
-// Two random linear layers that read the same rows, on both sides.
+// Random linear layers that read the same rows, on both sides.
 #pragma once
 
 #include <memory>
@@ -12,12 +12,11 @@ namespace fairway::verify {
 
 class DeviceLinears {
  public:
-  struct Sizes {
-    int in, first_out, second_out;
+  struct Matrix {
+    int out, bits;
   };
-  // The first matrix has `bits`, the second any other width.
-  DeviceLinears(std::mt19937& random, backend::CudaStream& stream, const Sizes& sizes, codec::Codebook codebook,
-                int bits, int rows);
+  DeviceLinears(std::mt19937& random, backend::CudaStream& stream, int in, const std::vector<Matrix>& matrices,
+                codec::Codebook codebook, int rows);
 
   const kernels::cuda::LinearCall& call() const { return call_; }
   std::size_t count() const { return outputs_.size(); }

@@ -232,14 +232,14 @@ TEST(GpuMlaDecode, OfSeveralSequences) {
 }
 
 #ifndef FAIRWAY_CUDA_EMULATED
-TEST(GpuMlaDecode, OfLongSequencesFull) {
-  check_step(kGlm, {1023}, kHalf, kAdjacent, 20);
-  check_step(kGlm, {9000}, kE4m3, kAdjacent, 21);
-  check_step(kGlm, {700, 3, 4100, 64}, kHalf, kHalves, 22);
+TEST(GpuMlaDecode, OfLongSequences) {
+  check_step(kLarge, {by_size(1023, 300)}, kHalf, kAdjacent, 20);
+  check_step(kLarge, {by_size(9000, 1023)}, kE4m3, kAdjacent, 21);
+  check_step(kLarge, by_size<std::vector<int>>({700, 3, 4100, 64}, {700, 3}), kHalf, kHalves, 22);
   std::vector<int> many;
-  for (int r = 0; r < 64; ++r) many.push_back(r * 37 % 300);
-  check_step(kGlm, many, kHalf, kAdjacent, 23);
-  many.resize(33);
+  for (int r = 0; r < by_size(64, 9); ++r) many.push_back(r * 37 % 300);
+  check_step(kLarge, many, kHalf, kAdjacent, 23);
+  many.resize(by_size(33, 5));
   check_step(kDemo, many, kE4m3, kAdjacent, 24);
 }
 #endif

@@ -41,7 +41,7 @@ void check_greedy(const std::vector<float>& logits, int ld, int vocab) {
 
 TEST(GpuGreedy, TheLargestAndOfEqualOnesTheFirst) {
   Random random(1);
-  for (const int vocab : {1, 2, 5, 33, 1000, 4099, 8192, 40001}) {
+  for (const int vocab : by_size<std::vector<int>>({1, 2, 5, 33, 1000, 4099, 8192, 40001}, {1, 33, 1000, 4099})) {
     const int rows = vocab < 100 ? 3 : 1;
     check_greedy(random_floats(random, static_cast<std::size_t>(rows * vocab)), vocab, vocab);
   }
@@ -93,7 +93,7 @@ double reference_logprob(const float* logits, int vocab, int target) {
 
 TEST(GpuLogprob, AgreesWithDoublePrecision) {
   Random random(4);
-  for (const int vocab : {1, 7, 512, 4099, 8192}) {
+  for (const int vocab : by_size<std::vector<int>>({1, 7, 512, 4099, 8192}, {7, 512, 4099})) {
     for (const float scale : {0.1f, 12.0f}) {
       const int rows = vocab < 100 ? 3 : 1;
       const std::vector<float> logits = random_floats(random, static_cast<std::size_t>(rows * vocab), scale);

@@ -14,8 +14,8 @@
 namespace fairway::verify {
 namespace {
 
-const DeviceCheckSizes kSizes =
-    kernels::cuda::check::by_size<DeviceCheckSizes>({}, {.most_tokens = 4, .most_linear_rows = 2, .most_size = 128});
+const DeviceCheckSizes kSizes = kernels::cuda::check::by_size<DeviceCheckSizes>(
+    {}, {.most_tokens = 4, .most_linear_rows = 2, .most_size = 128, .widths_together = true});
 
 TEST(GpuDeviceCheck, EveryRowAgreesWithTheReference) {
   std::vector<const kernels::CudaRow*> rows = checkable_cuda_rows();
