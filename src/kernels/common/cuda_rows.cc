@@ -87,8 +87,10 @@ std::string cuda_row_absence_reason(const CudaRow& row) {
 std::string cuda_row_refusal(const CudaRow& row, int device) {
   if (std::string refusal = cuda::gpu_refusal(device); !refusal.empty()) return refusal;
   const cuda::GpuFeatures features = cuda::gpu_features_of(device);
-  const bool wide = std::string_view(row.path) == "wg_128";
-  return wide && !features.wgmma ? "needs the tensor instructions of generation 9.0" : "";
+  const std::string_view path = row.path;
+  if (path == "wg_128" && !features.wgmma) return "needs the tensor instructions of generation 9.0";
+  if (path.ends_with("_few") && !features.clusters) return "needs the clusters of generation 9.0 and later";
+  return "";
 }
 
 }  // namespace fairway::kernels

@@ -307,11 +307,10 @@ void DevicePass::gqa(std::size_t layer, const cuda::NormCall& input, const Devic
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream, nullptr);
 }
 
-// delta = down(silu(gate(normed)) * up(normed))
-void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) {
-  const DeviceLinear* first[] = {&mlp.gate, &mlp.up};
-  float* const outputs[] = {gate_, up_};
-  linears(normed_, hidden_padded_, rows, first, outputs, 2, false, stream, nullptr);
+// delta = down(silu(gate(norm)) * up(norm))
+void DevicePass::dense_mlp(const DeviceMlp& mlp, const cuda::NormCall& input, cudaStream_t stream) {
+  const int rows = input.rows;
+  normed_linears(input, {&mlp.gate, &mlp.up}, {gate_, up_}, stream);
   cuda::swiglu(gate_, up_, static_cast<long long>(rows) * mlp.gate.out, gated_, stream);
   const DeviceLinear* last[] = {&mlp.down};
   linears(gated_, mlp.gate.out, rows, last, &delta_, 1, false, stream, nullptr);
@@ -320,13 +319,14 @@ void DevicePass::dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream) 
 // delta = experts(norm(x)); the next norm adds it.
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) {
   if (layer.moe.top_k == 0) {
-    cuda::rms_norm(norm_call(nullptr, layer.mlp_input_norm, rows), stream);
+    const cuda::NormCall input = norm_call(nullptr, layer.mlp_input_norm, rows);
     const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows &&
                      cuda::moe_default_path(layer.moe, rows) == cuda::MoePath::kIntStream;
     if (layer.dense.gate.is_trellis && rows <= kDenseRows && !few) {
-      dense_mlp(layer.dense, rows, stream);
+      dense_mlp(layer.dense, input, stream);
       return;
     }
+    cuda::rms_norm(input, stream);
   } else {
     cuda::RouteCall call{};
     call.norm = norm_call(nullptr, layer.mlp_input_norm, rows);

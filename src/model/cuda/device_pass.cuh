@@ -89,7 +89,7 @@ class DevicePass {
   void mla(std::size_t layer, const kernels::cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream);
   void gqa(std::size_t layer, const kernels::cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream);
   void experts(const DeviceLayer& layer, int rows, cudaStream_t stream);
-  void dense_mlp(const DeviceMlp& mlp, int rows, cudaStream_t stream);
+  void dense_mlp(const DeviceMlp& mlp, const kernels::cuda::NormCall& input, cudaStream_t stream);
 
   const formats::ModelConfig& c_;
   const DeviceWeights& weights_;

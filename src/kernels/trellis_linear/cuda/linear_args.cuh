@@ -26,6 +26,8 @@ struct LinearArgs {
   int ring_stages;
   int stage_bytes;
   int input_stride;  // paths that transform their inputs themselves: bytes between rows or columns of them
+  // Paths for few weights: bytes of the transformed inputs, and 16-byte units of the sums that a CTA of a cluster gets.
+  int few_input_bytes, few_gathered;
   // The other paths: [inputs][call.in / kBand][call.rows][kTokenRowBytes], transformed, fragment order, then the pad
   // that a stage of the ring has. Without clusters, behind that or here, what CTAs leave for each other.
   unsigned char* rows;

@@ -143,7 +143,7 @@ __device__ __forceinline__ void send_sums(const LinearArgs& a, const LinearItem&
   }
   LinearSlot place(warp);
 #pragma unroll 1
-  for (int i = warp; i < item.count; i += kComputeWarps, place.rank += kComputeWarps) {
+  for (int i = warp; i < item.count; i += Path::kWarps, place.rank += Path::kWarps) {
     place.settle(a.split);
     send_to_cluster(gathered + (place.slot * a.split + rank) * 32 + lane, &shared.sums_there, place.rank,
                     Path::sums_of(shared.path, i, 4 * lane));
@@ -223,11 +223,11 @@ template <class Path>
 __device__ __forceinline__ void finish_linear_item(const LinearArgs& a, const LinearItem& item, int index, int rank,
                                                    int blocks, LinearShared<Path>& shared, const float4* gathered,
                                                    float (&old)[4]) {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = linear_finishers(a) * kComputeWarps;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, step = linear_finishers(a) * Path::kWarps;
   const LinearPlaces places{a.call.outputs[item.output], item.band * kBand + 4 * lane};
   int slot = warp;
 #pragma unroll 1
-  for (int i = linear_finisher(rank) + linear_finishers(a) * warp; i < item.count; i += step, slot += kComputeWarps) {
+  for (int i = linear_finisher(rank) + linear_finishers(a) * warp; i < item.count; i += step, slot += Path::kWarps) {
     if (code_has_clusters() && a.split > 1) barrier_wait_cluster(&shared.sums_there, 0);
     float v[4];
     const float factor = gather_sums(a, index, i, slot, blocks, shared, gathered, v);

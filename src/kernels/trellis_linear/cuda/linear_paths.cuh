@@ -42,6 +42,7 @@ struct LinearIntPath {
   using Band = IntBand<kGroupCount>;
   using Shared = typename Band::Shared;
   static constexpr int kRows = Band::kTokens;
+  static constexpr int kWarps = kComputeWarps;
   static constexpr int kMinCtas = 2;
   static constexpr bool kStreamsRows = false;
   static constexpr InputMemory kInput{2 * kRows, kBand, 32};
@@ -104,6 +105,7 @@ struct LinearHalfPath {
   using Band = HalfBand<kGroupCount>;
   static constexpr int kRows = Band::kTokens;
   using Shared = HalfShared<kRows>;
+  static constexpr int kWarps = kComputeWarps;
   static constexpr int kMinCtas = 2;
   static constexpr bool kStreamsRows = false;
   static constexpr InputMemory kInput{kRows, 2 * kBand, 64};
@@ -140,6 +142,7 @@ struct LinearStreamedPath {
   using Band = HalfBand<kGroupCount>;
   static constexpr int kRows = Band::kTokens;
   using Shared = HalfShared<kRows>;
+  static constexpr int kWarps = kComputeWarps;
   static constexpr int kMinCtas = 2;
   static constexpr bool kStreamsRows = true;
   static constexpr int kNormBlocks = 0;

@@ -9,6 +9,7 @@
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/trellis_band/cuda/ring_plan.cuh"
 #include "kernels/trellis_band/cuda/walk_wide.cuh"
+#include "kernels/trellis_linear/cuda/linear_few.cuh"
 #include "kernels/trellis_linear/cuda/linear_inputs.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernels.cuh"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
@@ -24,12 +25,16 @@ struct LinearFacts {
   bool integer;
   int rows;
 };
-constexpr LinearFacts kLinearFacts[kLinearPaths] = {{"int_4", true, 4},     {"int_8", true, 8},
-                                                    {"half_8", false, 8},   {"half_16", false, 16},
-                                                    {"half_32", false, 32}, {"wg_128", false, kWideTokens}};
+constexpr LinearFacts kLinearFacts[kLinearPaths] = {
+    {"int_few", true, 4}, {"half_few", false, 16}, {"int_4", true, 4},     {"int_8", true, 8},
+    {"half_8", false, 8}, {"half_16", false, 16},  {"half_32", false, 32}, {"wg_128", false, kWideTokens}};
 
 const LinearFacts& facts_of(LinearPath path) {
   return kLinearFacts[static_cast<int>(path)];
+}
+
+bool is_few(LinearPath path) {
+  return path == LinearPath::kIntFew || path == LinearPath::kHalfFew;
 }
 
 LinearKernel kernel_of(LinearPath path) {
@@ -47,6 +52,13 @@ int count_bands(const LinearCall& call) {
 // So few weights that up to 64 rows are faster in segments of 32, which are more work items.
 bool is_small(const LinearCall& call) {
   return count_bands(call) * (call.in / kBand) < 200;
+}
+
+// Up to 16 rows the wide path is the fastest where its pairs of bands occupy the GPU once and have many inputs each, as
+// q, k and v of Qwen3-30B-A3B.
+bool suits_wide(const LinearCall& call) {
+  const int bands = count_bands(call);
+  return bands >= 32 && bands <= 64 && call.in >= 16 * kBand;
 }
 
 long long count_items(const LinearCall& call, int segment_rows) {
@@ -177,8 +189,14 @@ void check_call(const LinearCall& call, LinearPath path, const std::string& name
   if (facts_of(path).integer && !call.all_mul1) {
     throw Error(ErrorKind::kUsage, name + ": it needs matrices that all use the codebook mul1");
   }
-  if (path == LinearPath::kWide128 && !gpu_features().wgmma) {
+  const GpuFeatures features = gpu_features();
+  if ((path == LinearPath::kWide128 && !features.wgmma) || (is_few(path) && !features.clusters)) {
     throw Error(ErrorKind::kUnsupported, name + ": it needs instructions that this GPU or its code does not have");
+  }
+  if (is_few(path) && !linear_path_legal(call, path)) {
+    throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.rows) + " rows of " + std::to_string(call.in) +
+                                       " inputs and " + std::to_string(count_bands(call)) +
+                                       " bands of outputs are more than it is for");
   }
   if (!linear_path_legal(call, path)) {
     throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.in) +
@@ -197,6 +215,7 @@ bool linear_path_legal(const LinearCall& call, LinearPath path) {
   if (facts_of(path).integer && !call.all_mul1) return false;
   const GpuFeatures features = gpu_features();
   if (path == LinearPath::kWide128) return features.wgmma;
+  if (is_few(path)) return features.clusters && few_linear_fits(call, facts_of(path).integer);
   // Without clusters a CTA shares an item only where there are few of them.
   const int split = features.clusters ? std::min(kMaxCluster, call.in / kBand) : 1;
   const SharedMemory m = shared_memory(call, kernel_of(path), split, features.clusters);
@@ -216,6 +235,7 @@ bool linear_norm_legal(const LinearNorm& norm, int in) {
 bool linear_takes_norm(const LinearCall& call, LinearPath path) {
   if (path == LinearPath::kWide128 || path == LinearPath::kHalf32) return true;
   if (!linear_path_legal(call, path)) return false;
+  if (is_few(path)) return true;
   const LinearKernel kernel = kernel_of(path);
   const int blocks = best_plan(call, kernel, sm_count()).memory.blocks;
   return std::min(call.rows, kernel.rows) * blocks <= kernel.norm_blocks;
@@ -226,10 +246,12 @@ bool linear_takes_norm(const LinearCall& call, LinearPath path) {
 // take the same one finds its code in the caches.
 LinearPath linear_default_path(const LinearCall& call) {
   LinearPath path = LinearPath::kWide128;
-  if (call.rows <= 8) {
+  if (call.rows <= 16 && few_linear_pays(call)) {
+    path = call.all_mul1 && call.rows <= 4 ? LinearPath::kIntFew : LinearPath::kHalfFew;
+  } else if (call.rows <= 8) {
     path = call.all_mul1 && call.rows <= 4 ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
-    path = LinearPath::kHalf16;
+    path = gpu_features().wgmma && suits_wide(call) ? LinearPath::kWide128 : LinearPath::kHalf16;
   } else if (call.rows <= 32 || (call.rows <= 64 && is_small(call))) {
     path = LinearPath::kHalf32;
   }
@@ -257,6 +279,10 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   number_inputs(args);
   if (path == LinearPath::kWide128) {
     backend::check_cuda(run_wide_linear(args, stream), name);
+    return;
+  }
+  if (is_few(path)) {
+    backend::check_cuda(run_few_linear(args, facts_of(path).integer, stream), name);
     return;
   }
   const LinearKernel kernel = kernel_of(path);

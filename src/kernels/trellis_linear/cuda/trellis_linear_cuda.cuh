@@ -64,9 +64,11 @@ struct LinearCall {
   int max_bits;   // widest matrix
 };
 
-// How a call is computed. Every path takes any number of rows; a matrix is decoded once for as many of them as the path
-// is named after.
+// How a call is computed. A matrix is decoded once for as many rows as the path is named after; paths but int_few and
+// half_few take any number of rows.
 enum class LinearPath {
+  kIntFew,   // as kInt4, for up to 4 rows and so few weights that all CTAs are on the device at a time
+  kHalfFew,  // as kHalf16, for up to 16 rows, likewise
   kInt4,     // one launch; 15-bit fixed-point activations, codebook mul1
   kInt8,     //
   kHalf8,    // one launch; half-precision activations, every codebook
@@ -74,17 +76,18 @@ enum class LinearPath {
   kHalf32,   // two launches, the first transforms the inputs; half precision, every codebook
   kWide128,  // the same for up to 128 rows, on the tensor instructions of four warps
 };
-constexpr int kLinearPaths = 6;
+constexpr int kLinearPaths = 8;
 
 const char* linear_path_name(LinearPath path);
 // False for integer paths where a matrix uses another codebook than mul1, for paths of one launch whose share of the
-// inputs does not fit into shared memory, even if eight CTAs of a cluster share them, and for what the current device
-// has no instructions for.
+// inputs does not fit into shared memory, even if eight CTAs of a cluster share them, for int_few and half_few with
+// more than 4 and 16 rows or more weights than CTAs that are on the current device at a time have room for, and for
+// what the current device has no instructions for (int_few and half_few need clusters, wg_128 needs wgmma).
 bool linear_path_legal(const LinearCall& call, LinearPath path);
 // Whether a norm can be in front of a linear layer of `in` inputs: its alignment and sizes.
 bool linear_norm_legal(const LinearNorm& norm, int in);
-// And whether the path takes one for this call, on the current device: half_32 and wg_128 always, integer paths if a
-// CTA's share of the inputs is small.
+// And whether the path takes one for this call, on the current device: int_few, half_few, half_32 and wg_128 always,
+// the other integer paths if a CTA's share of the inputs is small.
 bool linear_takes_norm(const LinearCall& call, LinearPath path);
 LinearPath linear_default_path(const LinearCall& call);
 

@@ -246,6 +246,7 @@ void check_linear(const LinearShape& shape, const std::vector<int>& row_counts, 
     double worst = 0;
     for (const int rows : row_counts) {
       call.rows = rows;
+      if (!linear_path_legal(call, path)) continue;
       if (shape.norm && !linear_takes_norm(call, path)) continue;
       worst = std::max(worst, check_case(matrices, shape.name, path, rows));
     }

@@ -27,12 +27,14 @@ struct LinearShape {
   bool norm = false, norm_adds = false;
 };
 
-const std::vector<LinearPath> kEveryPath{LinearPath::kInt4,   LinearPath::kInt8,   LinearPath::kHalf8,
-                                         LinearPath::kHalf16, LinearPath::kHalf32, LinearPath::kWide128};
+const std::vector<LinearPath> kEveryPath{LinearPath::kIntFew, LinearPath::kHalfFew, LinearPath::kInt4,
+                                         LinearPath::kInt8,   LinearPath::kHalf8,   LinearPath::kHalf16,
+                                         LinearPath::kHalf32, LinearPath::kWide128};
 
-// Every legal path of those given with every number of rows. Rows of x and y are longer than they need to be. Outputs
-// (those that nothing is added to) and scratch are poisoned before each run, what lies beyond out_exact must keep its
-// poison, and a second run after another poison must give the same bits. Prints the worst error of a row by path.
+// Every legal path of those given with every number of rows that it takes. Rows of x and y are longer than they need to
+// be. Outputs (those that nothing is added to) and scratch are poisoned before each run, what lies beyond out_exact
+// must keep its poison, and a second run after another poison must give the same bits. Prints the worst error of a row
+// by path.
 //
 // Bound: |row - reference| <= 0.003 |reference| for every row of the products. Inputs are rounded to halves after their
 // transform (2^-12 relative at most), the integer paths add 15-bit fixed point and the affine form of mul1 (2e-4). What

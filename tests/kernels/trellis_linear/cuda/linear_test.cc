@@ -2,11 +2,14 @@
 // Suites that end in Full run on request only; tests/cuda_main.cc says how.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "codec/trellis.h"
 #include "kernels/common/cuda/case_size.h"
+#include "kernels/common/cuda/launch.cuh"
+#include "kernels/trellis_band/cuda/band.cuh"
 #include "kernels/trellis_linear/cuda/linear_check.cuh"
 
 namespace fairway::kernels::cuda::check {
@@ -20,7 +23,7 @@ const Counts kOdd = by_size<Counts>({1, 5, 100}, {5});
 const std::vector<LinearPath> kSome =
     by_size(std::vector<LinearPath>(kEveryPath), {LinearPath::kInt4, LinearPath::kHalf8});
 const Counts kAll = by_size<Counts>({1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100, 129, 300}, {35});
-const Counts kNormRows = by_size<Counts>({1, 2, 3, 4, 5, 8, 9, 13, 17, 33, 64, 100, 129, 600}, {1, 6, 9});
+const Counts kNormRows = by_size<Counts>({1, 2, 3, 4, 5, 8, 9, 13, 16, 17, 33, 64, 100, 129, 600}, {1, 6, 9});
 const Counts kManyRows = by_size<Counts>({31, 33, 65, 96, 97, 128, 129, 200, 513}, {61, 105});
 
 TEST(GpuLinear, EveryWidthOfMul1) {
@@ -78,6 +81,25 @@ TEST(GpuLinear, ManyOutputs) {
   check_linear(
       {"many bands", 384, 384, {{2560, 2500, 8, kMul1, 0, false, false}, {640, 640, 2, kMul1, 1, false, false}}, 34},
       kOdd, kSome);
+}
+
+// The paths for few weights: shares of unequal sizes, one CTA an item and clusters, every number of rows.
+TEST(GpuLinear, FewRowsAndWeights) {
+  const std::vector<LinearPath> few{LinearPath::kIntFew, LinearPath::kHalfFew};
+  const Counts rows = by_size<Counts>({1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16}, {1, 4, 8, 13});
+  for (const bool norm : {false, true}) {
+    check_linear({norm ? "few, norm, 17 blocks" : "few, 17 blocks",
+                  17 * 128,
+                  17 * 128 - 4,
+                  {{128, 77, 4, kMul1, 0, true, true}},
+                  60,
+                  norm,
+                  norm},
+                 rows, few);
+  }
+  const int out = kBand * std::max(1, sm_count() * 3 / 5);
+  check_linear({"few, a CTA an item", 256, 256, {{out, out, 2, kMul1, 0, false, false}}, 61},
+               by_size<Counts>({1, 3, 8, 16}, {2}), few);
 }
 
 // Rows without padding and with it, two input scales, clusters, CTAs of many items.

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "backend/cuda/expect_error.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/trellis_linear/cuda/trellis_linear_cuda.cuh"
 
 namespace fairway::kernels::cuda {
@@ -69,6 +70,25 @@ TEST(CudaLinear, NormsOutOfRangeAreErrors) {
 
 TEST(CudaLinear, IntegerPathsNeedMul1) {
   expect_refused(small_call(), LinearPath::kInt4, {"int_4", "mul1"});
+}
+
+TEST(CudaLinear, PathsForFewRowsAndWeightsRefuseMore) {
+  if (!gpu_features().clusters) GTEST_SKIP() << "needs clusters";
+  LinearCall call = small_call();
+  call.all_mul1 = true;
+  call.rows = 4;
+  EXPECT_TRUE(linear_path_legal(call, LinearPath::kIntFew));
+  call.rows = 5;
+  EXPECT_FALSE(linear_path_legal(call, LinearPath::kIntFew));
+  expect_refused(call, LinearPath::kIntFew, {"int_few", "5 rows", "256 inputs"});
+  call.rows = 16;
+  EXPECT_TRUE(linear_path_legal(call, LinearPath::kHalfFew));
+  call.rows = 17;
+  EXPECT_FALSE(linear_path_legal(call, LinearPath::kHalfFew));
+  expect_refused(call, LinearPath::kHalfFew, {"half_few", "17 rows", "1 bands"});
+  call.rows = 1;
+  call.outputs[0].out = call.outputs[0].out_exact = 128 * 1000;
+  expect_refused(call, LinearPath::kHalfFew, {"half_few", "1000 bands"});
 }
 
 TEST(CudaLinear, InputsThatDoNotFitNeedAPathOfTwoLaunches) {
