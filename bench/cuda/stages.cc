@@ -23,7 +23,7 @@ struct Stage {
   MoeStamp from, to;
 };
 constexpr Stage kStages[] = {{"table", kStampStart, kStampTable},
-                             {"input", kStampTable, kStampInput},
+                             {"input", kStampStart, kStampInput},
                              {"gate_up", kStampInput, kStampGateUp},
                              {"wait", kStampGateUp, kStampWaited},
                              {"down input", kStampWaited, kStampDownInput},
@@ -63,7 +63,9 @@ void print_times(const std::vector<long long>& stamps, double cycles_per_us) {
     std::vector<double> times;
     for (std::size_t at = 0; at < stamps.size(); at += kMoeStamps) {
       if (stamps[at + kStampSums] == 0 || stamps[at + stage.from] == 0 || stamps[at + stage.to] == 0) continue;
-      times.push_back(static_cast<double>(stamps[at + stage.to] - stamps[at + stage.from]) / cycles_per_us);
+      long long from = stamps[at + stage.from];
+      if (stage.to == kStampGateUp) from = std::max(from, stamps[at + kStampTable]);  // whatever was there last
+      times.push_back(static_cast<double>(stamps[at + stage.to] - from) / cycles_per_us);
     }
     std::printf("  %s %s", stage.name, median_and_largest(times).c_str());
   }

@@ -6,8 +6,8 @@
 namespace fairway::kernels::cuda::bench {
 
 // Runs all layers on the stream (not the default one), recorded as a graph, with stamps, and prints microseconds: of
-// the stages of a CTA, each from the end of the one before, median and largest over CTAs and layers; of a launch; and
-// between two.
+// the stages of a CTA, table and input from its start, the others from the end of what comes before, median and largest
+// over CTAs and layers; of a launch; and between two.
 void print_stages(const Layers& layers, int tokens, MoePath path, cudaStream_t stream, MoeProbe probe = {});
 
 }  // namespace fairway::kernels::cuda::bench

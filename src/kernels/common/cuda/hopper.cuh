@@ -541,4 +541,10 @@ __device__ __forceinline__ void wgmma_settle(float (&d)[3][4]) {
   for (int i = 0; i < 12; ++i) asm volatile("" : "+f"(d[i / 4][i % 4])::"memory");
 }
 
+// A barrier of some of a CTA's warps, beside consumer_sync(): groups 0 to 13 do not wait for each other.
+template <int kGroup, int kThreads>
+__device__ __forceinline__ void group_sync() {
+  asm volatile("bar.sync %0, %1;" ::"n"(2 + kGroup), "n"(kThreads) : "memory");
+}
+
 }  // namespace fairway::kernels::cuda

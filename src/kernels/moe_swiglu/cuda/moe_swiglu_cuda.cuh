@@ -45,7 +45,7 @@ enum MoeStamp {
   kStampLeft,      // last instruction
   kStampStart,     // the same moment as kStampReleased
   kStampTable,     // the routes are known and the work is cut
-  kStampInput,     // gate and up: inputs transformed and quantized
+  kStampInput,     // gate and up: inputs transformed and quantized; before kStampTable if they do not depend on it
   kStampGateUp,    // sums of gate and up written and announced
   kStampWaited,    // those of the other CTAs have arrived
   kStampDownInput,

@@ -13,9 +13,9 @@ constexpr int kTeamWarps = 8;
 constexpr int kSegmentTokens = 8;  // of a segment, at most, in any shape
 constexpr int kStreamSlots = 256;  // of a call, at most
 
-// A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; each has half of a
-// piece of down. And warps that load: each the same tile rows of every unit of one team. An expert is decoded once for
-// kTokens tokens.
+// A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; of down each has half
+// of the units of a segment, see TeamShare. And warps that load: each the same tile rows of every unit of one team. An
+// expert is decoded once for kTokens tokens.
 //
 // An early shape begins before the routes are known, see stream_early.cuh.
 template <int kTokenCount, int kTeamCount, int kCtaCount, bool kStartsEarly = false>
@@ -94,6 +94,13 @@ struct SegmentCost {
 };
 constexpr int kMostUnitCost = 3;
 
+// Units of a segment whose places are less than `past` from its first one's.
+__device__ __forceinline__ int units_in(int past, int cost) {
+  static_assert(kMostUnitCost == 3);
+  if (past <= 0) return 0;
+  return cost == 1 ? past : cost == 2 ? (past + 1) / 2 : (past + 2) / 3;
+}
+
 // The units of both phases: `bands` times the blocks of the hidden size. Gate and up run through segment, band of the
 // intermediate size, block of the hidden size; down through segment, band of the hidden size, block of the intermediate
 // one. A unit's place is the sum of the costs of all that comes before it. In shared memory, to spare registers.
@@ -135,8 +142,7 @@ struct Run {
     const unsigned from = proportional ? min(blockIdx.x, factor) * places / factor : blockIdx.x * divisor;
     const unsigned to = proportional ? min(blockIdx.x + 1, factor) * places / factor : from + divisor;
     const auto unit = [&](unsigned place) {
-      const int past = static_cast<int>(place - before) - s.inputs;
-      return s.first_band * hidden_blocks + (past > 0 ? (past + s.cost - 1) / s.cost : 0);
+      return s.first_band * hidden_blocks + units_in(static_cast<int>(place - before) - s.inputs, s.cost);
     };
     if (from - before < static_cast<unsigned>(own)) {
       begin = unit(from);
@@ -174,6 +180,21 @@ struct ExpertTable {
 // The CTA that has a segment's unit.
 __device__ __forceinline__ int unit_owner(const StreamTable& t, const StreamSegment& s, int unit) {
   return t.run.owner(s.first_place + unit * s.cost);
+}
+// Of `count` units of a segment in the run of a CTA of two teams, how many the first team has in down.
+__device__ __forceinline__ int first_half(int segment, int count) {
+  return (count + 1 - (segment & 1)) / 2;
+}
+// The team that has a segment's unit in down, counted through all CTAs.
+template <class Shape>
+__device__ __forceinline__ int team_owner(const StreamTable& t, int segment, int hidden_blocks, int unit) {
+  const StreamSegment& s = t.segments[segment];
+  const int cta = unit_owner(t, s, unit);
+  if (Shape::kTeams == 1) return cta;
+  const int past = cta * static_cast<int>(t.run.divisor) - s.first_place;  // runs are of equal cost
+  const int begin = units_in(past, s.cost);
+  const int end = min(units_in(past + static_cast<int>(t.run.divisor), s.cost), s.bands * hidden_blocks);
+  return 2 * cta + (unit - begin >= first_half(segment, end - begin) ? 1 : 0);
 }
 // The CTAs up to the last that has any unit; at least 1.
 __device__ __forceinline__ int working_ctas(const StreamTable& t, int hidden_blocks) {
@@ -351,11 +372,17 @@ __device__ inline void make_table(const StreamArgs& a, StreamTable& t, ExpertTab
   __syncthreads();
 }
 
-// What a run has of one item: `count` blocks of one band of one segment. Its sums are stored at item + CTA, which no
-// other piece of the phase shares: from one piece to the next the item or the CTA grows.
+// What a run has of one item: `count` blocks of one band of one segment. Its sums are stored at item + CTA, in down at
+// item + team, counted through all CTAs, which no other piece of the phase shares: from one piece to the next the item
+// or the CTA or team grows. Items of down leave out one number between segments, because there the team may become less
+// by one.
 struct Piece {
   int segment = 0, item = 0, band = 0, begin = 0, count = 0;
 };
+
+__device__ __forceinline__ int first_down_item(int segment, int hidden_blocks) {
+  return segment * (hidden_blocks + 1);
+}
 
 // The piece that starts at unit `at`, which moves to the next one; false at the end. p: the one before, or at first a
 // segment to look from. All warps do this for every piece, so one that follows in its segment is found without a
@@ -377,17 +404,42 @@ __device__ inline bool next_piece(const StreamTable& t, int hidden_blocks, bool 
     const unsigned local = static_cast<unsigned>(at - s.first_band * hidden_blocks);
     p.band = static_cast<int>(local / static_cast<unsigned>(blocks));
     p.begin = static_cast<int>(local) - p.band * blocks;
-    p.item = (down ? p.segment * hidden_blocks : s.first_band) + p.band;
+    p.item = (down ? first_down_item(p.segment, hidden_blocks) : s.first_band) + p.band;
   }
   p.count = min(blocks - p.begin, end - at);
   at += p.count;
   return true;
 }
 
-// Of two teams, what each has of a piece of down. before: units of the run that precede the piece. The odd block goes
-// to the team that has fewer so far.
-__device__ __forceinline__ int first_half(int before, int count) {
-  return (count + 1 - (before & 1)) / 2;
+// What a team has of down in one segment: units begin..end-1, the next segment's begin at `next` or later. Teams have
+// no pieces in common, so each goes through its own ones without waiting for the other. One without units, because
+// there is one alone, has an empty piece of that one's item: readers look at all pieces from an item's first to its
+// last.
+struct TeamShare {
+  int begin, end, next;
+
+  // Of the run's units from `at` on, which is in the segment.
+  template <class Shape>
+  static __device__ __forceinline__ TeamShare of(const StreamTable& t, int segment, int hidden_blocks, int team,
+                                                 int at) {
+    const StreamSegment& s = t.segments[segment];
+    const int next = min(t.run.end, (s.first_band + s.bands) * hidden_blocks);
+    if (Shape::kTeams == 1) return {at, next, next};
+    const int middle = at + first_half(segment, next - at);
+    return {team == 0 ? at : min(middle, next - 1), team == 0 ? middle : next - (middle == next ? 1 : 0), next};
+  }
+  // The piece that starts at unit `at`, as next_piece(), an empty one too.
+  __device__ __forceinline__ bool next_piece_of(const StreamTable& t, int hidden_blocks, int& at, Piece& p) const {
+    if (!next_piece(t, hidden_blocks, true, max(end, begin + 1), at, p)) return false;
+    p.count = min(p.count, end - begin);
+    return true;
+  }
+};
+
+// The segment of unit `at`, which is in `from` or after it.
+__device__ __forceinline__ int segment_of(const StreamTable& t, int hidden_blocks, int at, int from) {
+  while (from + 1 < t.segment_count && t.segments[from + 1].first_band * hidden_blocks <= at) ++from;
+  return from;
 }
 
 }  // namespace fairway::kernels::cuda

@@ -1,6 +1,7 @@
 // What a stream launch does before it knows the routes, while the kernel before it still makes them: the inputs of all
-// tokens, from the rows in front of the norm (MoeCall::norm). Only for calls of so few tokens that each has its own
-// columns of the input operand, in whatever segment it is.
+// tokens, from the rows in front of the norm (MoeCall::norm). Without a norm it is done while one warp makes the table,
+// from the rows that the kernel before has written. Only for calls of so few tokens that each has its own columns of
+// the input operand, in whatever segment it is.
 #pragma once
 
 #include "kernels/common/cuda/reduce.cuh"
@@ -83,11 +84,19 @@ __device__ inline void prepare_early(const StreamArgs& a, StreamInput& in, Early
     float4 x = {}, weight = {};
     uint2 suh = {};
   };
+  const bool plain = norm.x == nullptr;
   const auto load = [&](const InputUnit& unit) {
     Values values;
     if (unit.matrix > 0) return values;
     const int k = unit.block * kBand + 4 * lane;
     values.suh = *reinterpret_cast<const uint2*>(a.layer.common_suh + k);
+    if (plain) {
+      float x[4];
+      load_half4(a.call.x + unit.token * a.call.ldx + k, x);
+      values.x = make_float4(x[0], x[1], x[2], x[3]);
+      values.weight = make_float4(1, 1, 1, 1);
+      return values;
+    }
     if (k >= norm.n) return values;
     values.x = __ldcg(reinterpret_cast<const float4*>(norm.x + unit.token * norm.ldx + k));
     values.weight = *reinterpret_cast<const float4*>(norm.weight + k);
@@ -126,8 +135,8 @@ __device__ inline void prepare_early(const StreamArgs& a, StreamInput& in, Early
     is_first = false;
   }
   consumer_sync<Shape::kComputeThreads>();
-  float factor = 0;  // of token `warp`
-  if (warp < tokens) {
+  float factor = 1;  // of token `warp`
+  if (warp < tokens && !plain) {
     float squares = 0;
     for (int block = lane; block < blocks; block += 32) squares += scratch.squares[warp][block];
     factor = rsqrtf(__fdividef(warp_sum(squares), static_cast<float>(norm.n)) + norm.eps);

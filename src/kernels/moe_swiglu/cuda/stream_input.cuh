@@ -191,17 +191,23 @@ struct InputUnit {
   }
 };
 
-// Makes the operands of a segment. Begins after and ends with a barrier of the computing warps.
+// Of the first block of down that a warp prepares in a segment.
+__device__ __forceinline__ MiddleBlock first_middle(const StreamArgs& a, const StreamTable& t, const StreamSegment& s) {
+  const int warp = static_cast<int>(threadIdx.x >> 5);
+  return warp < s.bands * s.count ? middle_block(a, t, s, warp % s.bands) : MiddleBlock{};
+}
+
+// Makes the operands of a segment. Begins after and ends with a barrier of the computing warps. middle: of down,
+// first_middle(). The caller asks for it early: the constants in it come from far.
 template <class Shape, bool kDown>
-__device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const StreamSegment& s, StreamInput& in) {
+__device__ void prepare_segment(const StreamArgs& a, const StreamTable& t, const StreamSegment& s, StreamInput& in,
+                                MiddleBlock middle = {}) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, hidden_blocks = a.layer.hidden / kBand;
   const int matrices = kDown || a.layer.common_suh != nullptr ? 1 : 2;
   const int blocks = kDown ? s.bands : hidden_blocks, tokens = s.count;
   const InputUnit first(warp, blocks, tokens);
-  MiddleBlock middle{};
   int have = first.block;  // the block of `middle`
-  if constexpr (kDown) {   // constants first: the wait is long enough to read them, and leaves the L1 cache empty
-    if (first.matrix < matrices) middle = middle_block(a, t, s, first.block);
+  if constexpr (kDown) {
     if (!linked<Shape>(a)) {
       if (warp == 0) {
         wait_for_flags(Written::kGateUp, unit_owner(t, s, 0), unit_owner(t, s, s.bands * hidden_blocks - 1), t.launch);

@@ -21,15 +21,26 @@ struct alignas(16) StreamShared {
   alignas(16) StreamSums<Shape> sums[Shape::kBuffers];
 };
 
+// A barrier of one team.
+template <class Shape>
+__device__ __forceinline__ void team_sync(int team) {
+  static_assert(Shape::kTeams <= 2);
+  if (team == 0) {
+    group_sync<0, 32 * kTeamWarps>();
+  } else {
+    group_sync<1, 32 * kTeamWarps>();
+  }
+}
+
 // One warp's share of `blocks` units of its team, for up to 4 * kGroups tokens; the sums go to sums[row part].
 template <int kGroups, int kTokens>
 __device__ inline void compute_units(const StreamArgs& a, int bits, int blocks, const unsigned char* input,
-                                     RingCursor& ring, float (*sums)[kTokens][kInnerStride]) {
+                                     const StagePlace& place, RingCursor& ring, float (*sums)[kTokens][kInnerStride]) {
   int acc[kIntTiles][kGroups][4] = {};
   switch (bits) {
-#define FAIRWAY_CASE(bits)                                                \
-  case bits:                                                              \
-    walk_stream<bits, kGroups>(ring, blocks, input, a.input_stride, acc); \
+#define FAIRWAY_CASE(bits)                                                       \
+  case bits:                                                                     \
+    walk_stream<bits, kGroups>(ring, blocks, input, a.input_stride, place, acc); \
     break;
     FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
@@ -50,12 +61,12 @@ __device__ inline void compute_units(const StreamArgs& a, int bits, int blocks, 
 // The same for the tokens of a segment.
 template <class Shape>
 __device__ __forceinline__ void compute_units(const StreamArgs& a, int tokens, int bits, int blocks,
-                                              const unsigned char* input, RingCursor& ring,
+                                              const unsigned char* input, const StagePlace& place, RingCursor& ring,
                                               float (*sums)[Shape::kTokens][kInnerStride]) {
   if (Shape::kTokens > 4 && tokens > 4) {
-    compute_units<Shape::kTokens / 4>(a, bits, blocks, input, ring, sums);
+    compute_units<Shape::kTokens / 4>(a, bits, blocks, input, place, ring, sums);
   } else {
-    compute_units<1>(a, bits, blocks, input, ring, sums);
+    compute_units<1>(a, bits, blocks, input, place, ring, sums);
   }
 }
 
@@ -70,7 +81,10 @@ template <class Shape>
 __device__ inline void finish_gate_up_piece(const StreamArgs& a, unsigned launch, const StreamSegment& s,
                                             const Piece& p, const InputFacts& facts, const StreamSums<Shape>& sums) {
   const int piece = p.item + blockIdx.x;
-  for (int i = threadIdx.x; i < s.count * kBand; i += Shape::kComputeThreads) {  // two columns
+  // From the last warp on: the first ones go on to prepare down.
+  static_assert((Shape::kWarps & (Shape::kWarps - 1)) == 0);
+  const int thread = static_cast<int>(threadIdx.x) ^ (Shape::kComputeThreads - 32);
+  for (int i = thread; i < s.count * kBand; i += Shape::kComputeThreads) {  // two columns
     const int pair = i % (kBand / 2), matrix = i / (kBand / 2) & 1, token = i / kBand;
     // Where the token is among the inputs, and so among the sums.
     const int place = Shape::kEarly ? s.slots[token] / a.slots_per_token : token;
@@ -94,127 +108,197 @@ __device__ inline void finish_gate_up_piece(const StreamArgs& a, unsigned launch
   }
 }
 
-// One token of a piece of down that a warp finishes when its sums are there, and what a lane scales its outputs with:
-// read before the weights are multiplied, used after it.
-struct DownFinish {
-  int token = -1;   // none
-  int row, buffer;  // item + CTA; of the sums
-  bool begins;      // the piece begins the item
-  uint2 svh;
-  float weight;
+// What a lane scales its outputs of a piece of down with: read before the weights are multiplied, used after it.
+struct DownScales {
+  uint2 svh = {};
+  float weight = 0;
+
+  __device__ DownScales() {}
+  __device__ DownScales(const StreamArgs& a, const StreamSegment& s, int band, int token)
+      : svh(*reinterpret_cast<const uint2*>(a.layer.experts[s.expert].down.svh + band * kBand +
+                                            4 * static_cast<int>(threadIdx.x & 31))),
+        weight(slot_weight(a, s.slots[token])) {}
 };
 
-__device__ __forceinline__ void note_finish(const StreamArgs& a, const StreamSegment& s, const Piece& p, int token,
-                                            int buffer, DownFinish& f) {
-  const int lane = threadIdx.x & 31;
-  f.token = token;
-  f.row = p.item + static_cast<int>(blockIdx.x);
-  f.buffer = buffer;
-  f.begins = p.begin == 0;
-  f.svh = *reinterpret_cast<const uint2*>(a.layer.experts[s.expert].down.svh + p.band * kBand + 4 * lane);
-  f.weight = slot_weight(a, s.slots[token]);
-}
+// What a warp finishes of a piece of down.
+struct DownFinish {
+  int token = -1;   // none
+  int row, buffer;  // where the sums will be stored, and where they are
+  bool begins;      // the piece begins the item
+};
 
+// One token of a piece of down, by a warp. sums: of its team.
 template <class Shape>
 __device__ inline void finish_down_piece(const StreamArgs& a, unsigned launch, const InputFacts& facts,
-                                         const DownFinish& f, const StreamSums<Shape>& sums) {
+                                         const DownScales& scales, const DownFinish& finish,
+                                         const float (*sums)[Shape::kTokens][kInnerStride]) {
   const int lane = threadIdx.x & 31;
   float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
-  for (int part = 0; part < Shape::kTeams * kIntRowParts; ++part) {
-    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][f.token][4 * lane]));
+  for (int part = 0; part < kIntRowParts; ++part) {
+    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][finish.token][4 * lane]));
   }
   float v[4];
   to_array(sum, v);
 #pragma unroll
-  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, f.token, f.begins, v[j]);
+  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, finish.token, finish.begins, v[j]);
   hadamard128(v);
-  scale_by(v, f.svh);
-  const float4 weighted = make_float4(v[0] * f.weight, v[1] * f.weight, v[2] * f.weight, v[3] * f.weight);
-  const int row = f.row * (linked<Shape>(a) ? kLinkedTokens : kSegmentTokens) + f.token;
+  scale_by(v, scales.svh);
+  const float weight = scales.weight;
+  const float4 weighted = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
   if (linked<Shape>(a)) {
-    store_linked(linked_down + row * kLinkedUnits + lane, weighted, launch);
+    store_linked(linked_down + (finish.row * kLinkedTokens + finish.token) * kLinkedUnits + lane, weighted, launch);
   } else {
-    *reinterpret_cast<float4*>(a.down + static_cast<std::size_t>(row) * kBand + 4 * lane) = weighted;
+    float* const out = a.down + static_cast<std::size_t>(finish.row * kSegmentTokens + finish.token) * kBand;
+    *reinterpret_cast<float4*>(out + 4 * lane) = weighted;
   }
 }
 
-// Whether the next piece of down, after one that ends before unit `at`, is the last of the run and of the same segment.
-// Then warps of the second team finish this one together with it: a team whose warps do so in between is late.
+// All pieces of gate and up. Linked calls have no flag to raise, and down has barriers before it writes any sums.
 template <class Shape>
-__device__ __forceinline__ bool next_is_last(const StreamTable& t, const StreamSegment& s, int hidden_blocks, int at) {
-  const int left = t.run.end - at;
-  return Shape::kTeams == 2 && left > 0 && left <= min(s.bands, (s.first_band + s.bands) * hidden_blocks - at);
-}
-
-// The weights of one piece.
-template <class Shape>
-__device__ __forceinline__ void walk_gate_up(const StreamArgs& a, const StreamSegment& s, const Piece& p,
-                                             const StreamInput& in, RingCursor& ring, StreamSums<Shape>& sums) {
-  const int team = threadIdx.x / (32 * kTeamWarps);
-#pragma unroll 1
-  for (int matrix = team; matrix < 2; matrix += Shape::kTeams) {
-    const int input = a.layer.common_suh != nullptr ? 0 : matrix;
-    compute_units<Shape>(a, s.count, segment_bits(s, matrix), p.count,
-                         in.digits + input_column<Shape>(input, 0) * a.input_stride + p.begin * kBand, ring,
-                         sums + matrix * kIntRowParts);
-  }
-}
-// before: units of the run that precede the piece.
-template <class Shape>
-__device__ __forceinline__ void walk_down(const StreamArgs& a, const StreamSegment& s, const Piece& p, int before,
-                                          const StreamInput& in, RingCursor& ring, StreamSums<Shape>& sums) {
-  const int team = threadIdx.x / (32 * kTeamWarps);
-  const int half = Shape::kTeams == 2 ? first_half(before, p.count) : p.count;
-  compute_units<Shape>(a, s.count, segment_bits(s, 2), team == 0 ? half : p.count - half,
-                       in.digits + (p.begin + (team == 0 ? 0 : half)) * kBand, ring, sums + team * kIntRowParts);
-}
-
-// All pieces of one phase. Ends with a barrier of the computing warps.
-template <class Shape, bool kDown>
-__device__ void compute_phase(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared<Shape>& shared) {
+__device__ void compute_gate_up(const StreamArgs& a, StreamInput& in, RingCursor& ring, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
   Piece p;
   p.segment = t.run.segment;
   int prepared = -1, at = t.run.begin, buffer = 0;
-  DownFinish finish;
-  while (next_piece(t, a.layer.hidden / kBand, kDown, t.run.end, at, p)) {
+  const int team = threadIdx.x / (32 * kTeamWarps);
+  while (next_piece(t, a.layer.hidden / kBand, false, t.run.end, at, p)) {
     const StreamSegment& s = t.segments[p.segment];
-    bool wait = false;  // for the next piece, with finishing this one
-    if constexpr (kDown) {
-      wait = next_is_last<Shape>(t, s, a.layer.hidden / kBand, at);
-      const int token = static_cast<int>(threadIdx.x >> 5) - (wait ? kTeamWarps : 0);
-      if (token >= 0 && token < s.count) note_finish(a, s, p, token, buffer, finish);
-    }
-    const bool inputs_there = Shape::kEarly && !kDown;  // of all tokens
-    if (!inputs_there && p.segment != prepared && (kDown || prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
-      prepare_segment<Shape, kDown>(a, t, s, in);
-      stamp(a, kDown ? kStampDownInput : kStampInput);
+    const bool inputs_there = Shape::kEarly;  // of all tokens
+    if (!inputs_there && p.segment != prepared && (prepared < 0 || !same_inputs(a, s, t.segments[prepared]))) {
+      prepare_segment<Shape, false>(a, t, s, in);
+      stamp(a, kStampInput);
     }
     prepared = p.segment;
     StreamSums<Shape>& sums = shared.sums[buffer];
-    if constexpr (kDown) {
-      walk_down<Shape>(a, s, p, at - p.count - t.run.begin, in, ring, sums);
-    } else {
-      walk_gate_up<Shape>(a, s, p, in, ring, sums);
+#pragma unroll 1
+    for (int matrix = team; matrix < 2; matrix += Shape::kTeams) {
+      const int input = a.layer.common_suh != nullptr ? 0 : matrix, bits = segment_bits(s, matrix);
+      const StagePlace place(bits, a.input_stride);
+      compute_units<Shape>(a, s.count, bits, p.count,
+                           in.digits + input_column<Shape>(input, 0) * a.input_stride + p.begin * kBand, place, ring,
+                           sums + matrix * kIntRowParts);
     }
     consumer_sync<Shape::kComputeThreads>();
-    if constexpr (kDown) {
-      if (finish.token >= 0 && !wait) {
-        finish_down_piece<Shape>(a, t.launch, in.facts[in.set], finish, shared.sums[finish.buffer]);
-        finish.token = -1;
-      }
-    } else {
-      finish_gate_up_piece<Shape>(a, t.launch, s, p, in.facts[in.set], sums);
-    }
+    finish_gate_up_piece<Shape>(a, t.launch, s, p, in.facts[in.set], sums);
     if constexpr (Shape::kBuffers == 1) {
       consumer_sync<Shape::kComputeThreads>();
     } else {
       buffer ^= 1;  // its last readers have passed the barrier above
     }
   }
-  // In linked calls there is no flag to raise, and down has barriers before it writes any sums.
-  if (Shape::kBuffers > 1 && (kDown || !linked<Shape>(a))) consumer_sync<Shape::kComputeThreads>();
+  if (Shape::kBuffers > 1 && !linked<Shape>(a)) consumer_sync<Shape::kComputeThreads>();
+}
+
+// The token of a piece of down that a warp of a team finishes, if the segment has so many. Other warps do so with the
+// next piece, if it has few.
+__device__ __forceinline__ int finished_token(int warp, int buffer) {
+  return (warp + kTeamWarps / 2 * buffer) % kTeamWarps;
+}
+
+// What a warp knows of down in one segment before its inputs are there. Found out while it would wait otherwise: code
+// that runs once takes long, and the constants come from far.
+struct DownPlan {
+  Piece first;  // of its team
+  TeamShare share;
+  int at;  // the team's next piece
+  MiddleBlock middle;
+  DownScales scales;
+  StagePlace place;
+
+  // Of the run's units from `unit` on, whose segment is first.segment.
+  template <class Shape>
+  static __device__ __forceinline__ DownPlan of(const StreamArgs& a, const StreamTable& t, int segment, int unit,
+                                                int buffer) {
+    const int hidden_blocks = a.layer.hidden / kBand;
+    const int team = threadIdx.x / (32 * kTeamWarps), warp = threadIdx.x / 32 % kTeamWarps;
+    const StreamSegment& s = t.segments[segment];
+    const auto share = TeamShare::of<Shape>(t, segment, hidden_blocks, team, unit);
+    Piece first;
+    first.segment = segment;
+    int at = share.begin;
+    share.next_piece_of(t, hidden_blocks, at, first);
+    return {first,
+            share,
+            at,
+            first_middle(a, t, s),
+            DownScales(a, s, first.band, min(finished_token(warp, buffer), s.count - 1)),
+            StagePlace(segment_bits(s, 2), a.input_stride)};
+  }
+};
+
+// The pieces of down of one segment. Begins after and, of its team, ends with a barrier.
+template <class Shape>
+__device__ __forceinline__ void compute_down_segment(const StreamArgs& a, const DownPlan& plan, StreamInput& in,
+                                                     RingCursor& ring, StreamShared<Shape>& shared, int& buffer) {
+  const StreamTable& t = shared.table;
+  const int team = threadIdx.x / (32 * kTeamWarps), warp = threadIdx.x / 32 % kTeamWarps;
+  Piece p = plan.first;
+  int at = plan.at;
+  const StreamSegment& s = t.segments[p.segment];
+  DownScales scales = plan.scales;
+  prepare_segment<Shape, true>(a, t, s, in, plan.middle);
+  stamp(a, kStampDownInput);
+  // The last piece but one is finished together with the last, by other warps: one that does so in between is late.
+  DownFinish finish;
+  for (;;) {
+    float(*const sums)[Shape::kTokens][kInnerStride] = shared.sums[buffer] + team * kIntRowParts;
+    compute_units<Shape>(a, s.count, segment_bits(s, 2), p.count, in.digits + p.begin * kBand, plan.place, ring, sums);
+    team_sync<Shape>(team);
+    const int token = finished_token(warp, buffer), left = plan.share.end - at;
+    if (token < s.count) {
+      finish.token = token;
+      finish.row = p.item + Shape::kTeams * static_cast<int>(blockIdx.x) + team;
+      finish.buffer = buffer;
+      finish.begins = p.begin == 0 && p.count > 0;
+    }
+    const bool together = Shape::kBuffers == 2 && s.count <= kTeamWarps / 2 && left > 0 && left <= s.bands;
+    if (finish.token >= 0 && !together) {
+      finish_down_piece<Shape>(a, t.launch, in.facts[in.set], scales, finish,
+                               shared.sums[finish.buffer] + team * kIntRowParts);
+      finish.token = -1;
+    }
+    if constexpr (Shape::kBuffers == 1) {
+      team_sync<Shape>(team);
+    } else {
+      buffer ^= 1;  // its last readers have passed the barrier above
+    }
+    if (!plan.share.next_piece_of(t, a.layer.hidden / kBand, at, p)) return;
+    const int next_token = finished_token(warp, buffer);
+    if (next_token < s.count) scales = DownScales(a, s, p.band, next_token);
+  }
+}
+
+// All pieces of gate and up, and of down. Linked calls end without a barrier.
+template <class Shape>
+__device__ __forceinline__ void compute_phases(const StreamArgs& a, StreamInput& in, RingCursor& ring,
+                                               StreamShared<Shape>& shared) {
+  const StreamTable& t = shared.table;
+  const int hidden_blocks = a.layer.hidden / kBand;
+  constexpr bool kAhead = Shape::kLinks;  // others have no registers to spare
+  int buffer = 0, next = t.run.begin, segment = t.run.segment;
+  DownPlan plan;
+  const auto find_plan = [&] {
+    segment = segment_of(t, hidden_blocks, next, segment);
+    plan = DownPlan::of<Shape>(a, t, segment, next, buffer);
+  };
+  if (kAhead && next < t.run.end) find_plan();
+  compute_gate_up<Shape>(a, in, ring, shared);
+  if (threadIdx.x == 0 && !linked<Shape>(a)) raise_flag(Written::kGateUp, t.launch);
+  stamp(a, kStampGateUp);
+#pragma unroll 1
+  while (next < t.run.end) {
+    if (!kAhead) find_plan();
+    compute_down_segment<Shape>(a, plan, in, ring, shared, buffer);
+    next = plan.share.next;
+    if (next >= t.run.end) break;
+    // The inputs of the segment before are free when both teams are done with them.
+    if (Shape::kTeams > 1) consumer_sync<Shape::kComputeThreads>();
+    if (kAhead) find_plan();
+  }
+  if (linked<Shape>(a)) return;
+  if (Shape::kBuffers > 1) consumer_sync<Shape::kComputeThreads>();
+  if (threadIdx.x == 0) raise_flag(Written::kDown, t.launch);
 }
 
 // One warp: the sum of the pieces of a slot's item, four outputs of the band a lane; zero for an unused slot.
@@ -222,39 +306,113 @@ template <class Shape>
 __device__ inline float4 sum_slot(const StreamArgs& a, const StreamTable& t, int slot, int band) {
   const int place = t.place[slot];
   if (place < 0) return make_float4(0, 0, 0, 0);
-  const int hidden_blocks = a.layer.hidden / kBand;
-  const StreamSegment& s = t.segments[place / kSegmentTokens];
-  const int unit = band * s.bands, item = place / kSegmentTokens * hidden_blocks + band;
-  const int first = unit_owner(t, s, unit);
-  const int last = unit_owner(t, s, unit + s.bands - 1);
-  const int lane = threadIdx.x & 31, token = place % kSegmentTokens;
+  const int hidden_blocks = a.layer.hidden / kBand, segment = place / kSegmentTokens;
+  const int lane = threadIdx.x & 31, token = place % kSegmentTokens, bands = t.segments[segment].bands;
+  const int item = first_down_item(segment, hidden_blocks) + band;
+  // The even lanes ask for the first unit of the item, the odd ones for the last.
+  const int owner = team_owner<Shape>(t, segment, hidden_blocks, band * bands + lane % 2 * (bands - 1));
+  const int first = __shfl_sync(0xFFFFFFFFu, owner, 0), last = __shfl_sync(0xFFFFFFFFu, owner, 1);
   float4 sums[1] = {};
-  if (linked<Shape>(a)) {
-    add_linked(linked_down + token * kLinkedUnits + lane, 0, kLinkedTokens * kLinkedUnits, item + first, item + last,
-               t.launch, sums);
-  } else {
-    wait_for_flags(Written::kDown, first, last, t.launch);
-    add_pieces(a.down + token * kBand + 4 * lane, kSegmentTokens * kBand, item + first, item + last, sums);
-  }
+  wait_for_flags(Written::kDown, first / Shape::kTeams, last / Shape::kTeams, t.launch);
+  add_pieces(a.down + token * kBand + 4 * lane, kSegmentTokens * kBand, item + first, item + last, sums);
   return sums[0];
 }
 
 // Which CTAs add up the slots: those without weights, if there are enough of them, because they wait for the sums with
 // everything at hand; else all others.
+constexpr int kSumParts = 8;  // of a band, see sum_linked()
 struct SumShare {
   int first, ctas;
 };
 template <class Shape>
 __device__ __forceinline__ SumShare sum_share(const StreamArgs& a, int working) {
   const int idle = static_cast<int>(gridDim.x) - working, units = a.call.tokens * (a.layer.hidden / kBand);
+  if (linked<Shape>(a) && idle * Shape::kWarps >= units * kSumParts) return {working, idle};
   const int groups = Shape::kWarps / max(min(a.slots_per_token, Shape::kWarps), 1);
   return idle * groups >= units ? SumShare{working, idle} : SumShare{0, working};
 }
 
-// y = the sums over the slots of a token. A warp takes one slot of one band of one token, so that all reads of a sum
+// y of linked calls. A warp takes 16 outputs of a band of a token and reads them of all pieces of all slots at the same
+// time: eight lanes a piece, four pieces in one instruction. It adds each fourth piece, in the order of the slots, and
+// then the four sums. Warps do not wait for each other, and a warp's work is little, so that all CTAs have some.
+template <class Shape>
+__device__ inline void sum_linked(const StreamArgs& a, const SumShare& share, const StreamTable& t) {
+  constexpr unsigned kAll = 0xFFFFFFFFu;
+  constexpr int kBatch = 4, kLanes = 32 / kBatch;
+  const int lane = threadIdx.x & 31, warp = Shape::kWarps - 1 - static_cast<int>(threadIdx.x >> 5);
+  const int bands = a.layer.hidden / kBand, slots = a.slots_per_token, group = lane / kLanes;
+#pragma unroll 1
+  for (int i = warp * share.ctas + static_cast<int>(blockIdx.x) - share.first; i < a.call.tokens * bands * kSumParts;
+       i += Shape::kWarps * share.ctas) {
+    const int part = i % kSumParts, band = i / kSumParts % bands, token = i / kSumParts / bands;
+    const int column = part * (kBand / kSumParts) + 4 * (lane & 3) + (lane & 4) / 2;  // and the next one
+    const uint4* const from = linked_down + (lane & 4) * 8 + column / 4;
+    float* const out = a.call.y + token * a.call.ldy + band * kBand + column;
+    float2 sum = make_float2(0, 0);
+#pragma unroll 1
+    for (int begin = 0; begin < slots; begin += 32) {
+      int count = 0, first = 0;  // pieces of slot begin + lane, and where the first one is
+      const int place = begin + lane < slots ? t.place[token * slots + begin + lane] : -1;
+      if (place >= 0) {
+        const int segment = place / kSegmentTokens, unit = band * t.segments[segment].bands;
+        const int owner = team_owner<Shape>(t, segment, bands, unit);
+        count = team_owner<Shape>(t, segment, bands, unit + t.segments[segment].bands - 1) - owner + 1;
+        first =
+            ((first_down_item(segment, bands) + band + owner) * kLinkedTokens + place % kSegmentTokens) * kLinkedUnits;
+      }
+      const int end = sum_of_lanes(count), pieces = __shfl_sync(kAll, end, 31);
+      first -= (end - count) * (kLinkedTokens * kLinkedUnits);
+#pragma unroll 1
+      for (int base = 0; base < pieces; base += 32) {
+        int slot = 0;  // of piece base + lane
+#pragma unroll 1
+        for (int j = 0; j < min(32, slots - begin); ++j) slot += base + lane >= __shfl_sync(kAll, end, j) ? 1 : 0;
+        const int own = __shfl_sync(kAll, first, slot & 31) + (base + lane) * (kLinkedTokens * kLinkedUnits);
+#pragma unroll 1
+        for (int k = 0; k < min(32, pieces - base); k += kBatch * 4) {
+          int at[kBatch];
+          uint4 v[kBatch];
+#pragma unroll
+          for (int q = 0; q < kBatch; ++q) {
+            const int piece = k + 4 * q + group;
+            at[q] = __shfl_sync(kAll, own, piece);
+            if (base + piece >= pieces) at[q] = -1;
+          }
+          bool all;
+          int polls = 0;
+          do {
+            all = true;
+#pragma unroll
+            for (int q = 0; q < kBatch; ++q) {
+              v[q] = make_uint4(0, t.launch, 0, t.launch);
+              if (at[q] >= 0) v[q] = load_numbered(from + at[q]);
+            }
+#pragma unroll
+            for (int q = 0; q < kBatch; ++q) all &= v[q].y == t.launch && v[q].w == t.launch;
+            poll_again(++polls);
+          } while (!__all_sync(kAll, all));
+#pragma unroll
+          for (int q = 0; q < kBatch; ++q) {
+            sum.x += __uint_as_float(v[q].x);
+            sum.y += __uint_as_float(v[q].z);
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int distance = kLanes; distance < 32; distance *= 2) {
+      sum.x += __shfl_xor_sync(kAll, sum.x, distance);
+      sum.y += __shfl_xor_sync(kAll, sum.y, distance);
+    }
+    if (group == 0) *reinterpret_cast<float2*>(out) = sum;
+  }
+}
+
+// y of other calls. A warp takes one slot of one band of one token, so that all reads of a sum
 // are under way at the same time; the slots meet in shared memory and are added in their order.
 template <class Shape>
 __device__ inline void sum_slots(const StreamArgs& a, const SumShare& share, StreamShared<Shape>& shared) {
+  if (linked<Shape>(a)) return sum_linked<Shape>(a, share, shared.table);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int bands = a.layer.hidden / kBand, units = a.call.tokens * bands;
   const int group = max(min(a.slots_per_token, Shape::kWarps), 1);  // warps of a unit
@@ -292,11 +450,7 @@ __device__ __forceinline__ void sum_without_weights(const StreamArgs& a, int wor
 template <class Shape>
 __device__ inline void compute_run(const StreamArgs& a, RingCursor ring, StreamInput& in, StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
-  compute_phase<Shape, false>(a, in, ring, shared);
-  if (threadIdx.x == 0 && !linked<Shape>(a)) raise_flag(Written::kGateUp, t.launch);
-  stamp(a, kStampGateUp);
-  compute_phase<Shape, true>(a, in, ring, shared);
-  if (threadIdx.x == 0 && !linked<Shape>(a)) raise_flag(Written::kDown, t.launch);
+  compute_phases<Shape>(a, in, ring, shared);
   stamp(a, kStampDown);
   const SumShare share = sum_share<Shape>(a, working_ctas(t, a.layer.hidden / kBand));
   if (share.first == 0) sum_slots<Shape>(a, share, shared);
@@ -317,13 +471,20 @@ __device__ inline void run_early(const StreamArgs& a, const RingOf& ring_of, uns
   if (loads) {
     make_early_table<Shape>(a, shared.table, *reinterpret_cast<ExpertTable*>(&shared.sums[0]), shared.early, loader);
   } else {
+    if (a.call.norm.x == nullptr) {
+      wait_for_previous_kernel();
+      stamp_time(a, kStampReleased);
+      stamp(a, kStampStart);
+    }
     prepare_early<Shape>(a, in, *reinterpret_cast<EarlyScratch<Shape>*>(&shared.sums[1]));
     stamp(a, kStampInput);
   }
   barrier_wait(&shared.early.table, 0);
   wait_for_previous_kernel();  // which the table has waited for
-  stamp_time(a, kStampReleased);
-  stamp(a, kStampStart);
+  if (a.call.norm.x != nullptr) {
+    stamp_time(a, kStampReleased);
+    stamp(a, kStampStart);
+  }
   stamp(a, kStampTable);
   const int working = working_ctas(t, a.layer.hidden / kBand);
   const bool works = static_cast<int>(blockIdx.x) < working;

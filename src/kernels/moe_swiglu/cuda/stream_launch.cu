@@ -11,6 +11,7 @@ namespace fairway::kernels::cuda {
 namespace {
 
 constexpr int kInputPadBytes = 32;
+constexpr int kMostTeams = 2;  // of a CTA, in all shapes
 
 // Of a call, from which on an expert is decoded for 8 at a time: measured at the geometry of GLM-4.7-Flash.
 constexpr int kTokensForEight = 20;
@@ -23,26 +24,29 @@ int most_tokens(const MoeLayer& layer) {
   return kStreamSlots / std::max(slots_per_token(layer), 1);
 }
 
-// Whether a call has what an early launch needs.
+// Whether a call is one for an early launch.
 bool starts_early(const MoeLayer& layer, const MoeCall& call) {
-  const MoeNorm& norm = call.norm;
+  return layer.hidden <= kMostEarlyBlocks * kBand && layer.common_suh != nullptr &&
+         call.tokens <= StreamEarly::kTokens && call.tokens * slots_per_token(layer) <= 32;
+}
+// Whether it can make its inputs from what is in front of the norm.
+bool norm_serves(const MoeLayer& layer, const MoeNorm& norm) {
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
   return norm.x != nullptr && aligned(norm.x) && aligned(norm.weight) && norm.ldx % 4 == 0 && norm.n % 4 == 0 &&
-         norm.n <= layer.hidden && layer.hidden <= kMostEarlyBlocks * kBand && layer.common_suh != nullptr &&
-         call.tokens <= StreamEarly::kTokens && call.tokens * slots_per_token(layer) <= 32;
+         norm.n <= layer.hidden;
 }
 
 struct PieceCounts {
   std::size_t gate_up, down;
 };
-// Upper bounds of item + CTA.
+// Upper bounds of where a piece is stored, see Piece.
 PieceCounts most_pieces(const MoeLayer& layer, int tokens, int ctas = kMostStreamCtas) {
   const int routed = tokens * layer.top_k;
   constexpr int kFewest = StreamWide::kTokens;  // of all shapes
   const int segments =
       std::min(routed, layer.routed + routed / kFewest) + layer.shared * ((tokens + kFewest - 1) / kFewest);
   return {static_cast<std::size_t>(segments * (layer.max_intermediate / kBand) + ctas),
-          static_cast<std::size_t>(segments * (layer.hidden / kBand) + ctas)};
+          static_cast<std::size_t>(segments * (layer.hidden / kBand + 1) + kMostTeams * ctas)};
 }
 
 std::size_t gate_up_bytes(const PieceCounts& pieces) {
@@ -94,7 +98,7 @@ ShapePlan plan_shape(const MoeLayer& layer) {
 template <class Shape>
 bool linked_call(const MoeLayer& layer, int tokens, int grid) {
   const PieceCounts pieces = most_pieces(layer, tokens, grid);
-  return Shape::kLinks && tokens <= kLinkedTokens && std::max(pieces.gate_up, pieces.down) <= kLinkedPieces;
+  return Shape::kLinks && tokens <= kLinkedTokens && pieces.gate_up <= kLinkedGateUp && pieces.down <= kLinkedDown;
 }
 
 template <class Shape>
@@ -159,7 +163,11 @@ cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, vo
   args.gate_up = static_cast<float*>(scratch);
   args.down = args.gate_up + gate_up_bytes(most_pieces(layer, std::min(call.tokens, chunk))) / sizeof(float);
   if (!wide) return run_shape<StreamNarrow>(args, call, chunk, stream);
-  if (starts_early(layer, call)) return run_shape<StreamEarly>(args, call, chunk, stream);
+  if (starts_early(layer, call)) {
+    MoeCall early = call;
+    if (!norm_serves(layer, call.norm)) early.norm = {};
+    return run_shape<StreamEarly>(args, early, chunk, stream);
+  }
   const bool eight = call.tokens >= kTokensForEight && plan_shape<StreamWide8>(layer).stages >= kFewStages;
   return eight ? run_shape<StreamWide8>(args, call, chunk, stream) : run_shape<StreamWide>(args, call, chunk, stream);
 }

@@ -79,13 +79,16 @@ __device__ inline void load_run(const StreamArgs& a, const StreamTable& t, int l
     }
   }
   if (loader == 0) prefetch_scales(a, t);
-  p = {};
   p.segment = t.run.segment;
-  for (int at = t.run.begin; next_piece(t, hidden_blocks, true, t.run.end, at, p);) {
+  for (int next = t.run.begin; next < t.run.end;) {
+    p.segment = segment_of(t, hidden_blocks, next, p.segment);
+    p.count = 0;
+    const auto share = TeamShare::of<Shape>(t, p.segment, hidden_blocks, team, next);
     const TrellisRef& m = a.layer.experts[t.segments[p.segment].expert].down;
-    const int half = Shape::kTeams == 2 ? first_half(at - p.count - t.run.begin, p.count) : p.count;
-    Source(m, a.layer.hidden, p.band, p.begin + (team == 0 ? 0 : half), first_row)
-        .load(ring, team == 0 ? half : p.count - half);
+    for (int at = share.begin; next_piece(t, hidden_blocks, true, share.end, at, p);) {
+      Source(m, a.layer.hidden, p.band, p.begin, first_row).load(ring, p.count);
+    }
+    next = share.next;
   }
 }
 

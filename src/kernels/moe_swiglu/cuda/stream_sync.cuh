@@ -34,11 +34,11 @@ static __device__ StreamState stream_state;
 // In calls of few tokens the sums themselves carry the number of the launch, and nobody raises or reads a flag: that
 // takes three ways through the L2 cache less from one CTA to another. They lie here because only sums with numbers may
 // ever be written where their reader looks for a number. A unit is 16 bytes: two floats.
-constexpr int kLinkedTokens = 4;  // of a call, at most
-constexpr int kLinkedPieces = 512;
-constexpr int kLinkedUnits = kBand / 2;  // of a token of one matrix
-static __device__ uint4 linked_gate_up[kLinkedPieces * 2 * kLinkedTokens * kLinkedUnits];
-static __device__ uint4 linked_down[kLinkedPieces * kLinkedTokens * kLinkedUnits];
+constexpr int kLinkedTokens = 4;                        // of a call, at most
+constexpr int kLinkedGateUp = 512, kLinkedDown = 1024;  // pieces
+constexpr int kLinkedUnits = kBand / 2;                 // of a token of one matrix
+static __device__ uint4 linked_gate_up[kLinkedGateUp * 2 * kLinkedTokens * kLinkedUnits];
+static __device__ uint4 linked_down[kLinkedDown * kLinkedTokens * kLinkedUnits];
 
 // Four neighbouring floats of a lane: units `lane` and 32 + lane, so that a warp reads and writes whole lines.
 __device__ __forceinline__ void store_linked(uint4* lane_units, float4 v, unsigned launch) {

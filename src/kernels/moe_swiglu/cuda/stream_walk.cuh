@@ -9,12 +9,6 @@ namespace fairway::kernels::cuda {
 
 static_assert(kTeamWarps == 2 * kIntRowParts);  // each two of a block's tile rows, and half of its columns
 
-// Keeps a value in a register: where it comes from is hidden from the compiler, which would rather compute it again
-// from the lane's number in every turn of the loop.
-__device__ __forceinline__ void keep_in_register(int& value) {
-  value = __shfl_sync(0xFFFFFFFFu, value, threadIdx.x & 31);
-}
-
 // The eight windows of a lane in one tile, from the words that it has read of it. At 3 bits the two that lie in two
 // words are taken from one register of their own, straight from the words. At 2 and 4 bits one shift serves windows
 // that are whole bytes apart.
@@ -74,24 +68,28 @@ __device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, co
   }
 }
 
+// Where a lane reads in a stage. Of a width that is known only at run time, so that it can be found before the weights
+// or the inputs are there: then the widths' loops have little in front of them.
+struct StagePlace : LanePlace {
+  int input = 0;  // bytes from the first digit of a block
+
+  StagePlace() = default;
+  __device__ StagePlace(int bits, int input_stride) : LanePlace(bits, static_cast<int>(threadIdx.x & 31)) {
+    const int lane = static_cast<int>(threadIdx.x & 31), warp = static_cast<int>(threadIdx.x >> 5) % kTeamWarps;
+    const int column_half = warp & 1, row_part = warp >> 1;
+    input = (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
+#pragma unroll
+    for (int& bytes : offset) bytes += (2 * row_part * kBandTiles + column_half * kIntTiles) * (32 * bits);
+  }
+};
+
 // `blocks` stages of the ring. input: the digits of the first block. acc[tile][group]: sums of n * digit, columns 2i,
 // 2i + 1 of a group are the digits of its token i.
 template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_stream(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
-                                            int (&acc)[kIntTiles][kGroups][4]) {
-  // Hidden from the compiler, which would keep what follows from them, for every width, in registers through all
-  // pieces.
-  int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) % kTeamWarps;
-  keep_in_register(lane);
-  keep_in_register(warp);
-  const int column_half = warp & 1, row_part = warp >> 1;
-  LaneStream<kBits> stream(lane);
-#pragma unroll
-  for (int i = 0; i < stream.kWords; ++i) {
-    stream.offset[i] += (2 * row_part * kBandTiles + column_half * kIntTiles) * stream.kTileBytes;
-    keep_in_register(stream.offset[i]);
-  }
-  const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
+                                            const StagePlace& place, int (&acc)[kIntTiles][kGroups][4]) {
+  const LaneStream<kBits> stream(place);
+  const unsigned char* in = input + place.input;
 #pragma unroll 1
   for (; blocks > 0; --blocks, in += kBand) {
     u32 upper[kGroups], lower[kGroups];

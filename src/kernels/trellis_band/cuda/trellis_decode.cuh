@@ -21,9 +21,10 @@ struct LanePlace {
   u32 select;     // byte permute that drops the bits after the lane's last one
   int drop;       // their number, 0, 8, 16 or 24
 
+  LanePlace() = default;
   __device__ LanePlace(int bits, int lane) {
     const int last = (bits * (lane + 1) * 8 - 1) / 32;
-    for (int i = 0; i < 3; ++i) offset[i] = (last - i + 8 * bits) % (8 * bits) * 4;
+    for (int i = 0; i < 3; ++i) offset[i] = (last - i + (last < i ? 8 * bits : 0)) * 4;
     drop = 32 * (last + 1) - 8 * bits * (lane + 1);
     select = 0x3210u + 0x1111u * static_cast<u32>(drop / 8);
   }

@@ -468,4 +468,9 @@ inline void wgmma_settle(float (&)[3][4]) {
   if (!mine.open.empty() || !mine.groups.empty()) emulator::fail("sums are used before their wgmma was done");
 }
 
+template <int kGroup, int kThreads>
+void group_sync() {
+  emulator::named_sync(2 + kGroup, kThreads);
+}
+
 }  // namespace fairway::kernels::cuda
