@@ -7,7 +7,7 @@
 
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
-#include "kernels/attention_mla/cuda/weight_bytes.cuh"
+#include "kernels/attention_mla/cuda/weight_halves.cuh"
 #include "kernels/common/cuda/attend_merge.cuh"
 #include "kernels/common/cuda/cache_write.cuh"
 #include "kernels/common/cuda/chunk.cuh"
@@ -37,7 +37,7 @@ struct alignas(16) DecodeMemory {
   float4 statistics[kOneCluster];          // of each CTA: largest score, sum of factors
   float query[kDecodeKey];                 // [latent | rotated], times the scale of scores
   float sums[kOneCluster][kOneLatent];     // of each CTA
-  float scaled[kOneNope];                  // the query before kv_b_proj, times the scales of that
+  float projected[kOneNope];               // the query before kv_b_proj
   float parts[kOneWarps][kDecodeSlice];    // of the absorbed query
   float warp_sums[kOneWarps][kOneLatent];  // over a warp's positions
   float2 warp_statistics[kOneWarps];
@@ -54,34 +54,28 @@ class AbsorbOne {
     nope_ = up.nope;
     slice_ = up.latent / kOneCluster;
     const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
-    const signed char* const from = up.weights + row0 * up.latent + rank * slice_ + 4 * word;
+    const __half* const from = up.weights + row0 * up.latent + rank * slice_ + 4 * word;
     for (int k = 0; k < kRows; ++k) {
       const int row = thread / 16 + 16 * k;
       words_[k] = row < nope_ && 4 * word < slice_
-                      ? *reinterpret_cast<const unsigned*>(from + static_cast<long long>(row) * up.latent)
-                      : 0;
+                      ? *reinterpret_cast<const uint2*>(from + static_cast<long long>(row) * up.latent)
+                      : make_uint2(0, 0);
     }
-    scale_ = thread < nope_ ? up.scales[row0 + thread] : 0.0f;
   }
 
   // q: [nope]. Sends the slice times `factor` to `query` of all CTAs.
   __device__ __forceinline__ void run(const float* q, float factor, int rank, DecodeMemory& memory) const {
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-    memory.scaled[thread] = thread < nope_ ? q[thread] * scale_ : 0.0f;
+    memory.projected[thread] = thread < nope_ ? q[thread] : 0.0f;
     __syncthreads();
-    float sum[4] = {}, shift = 0;
+    float sum[4] = {};
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       if (16 * k >= nope_) break;
-      const float x = memory.scaled[thread / 16 + 16 * k];
-      add_shifted(sum, biased_bytes(words_[k]), x);
-      shift += x;
+      add_products(sum, words_[k], memory.projected[thread / 16 + 16 * k]);
     }
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      sum[j] -= shift * kByteShift;
-      sum[j] += __shfl_xor_sync(0xFFFFFFFFu, sum[j], 16);
-    }
+    for (int j = 0; j < 4; ++j) sum[j] += __shfl_xor_sync(0xFFFFFFFFu, sum[j], 16);
     if (lane < 16) {
       *reinterpret_cast<float4*>(&memory.parts[warp][4 * lane]) = make_float4(sum[0], sum[1], sum[2], sum[3]);
     }
@@ -102,8 +96,7 @@ class AbsorbOne {
   static constexpr int kRows = kOneNope / 16;
 
   int nope_, slice_;
-  float scale_;  // of row `thread`
-  unsigned words_[kRows];
+  uint2 words_[kRows];
 };
 
 template <CacheType kType>

@@ -35,8 +35,6 @@ __global__ void __launch_bounds__(kFewThreads)
   const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 2;
   const bool stores = first + column < up.v;
   const long long output = static_cast<long long>(head) * up.v + first + column;
-  const float* const scales = up.scales + static_cast<long long>(head) * (up.nope + up.v) + up.nope + first;
-  const float scale0 = stores ? scales[column] : 0.0f, scale1 = stores ? scales[column + 1] : 0.0f;
   wait_with_weights(weights.a);
   let_next_kernel_start();
 
@@ -51,7 +49,7 @@ __global__ void __launch_bounds__(kFewThreads)
     if (r0 + row < end && stores) {
       const float* const from = all + row * kStride + column;
       *reinterpret_cast<__half2*>(out + (r0 + row) * ldo + output) =
-          __floats2half2_rn((from[0] + from[kPart]) * scale0, (from[1] + from[kPart + 1]) * scale1);
+          __floats2half2_rn(from[0] + from[kPart], from[1] + from[kPart + 1]);
     }
   }
 }

@@ -10,11 +10,11 @@
 namespace fairway::kernels::cuda {
 
 // kv_b: [heads * (nope + v), latent] as in the checkpoint, head h owns rows h * (nope + v) ..: first nope rows for
-// keys, then v rows for values. weights from quantize_rows_int8(), 16-byte aligned device memory, with a scale for each
-// row. latent: a multiple of 64, at most 512. nope and v: multiples of 16, nope at most 256.
+// keys, then v rows for values. weights: 16-byte aligned device memory. latent: a multiple of 64, at most 512. nope and
+// v: multiples of 16, nope at most 256. Halves, because errors of these weights go into all scores and values: 8 bits
+// with a scale for each row made three quarters of the errors of the bundled model's log-probabilities.
 struct MlaUpProjection {
-  const signed char* weights;
-  const float* scales;
+  const __half* weights;
   int heads, nope, v, latent;
 };
 
@@ -25,8 +25,8 @@ void check_mla_output(const MlaUpProjection& up, long long ldo);
 
 // out[r, h, 0 .. latent) = sum over n of q[r, h, n] * kv_b[h * (nope + v) + n, :].
 // q: [rows, heads, nope]. The query of row r and head h begins at out + (r * heads + h) * out_stride (a multiple of 8,
-// at least latent); what lies between latent and out_stride is left alone. q and out 16-byte aligned. Sums in floats, q
-// times scale and the result rounded to halves.
+// at least latent); what lies between latent and out_stride is left alone. q and out 16-byte aligned. Sums in floats,
+// the result rounded to halves.
 void mla_absorb(const MlaUpProjection& up, const __half* q, int rows, __half* out, int out_stride, cudaStream_t stream);
 
 // out[r, h * v + j] = sum over c of kv_b[h * (nope + v) + nope + j, c] * mixed[r, h, c].

@@ -4,7 +4,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
-#include "kernels/attention_mla/cuda/weight_bytes.cuh"
+#include "kernels/attention_mla/cuda/weight_halves.cuh"
 #include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/common/cuda/reduce.cuh"
@@ -25,12 +25,12 @@ inline bool one_row_fits(const MlaUpProjection& up) {
 // while the kernel ahead still runs.
 class UnfoldOne {
  public:
-  static constexpr int kBytes = kOneV / kOneCluster * kOneLatent;  // of weights, most
+  static constexpr int kBytes = kOneV / kOneCluster * kOneLatent * 2;  // of weights, most
 
   // weights: 16-byte aligned shared memory. One thread calls it, for a barrier of which it is the only arrival.
   __device__ static __forceinline__ void load(const MlaUpProjection& up, int head, int rank, unsigned char* weights,
                                               std::uint64_t* bar) {
-    const int bytes = up.v / kOneCluster * up.latent;
+    const int bytes = up.v / kOneCluster * up.latent * 2;
     barrier_expect(bar, bytes);
     bulk_load(weights, up.weights + first_row(up, head, rank) * up.latent, bytes, bar);
   }
@@ -40,28 +40,24 @@ class UnfoldOne {
       : count_(up.v / kOneCluster),
         words_(up.latent / 4),
         row_(static_cast<int>(threadIdx.x) / 32 + kOneWarps * (static_cast<int>(threadIdx.x) % 32 * kRows / 32)),
-        scale_(row_ < count_ ? up.scales[first_row(up, head, rank) + row_] : 0.0f),
         at_(static_cast<long long>(head) * up.v + rank * count_ + row_) {}
 
   // x: [latent], in shared memory, 16-byte aligned. out: of the row.
   __device__ __forceinline__ void run(const unsigned char* weights, const float* x, __half* out) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-    const auto* const from = reinterpret_cast<const unsigned*>(weights);
-    float dot[kRows] = {}, shift = 0;
+    const auto* const from = reinterpret_cast<const uint2*>(weights);
+    float dot[kRows] = {};
 #pragma unroll 1
     for (int word = lane; word < words_; word += 32) {
       const float4 v = reinterpret_cast<const float4*>(x)[word];
-      shift += (v.x + v.y) + (v.z + v.w);
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
         const int row = min(warp + kOneWarps * i, count_ - 1);
-        add_shifted(dot[i], biased_bytes(from[row * words_ + word]), v);
+        add_product(dot[i], from[row * words_ + word], v);
       }
     }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) dot[i] -= shift * kByteShift;
     const float sum = spread_sum(dot);
-    if (lane % (32 / kRows) == 0 && row_ < count_) out[at_] = __float2half_rn(sum * scale_);
+    if (lane % (32 / kRows) == 0 && row_ < count_) out[at_] = __float2half_rn(sum);
   }
 
  private:
@@ -73,7 +69,6 @@ class UnfoldOne {
 
   int count_, words_;
   int row_;  // whose sum this lane gets
-  float scale_;
   long long at_;
 };
 

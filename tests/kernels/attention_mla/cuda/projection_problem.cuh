@@ -8,7 +8,6 @@
 
 #include "codec/half.h"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
-#include "kernels/attention_mla/cuda/quantize_rows.h"
 #include "kernels/common/cuda/device_array.cuh"
 #include "kernels/moe_swiglu/cuda/problem.cuh"
 
@@ -40,28 +39,14 @@ inline std::vector<float> random_halves(Random& random, std::size_t count, float
 
 struct Projection {
   Shape shape;
-  std::vector<signed char> weights;
-  std::vector<float> scales, matrix;  // matrix: what the 8-bit form stands for
-  DeviceArray<signed char> weights_device;
-  DeviceArray<float> scales_device;
+  std::vector<float> matrix;  // exact halves
+  DeviceArray<__half> weights;
 
   Projection(const Shape& s, Random& random, float size)
       : shape(s),
-        weights(static_cast<std::size_t>(s.heads) * (s.nope + s.v) * s.latent),
-        scales(static_cast<std::size_t>(s.heads) * (s.nope + s.v)),
-        weights_device(weights.size()),
-        scales_device(scales.size()) {
-    std::vector<float> exact(weights.size());
-    for (float& v : exact) v = size * random.normal();
-    const int rows = static_cast<int>(scales.size());
-    quantize_rows_int8(exact.data(), rows, s.latent, weights.data(), scales.data());
-    for (std::size_t i = 0; i < weights.size(); ++i) matrix.push_back(scales[i / s.latent] * weights[i]);
-    weights_device.set(weights);
-    scales_device.set(scales);
-  }
-  MlaUpProjection device() const {
-    return {weights_device.get(), scales_device.get(), shape.heads, shape.nope, shape.v, shape.latent};
-  }
+        matrix(random_halves(random, static_cast<std::size_t>(s.heads) * (s.nope + s.v) * s.latent, size)),
+        weights(to_halves(matrix)) {}
+  MlaUpProjection device() const { return {weights.get(), shape.heads, shape.nope, shape.v, shape.latent}; }
   const float* row(int head, int row) const {
     return matrix.data() + (static_cast<std::size_t>(head) * (shape.nope + shape.v) + row) * shape.latent;
   }
