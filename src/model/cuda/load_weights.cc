@@ -11,6 +11,7 @@
 #include "fairway/error.h"
 #include "formats/model_layout.h"
 #include "kernels/dense_linear/dense_linear.h"
+#include "model/cuda/rounding_jobs.h"
 
 namespace fairway::model {
 namespace {
@@ -22,13 +23,16 @@ using kernels::TrellisMatrix;
 using kernels::cuda::ExpertRef;
 using kernels::cuda::TrellisRef;
 
+constexpr float kBeyondHalves = 65520.0f;  // rounds to infinity
+
 const __half* as_half(const std::uint16_t* bits) {
   return reinterpret_cast<const __half*>(bits);
 }
 
 class Loader {
  public:
-  Loader(const HostModel& model, WeightStore& store) : model_(model), config_(*model.config), store_(store) {}
+  Loader(const HostModel& model, kernels::cuda::UpWeight kv_b, WeightStore& store)
+      : model_(model), config_(*model.config), kv_b_(kv_b), store_(store) {}
 
   DeviceWeights load() {
     DeviceWeights w;
@@ -45,6 +49,8 @@ class Loader {
     } else {
       w.head = linear(model_.head, "lm_head");
     }
+    // Last, while other threads read what was left to them.
+    if (!rounding_.empty()) round_up_projections(config_, rounding_, store_.device(), [this] { store_.report(); });
     return w;
   }
 
@@ -54,7 +60,7 @@ class Loader {
     d.attention_input_norm = floats(host.attention_input_norm, prefix + "input_layernorm");
     d.mlp_input_norm = floats(host.mlp_input_norm, prefix + "post_attention_layernorm");
     if (config_.attention == formats::AttentionKind::kMla) {
-      d.mla = mla(host.mla, prefix + "self_attn.");
+      d.mla = mla(host.mla, host.attention_input_norm, prefix + "self_attn.");
     } else {
       d.gqa = gqa(host.gqa, prefix + "self_attn.");
     }
@@ -63,7 +69,7 @@ class Loader {
     return d;
   }
 
-  DeviceMla mla(const MlaWeights& host, const std::string& prefix) {
+  DeviceMla mla(const MlaWeights& host, const std::vector<float>& input_norm, const std::string& prefix) {
     DeviceMla d;
     if (config_.q_lora_rank > 0) {
       d.q_a = linear(host.q_a, prefix + "q_a_proj");
@@ -72,7 +78,7 @@ class Loader {
     d.q_b = linear(host.q_b, prefix + (config_.q_lora_rank > 0 ? "q_b_proj" : "q_proj"));
     d.kv_a = linear(host.kv_a, prefix + "kv_a_proj_with_mqa");
     d.kv_a_norm = floats(host.kv_a_norm, prefix + "kv_a_layernorm");
-    d.kv_b = up_projection(host.kv_b, prefix + "kv_b_proj");
+    d.kv_b = up_projection(host, input_norm, prefix + "kv_b_proj");
     d.o = linear(host.o, prefix + "o_proj");
     return d;
   }
@@ -88,35 +94,55 @@ class Loader {
     return d;
   }
 
-  // kv_b_proj as halves, which is what checkpoints have.
-  kernels::cuda::MlaUpProjection up_projection(const DenseMatrix& host, const std::string& name) {
+  kernels::cuda::MlaUpProjection up_projection(const MlaWeights& layer, const std::vector<float>& input_norm,
+                                               const std::string& name) {
+    const DenseMatrix& host = layer.kv_b;
     kernels::cuda::MlaUpProjection d{};
     d.heads = config_.num_attention_heads;
     d.nope = config_.qk_nope_head_dim;
     d.v = config_.v_head_dim;
     d.latent = config_.kv_lora_rank;
-    if (host.data != nullptr && host.type != kernels::DenseType::kF16) {
-      d.weights = as_half(store_.copy_of<std::uint16_t>(rounded_to_halves(host), name));
+    d.type = kv_b_;
+    if (kv_b_ == kernels::cuda::UpWeight::kHalf) {
+      d.weights = up_projection_halves(host, name);
       return d;
     }
-    DenseMatrix halves = host;
-    halves.type = kernels::DenseType::kF16;
-    d.weights = as_half(reinterpret_cast<const std::uint16_t*>(
-        dense(halves, 1.0f / std::sqrt(static_cast<float>(host.in)), name).data));
+    // 8 bits, a scale for every row.
+    const std::size_t rows = static_cast<std::size_t>(host.out), count = rows * static_cast<std::size_t>(host.in);
+    if (host.data == nullptr) {
+      constexpr float kByteDeviation = 73.9f;  // of random bytes
+      d.weights = store_.random_words(count, name);
+      const std::vector<float> scales(rows, 1.0f / (std::sqrt(static_cast<float>(host.in)) * kByteDeviation));
+      d.scales = store_.copy_of<float>(scales, name);
+      return d;
+    }
+    auto* const weights = store_.room_for<signed char>(count, name);
+    auto* const scales = store_.room_for<float>(rows, name);
+    if (!store_.measuring()) rounding_.push_back({&layer, &input_norm, weights, scales});
+    d.weights = weights;
+    d.scales = scales;
     return d;
   }
 
-  std::vector<std::uint16_t> rounded_to_halves(const DenseMatrix& matrix) const {
-    const std::size_t columns = static_cast<std::size_t>(matrix.in);
-    std::vector<std::uint16_t> halves(columns * static_cast<std::size_t>(matrix.out));
-    if (store_.measuring()) return halves;
-    std::vector<float> row(columns);
-    for (int r = 0; r < matrix.out; ++r) {
-      kernels::read_dense_row(matrix, r, row.data());
-      std::transform(row.begin(), row.end(), halves.begin() + static_cast<std::ptrdiff_t>(r) * matrix.in,
-                     codec::half_from_float);
+  const void* up_projection_halves(const DenseMatrix& host, const std::string& name) {
+    if (host.data == nullptr || host.type == kernels::DenseType::kF16) {
+      DenseMatrix halves = host;
+      halves.type = kernels::DenseType::kF16;
+      return dense(halves, 1.0f / std::sqrt(static_cast<float>(host.in)), name).data;
     }
-    return halves;
+    const std::size_t columns = static_cast<std::size_t>(host.in);
+    std::vector<std::uint16_t> halves(columns * static_cast<std::size_t>(host.out));
+    std::vector<float> row(columns);
+    for (int r = 0; r < host.out && !store_.measuring(); ++r) {
+      kernels::read_dense_row(host, r, row.data());
+      for (std::size_t c = 0; c < columns; ++c) {
+        if (std::abs(row[c]) >= kBeyondHalves) {
+          unsupported(name, fmt::format("has {}, beyond the range of halves; --kv-b-bits 8 takes it", row[c]));
+        }
+        halves[static_cast<std::size_t>(r) * columns + c] = codec::half_from_float(row[c]);
+      }
+    }
+    return store_.copy_of<std::uint16_t>(halves, name);
   }
 
   DeviceRouter router(const moe::MoeLayerWeights& host, const std::string& name) {
@@ -232,19 +258,21 @@ class Loader {
     return store_.copy_of<float>(values, name);
   }
 
-  [[noreturn]] static void unsupported(const std::string& name, const char* why) {
+  [[noreturn]] static void unsupported(const std::string& name, const std::string& why) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} {}. Run this model on the CPU", name, why));
   }
 
   const HostModel& model_;
   const formats::ModelConfig& config_;
+  kernels::cuda::UpWeight kv_b_;
   WeightStore& store_;
+  std::vector<RoundingJob> rounding_;  // kv_b_proj of the layers
 };
 
 }  // namespace
 
-DeviceWeights load_weights(const HostModel& model, WeightStore& store) {
-  return Loader(model, store).load();
+DeviceWeights load_weights(const HostModel& model, kernels::cuda::UpWeight kv_b, WeightStore& store) {
+  return Loader(model, kv_b, store).load();
 }
 
 }  // namespace fairway::model

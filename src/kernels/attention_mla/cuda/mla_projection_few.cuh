@@ -6,7 +6,9 @@
 
 #include <type_traits>
 
+#include "kernels/attention_mla/cuda/four_weights.cuh"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
+#include "kernels/attention_mla/cuda/scale_normalizer.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 
 namespace fairway::kernels::cuda {
@@ -33,12 +35,15 @@ constexpr int kUnfoldSharedBytes =
 
 // Whatever a thread needs is loaded before any of it is used, so that it waits for memory once: what does not exist is
 // read from where something does, and weights are zeros there.
+__device__ __forceinline__ uint2 unless(bool absent, uint2 v) {
+  return absent ? make_uint2(0, 0) : v;
+}
 __device__ __forceinline__ uint4 unless(bool absent, uint4 v) {
   return absent ? make_uint4(0, 0, 0, 0) : v;
 }
 
-// Waits for the kernel ahead when the weights are in their places. The compiler would put them there where they are
-// used, while nothing else is left to do; a wait that depends on them, if hardly ever, keeps it from that.
+// Waits for the kernel ahead when the weights are converted. The compiler would convert them where they are used, while
+// nothing else is left to do; a wait that depends on them, if hardly ever, keeps it from that.
 template <int kSteps>
 __device__ __forceinline__ void wait_with_weights(const unsigned (&a)[kSteps][4][4]) {
   unsigned all = 0;
@@ -50,41 +55,56 @@ __device__ __forceinline__ void wait_with_weights(const unsigned (&a)[kSteps][4]
 
 // A warp's part of the sums of 64 latents: n in steps of 16. Lane (g, i) = (lane / 4, lane % 4) has n = 4 i .. 4 i + 3
 // of a step and latents 8 g .. 8 g + 7; rows g and g + 8 of output tile j are latents 8 g + 2 j and 8 g + 2 j + 1.
+template <UpWeight kType>
 struct AbsorbWeights {
+  using Eight = std::conditional_t<kType == UpWeight::kHalf, uint4, uint2>;  // weights
   unsigned a[kAbsorbSteps][4][4];
+  float4 scale[kAbsorbSteps];
   int first_offset, last_offset;
 
   // Of the lane's n.
   __device__ __forceinline__ int offset(int s) const { return min(first_offset + 16 * kAbsorbParts * s, last_offset); }
 
   // row0: the head's first stored row.
-  __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part,
-                                       int lane) {
+  __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part, int lane,
+                                       float normal) {
     const int steps = up.nope / 16;
     first_offset = 16 * part + 4 * (lane % 4);
     last_offset = 16 * (steps - 1) + 4 * (lane % 4);
-    uint4 rows[kAbsorbSteps][4];
+    Eight stored[kAbsorbSteps][4];
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
       const long long n = row0 + offset(s);
-      const __half* const from = up.weights + n * up.latent + first_latent + 8 * (lane / 4);
-      for (int e = 0; e < 4; ++e) rows[s][e] = *reinterpret_cast<const uint4*>(from + e * up.latent);
+      const Eight* const from = static_cast<const Eight*>(up.weights) + (n * up.latent + first_latent) / 8 + lane / 4;
+      for (int e = 0; e < 4; ++e) stored[s][e] = from[e * (up.latent / 8)];
+      const auto scale_of = [&](int e) { return FourWeights<kType>::scale(up, n + e) * normal; };
+      scale[s] = make_float4(scale_of(0), scale_of(1), scale_of(2), scale_of(3));
     }
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
-      for (int e = 0; e < 4; ++e) rows[s][e] = unless(part + kAbsorbParts * s >= steps, rows[s][e]);
-      transpose(rows[s], a[s]);
+      for (int e = 0; e < 4; ++e) stored[s][e] = unless(part + kAbsorbParts * s >= steps, stored[s][e]);
+      convert(stored[s], a[s]);
     }
   }
 
-  // Pairs of latents of one n to pairs of n of one latent.
-  __device__ static __forceinline__ void transpose(const uint4 (&rows)[4], unsigned (&pairs)[4][4]) {
+  __device__ static __forceinline__ void convert(const uint2 (&bytes)[4], unsigned (&halves)[4][4]) {
+    for (int j = 0; j < 4; ++j) {
+      const unsigned selector = j % 2 == 0 ? 0x5140 : 0x7362;
+      for (int e = 0; e < 4; e += 2) {
+        const unsigned biased = biased_bytes(j < 2 ? __byte_perm(bytes[e].x, bytes[e + 1].x, selector)
+                                                   : __byte_perm(bytes[e].y, bytes[e + 1].y, selector));
+        halves[j][e] = halves_of_low(biased), halves[j][e + 1] = halves_of_high(biased);
+      }
+    }
+  }
+  // Pairs of latents of one n become pairs of n of one latent.
+  __device__ static __forceinline__ void convert(const uint4 (&stored)[4], unsigned (&halves)[4][4]) {
     for (int e = 0; e < 4; e += 2) {
-      const unsigned low[4] = {rows[e].x, rows[e].y, rows[e].z, rows[e].w};
-      const unsigned high[4] = {rows[e + 1].x, rows[e + 1].y, rows[e + 1].z, rows[e + 1].w};
+      const unsigned first[4] = {stored[e].x, stored[e].y, stored[e].z, stored[e].w};
+      const unsigned second[4] = {stored[e + 1].x, stored[e + 1].y, stored[e + 1].z, stored[e + 1].w};
       for (int j = 0; j < 4; ++j) {
-        pairs[j][e] = __byte_perm(low[j], high[j], 0x5410);
-        pairs[j][e + 1] = __byte_perm(low[j], high[j], 0x7632);
+        halves[j][e] = __byte_perm(first[j], second[j], 0x5410);
+        halves[j][e + 1] = __byte_perm(first[j], second[j], 0x7632);
       }
     }
   }
@@ -98,29 +118,35 @@ struct AbsorbWeights {
     for (int s = 0; s < kAbsorbSteps; ++s) fours[s] = *reinterpret_cast<const Four*>(q + offset(s));
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
-      const uint2 b = halves(fours[s]);
-      for (int j = 0; j < 4; ++j) mma_half(d[j], a[s][j][0], a[s][j][1], a[s][j][2], a[s][j][3], b.x, b.y);
+      const float4 v = floats(fours[s]);
+      const __half2 b0 = __floats2half2_rn(v.x * scale[s].x, v.y * scale[s].y);
+      const __half2 b1 = __floats2half2_rn(v.z * scale[s].z, v.w * scale[s].w);
+      for (int j = 0; j < 4; ++j) {
+        mma_half(d[j], a[s][j][0], a[s][j][1], a[s][j][2], a[s][j][3], *reinterpret_cast<const unsigned*>(&b0),
+                 *reinterpret_cast<const unsigned*>(&b1));
+      }
     }
   }
 
-  __device__ static __forceinline__ uint2 halves(float4 v) {
-    const __half2 low = __floats2half2_rn(v.x, v.y), high = __floats2half2_rn(v.z, v.w);
-    return make_uint2(*reinterpret_cast<const unsigned*>(&low), *reinterpret_cast<const unsigned*>(&high));
+  __device__ static __forceinline__ float4 floats(float4 v) {
+    return v;
   }
-  __device__ static __forceinline__ uint2 halves(uint2 pairs) {
-    return pairs;
+  __device__ static __forceinline__ float4 floats(uint2 pairs) {
+    const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&pairs.x));
+    const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&pairs.y));
+    return make_float4(low.x, low.y, high.x, high.y);
   }
 };
 
-// Four latents of a row: the sum of all parts.
-__device__ __forceinline__ uint2 add_absorb_parts(const float* sums, int part_floats) {
+// Four latents of a row: the sum of all parts times `factor`.
+__device__ __forceinline__ uint2 add_absorb_parts(const float* sums, int part_floats, float factor) {
   float sum[4] = {};
   for (int p = 0; p < kAbsorbParts; ++p) {
     const float4 v = *reinterpret_cast<const float4*>(sums + p * part_floats);
     sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
   }
-  const __half2 low = __floats2half2_rn(sum[0], sum[1]);
-  const __half2 high = __floats2half2_rn(sum[2], sum[3]);
+  const __half2 low = __floats2half2_rn(sum[0] * factor, sum[1] * factor);
+  const __half2 high = __floats2half2_rn(sum[2] * factor, sum[3] * factor);
   return make_uint2(*reinterpret_cast<const unsigned*>(&low), *reinterpret_cast<const unsigned*>(&high));
 }
 
@@ -133,7 +159,7 @@ struct FewQueries {
 };
 
 // Waits for the previous kernel. Rows [begin, end) of one block of outputs, blockIdx.x of a grid of heads and blocks.
-template <class T>
+template <UpWeight kType, class T>
 __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const FewQueries<T>& q, int begin, int end,
                                             __half* out, int out_stride) {
   auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kAbsorbOutputs + kFewPad]
@@ -143,8 +169,9 @@ __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const Few
   const int head = static_cast<int>(blockIdx.x) / blocks;
   const int first = static_cast<int>(blockIdx.x) % blocks * kAbsorbOutputs;
   const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
-  AbsorbWeights weights;
-  weights.load(up, row0, first, part, lane);
+  const float normal = kType == UpWeight::kByte ? scale_normalizer(up.scales + row0, up.nope) : 1.0f;
+  AbsorbWeights<kType> weights;
+  weights.load(up, row0, first, part, lane, normal);
   wait_with_weights(weights.a);
   let_next_kernel_start();
 
@@ -163,39 +190,49 @@ __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const Few
     if (r0 + row >= end) continue;
     const long long query = static_cast<long long>(r0 + row) * up.heads + head;
     *reinterpret_cast<uint2*>(out + query * out_stride + first + column) =
-        add_absorb_parts(all + row * kStride + column, kPart);
+        add_absorb_parts(all + row * kStride + column, kPart, 1.0f / normal);
   }
 }
 
 // A part of the sums of 16 values: latents in chunks of 64, part, part + kParts ... Lane (g, i) has values g and g + 8,
 // latents 16 i .. 16 i + 15 of a chunk: four of them in each of four instructions, in an order that the other operand
 // shares.
-template <int kChunks, int kParts>
+template <UpWeight kType, int kChunks, int kParts>
 struct UnfoldWeights {
+  static constexpr int kQuads = up_weight_bytes(kType);  // that 16 weights are stored as
   unsigned a[kChunks][4][4];
   int offset[kChunks];  // of the lane's latents
 
   // first: the first of the values, of v.
   __device__ __forceinline__ void load(const MlaUpProjection& up, int head, int first, int part, int lane) {
     const int row = min(first, up.v - 16) + lane / 4, chunks = up.latent / 64;
-    const __half* const weights =
-        up.weights + (static_cast<long long>(head) * (up.nope + up.v) + up.nope + row) * up.latent;
-    uint4 halves[kChunks][2][2];
+    const auto* const weights =
+        static_cast<const unsigned char*>(up.weights) +
+        (static_cast<long long>(head) * (up.nope + up.v) + up.nope + row) * up.latent * up_weight_bytes(kType);
+    uint4 stored[kChunks][2][kQuads];
 #pragma unroll
     for (int s = 0; s < kChunks; ++s) {
       offset[s] = 64 * min(part + kParts * s, chunks - 1) + 16 * (lane % 4);
       for (int r = 0; r < 2; ++r) {
-        const auto* const from = reinterpret_cast<const uint4*>(weights + 8 * r * up.latent + offset[s]);
-        halves[s][r][0] = from[0], halves[s][r][1] = from[1];
+        const auto* const from =
+            reinterpret_cast<const uint4*>(weights + (8 * r * up.latent + offset[s]) * up_weight_bytes(kType));
+        for (int q = 0; q < kQuads; ++q) stored[s][r][q] = from[q];
       }
     }
 #pragma unroll
     for (int s = 0; s < kChunks; ++s) {
       for (int r = 0; r < 2; ++r) {
-        for (int half = 0; half < 2; ++half) {
-          const uint4 v = unless(part + kParts * s >= chunks, halves[s][r][half]);
-          a[s][2 * half][r] = v.x, a[s][2 * half][r + 2] = v.y;
-          a[s][2 * half + 1][r] = v.z, a[s][2 * half + 1][r + 2] = v.w;
+        for (int q = 0; q < kQuads; ++q) {
+          const uint4 v = unless(part + kParts * s >= chunks, stored[s][r][q]);
+          const unsigned words[4] = {v.x, v.y, v.z, v.w};
+          if constexpr (kType == UpWeight::kByte) {
+            for (int e = 0; e < 4; ++e) {
+              const unsigned biased = biased_bytes(words[e]);
+              a[s][e][r] = halves_of_low(biased), a[s][e][r + 2] = halves_of_high(biased);
+            }
+          } else {
+            for (int e = 0; e < 2; ++e) a[s][2 * q + e][r] = words[2 * e], a[s][2 * q + e][r + 2] = words[2 * e + 1];
+          }
         }
       }
     }

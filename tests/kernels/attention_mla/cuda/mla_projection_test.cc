@@ -1,5 +1,5 @@
-// kv_b_proj on the device against double precision, and all of multi-head latent attention against the reference of the
-// CPU.
+// kv_b_proj on the device against double precision, its 8-bit form against the matrix, and all of multi-head latent
+// attention against the reference of the CPU.
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 
 #include <fmt/format.h>
@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "fairway/error.h"
 #include "kernels/attention_mla/bodies.h"
 #include "kernels/attention_mla/cuda/projection_problem.cuh"
+#include "kernels/attention_mla/cuda/quantize_rows.h"
 #include "kernels/common/cuda/attend.cuh"
 #include "kernels/common/cuda/attend_problem.cuh"
 #include "kernels/common/cuda/case_size.h"
@@ -122,11 +124,13 @@ void check_unfold(const Projection& p, Random& random, int rows, float size) {
 
 void check_projection(const Shape& shape, const std::vector<int>& row_counts, float weight_size, float size,
                       std::uint64_t seed) {
-  Random random(seed);
-  const Projection p(shape, random, weight_size);
-  for (const int rows : row_counts) {
-    check_absorb(p, random, rows, size);
-    check_unfold(p, random, rows, size);
+  for (const UpWeight type : {UpWeight::kHalf, UpWeight::kByte}) {
+    Random random(seed);
+    const Projection p(shape, random, weight_size, type);
+    for (const int rows : row_counts) {
+      check_absorb(p, random, rows, size);
+      check_unfold(p, random, rows, size);
+    }
   }
 }
 
@@ -137,7 +141,7 @@ TEST(GpuMlaProjection, IsTheProductOfItsMatrix) {
   check_projection(kSmall, {8, 40, 131}, 0.05f, 1.0f, 4);
 }
 
-// Weights that are no normal halves, and large ones.
+// Scales far from 1: q times scale is no normal half, nor are small weights.
 TEST(GpuMlaProjection, SmallAndLargeWeights) {
   check_projection(kDemo, {3, 66}, 1e-5f, 100.0f, 5);
   check_projection(kDemo, {3, 66}, 100.0f, 0.01f, 6);
@@ -162,11 +166,89 @@ TEST(GpuMlaProjection, WhatIsOutOfRangeIsRefused) {
   refuses(up, 1, 512);
 }
 
+// The error that rounding to 8 bits adds. Uniform in a step of max / 127: for 512 normally distributed weights, whose
+// largest is about 3.1 standard deviations, 3.1 / 127 / sqrt(12) = 0.7 % of the row's norm.
+TEST(MlaProjection, EightBitsOfARow) {
+  Random random(8);
+  constexpr int kRows = 200, kColumns = 512;
+  std::vector<float> matrix(kRows * kColumns), back;
+  for (float& v : matrix) v = 0.02f * random.normal();
+  std::fill_n(matrix.begin(), kColumns, 0.0f);
+  matrix[kColumns] = 1e-40f, std::fill_n(matrix.begin() + kColumns + 1, kColumns - 1, 0.0f);
+  std::vector<signed char> weights(matrix.size());
+  std::vector<float> scales(kRows);
+  quantize_rows_int8(matrix.data(), kRows, kColumns, weights.data(), scales.data());
+  for (std::size_t i = 0; i < matrix.size(); ++i) {
+    back.push_back(scales[i / kColumns] * weights[i]);
+    ASSERT_LE(std::abs(back[i] - matrix[i]), scales[i / kColumns] * 0.5001f + 1e-42f) << i;
+  }
+  const std::span<const float> normal(matrix.data() + 2 * kColumns, matrix.size() - 2 * kColumns);
+  const std::span<const float> stored(back.data() + 2 * kColumns, normal.size());
+  EXPECT_EQ(verify::compare(normal, stored, kColumns, {.row_relative = 0.011}), "");
+  fmt::print("worst row: {:.2e}\n", verify::worst_row_error(normal, stored, kColumns));
+  EXPECT_EQ(scales[0], 0.0f);
+}
+
+// Mean square of the error of products with vectors of the moments, weighed over all rows.
+double product_error(const std::vector<float>& matrix, const std::vector<signed char>& weights,
+                     const std::vector<float>& scales, const std::vector<double>& moments, int columns) {
+  double sum = 0;
+  for (std::size_t r = 0; r < scales.size(); ++r) {
+    std::vector<double> error;
+    for (int c = 0; c < columns; ++c) {
+      const std::size_t at = r * static_cast<std::size_t>(columns) + static_cast<std::size_t>(c);
+      error.push_back(static_cast<double>(matrix[at]) - static_cast<double>(scales[r]) * weights[at]);
+    }
+    for (int i = 0; i < columns; ++i) {
+      for (int j = 0; j < columns; ++j) sum += error[i] * moments[static_cast<std::size_t>(i * columns + j)] * error[j];
+    }
+  }
+  return sum;
+}
+
+// Vectors that lie near a space of fewer dimensions: what is rounded in one column is made good by others.
+TEST(MlaProjection, EightBitsForKnownVectors) {
+  Random random(9);
+  constexpr int kRows = 37, kColumns = 128, kSpace = 32;
+  std::vector<float> matrix(kRows * kColumns);
+  for (float& v : matrix) v = 0.02f * random.normal();
+  std::fill_n(matrix.begin(), kColumns, 0.0f);
+  std::vector<double> moments(kColumns * kColumns, 0.0);
+  for (int k = 0; k < kSpace; ++k) {
+    std::vector<double> direction;
+    for (int c = 0; c < kColumns; ++c) direction.push_back(random.normal());
+    for (int i = 0; i < kColumns; ++i) {
+      for (int j = 0; j < kColumns; ++j) moments[i * kColumns + j] += direction[i] * direction[j];
+    }
+  }
+  const RoundingFeedback feedback(moments, kColumns);
+  std::vector<signed char> plain(matrix.size()), weights(matrix.size()), in_parts(matrix.size());
+  std::vector<float> scales(kRows), plain_scales(kRows), part_scales(kRows);
+  quantize_rows_int8(matrix.data(), kRows, kColumns, plain.data(), plain_scales.data());
+  quantize_rows_int8(matrix.data(), kRows, feedback, weights.data(), scales.data());
+  EXPECT_EQ(scales, plain_scales);
+  const double nearest = product_error(matrix, plain, scales, moments, kColumns);
+  EXPECT_LE(product_error(matrix, weights, scales, moments, kColumns), 0.25 * nearest);
+  for (int c = 0; c < kColumns; ++c) EXPECT_EQ(weights[c], 0);
+  for (int begin = 0; begin < kRows; begin += 5) {
+    const int count = std::min(5, kRows - begin);
+    quantize_rows_int8(&matrix[begin * kColumns], count, feedback, &in_parts[begin * kColumns], &part_scales[begin]);
+  }
+  EXPECT_EQ(in_parts, weights);
+  // Vectors of which nothing is known, or which are the same in all directions, leave the nearest weights.
+  for (const double known : {0.0, 1.0}) {
+    std::fill(moments.begin(), moments.end(), 0.0);
+    for (int c = 0; c < kColumns; ++c) moments[c * kColumns + c] = known;
+    quantize_rows_int8(matrix.data(), kRows, RoundingFeedback(moments, kColumns), weights.data(), scales.data());
+    EXPECT_EQ(weights, plain) << known;
+  }
+}
+
 // Absorb, attend, unfold: `rows` of a sequence from `start` on, against the absorbed reference of the CPU with the same
 // kv_b_proj and the same cache.
 void check_attention(const Shape& s, int start, int rows, bool one_sequence, CacheType type, std::uint64_t seed) {
   Random random(seed);
-  const Projection p(s, random, 0.08f);
+  const Projection p(s, random, 0.08f, seed % 2 == 0 ? UpWeight::kHalf : UpWeight::kByte);
   const int width = s.latent + s.rope, positions = start + rows, queries = rows * s.heads;
   std::vector<float> cache = random_halves(random, static_cast<std::size_t>(positions) * width, 1.0f);
   std::vector<std::uint8_t> bytes;
@@ -238,7 +320,9 @@ TEST(GpuMlaProjection, AroundAttentionItIsWhatTheCpuComputes) {
   check_attention(kDemo, 125, 4, false, kHalf, 15);
   check_attention(kSmall, 0, 5, false, kHalf, 16);
   check_attention(kDemo, 700, 1, false, kE4m3, 17);
-  check_attention(kLarge, kLongStart, 4, false, kE4m3, 18);  // more splits of a row than threads for its values
+  // More splits of a row than threads for its values.
+  check_attention(kLarge, kLongStart, 4, false, kE4m3, 18);
+  check_attention(kDemo, 700, 2, false, kHalf, 19);
 }
 
 }  // namespace
