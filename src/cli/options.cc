@@ -85,6 +85,11 @@ void add_device_options(CLI::App& command, DeviceOptions& device) {
       ->check(CLI::IsMember({"f16", "fp8"}))
       ->capture_default_str();
   command
+      .add_option("--kv-b-bits", device.kv_b_bits,
+                  "Weights of kv_b_proj on a CUDA device: 16, as checkpoints have them, or 8, rounded")
+      ->check(CLI::IsMember({8, 16}))
+      ->capture_default_str();
+  command
       .add_option("--context", device.context,
                   "Positions to keep on a CUDA device (default: the model's, or as many as fit)")
       ->check(number_in(1, kNoLimit));
@@ -107,15 +112,16 @@ std::optional<model::DeviceModelOptions> device_model_options(const DeviceOption
   model::DeviceModelOptions device;
   const std::optional<int> number = cuda_device_number(options.device);
   if (!number) {
-    if (options.kv_cache != "f16" || options.context != 0) {
+    if (options.kv_cache != "f16" || options.kv_b_bits != 16 || options.context != 0) {
       throw Error(ErrorKind::kUsage,
-                  "--kv-cache and --context are for --device cuda; on the CPU the cache is fp32 and "
-                  "grows with the text");
+                  "--kv-cache, --kv-b-bits and --context are for --device cuda; on the CPU kv_b_proj stays as it is "
+                  "stored, and the cache is fp32 and grows with the text");
     }
     return std::nullopt;
   }
   device.device = *number;
   device.cache = options.kv_cache == "fp8" ? model::DeviceCacheType::kFp8 : model::DeviceCacheType::kHalf;
+  device.kv_b_bits = options.kv_b_bits;
   device.context = options.context;
   device.table = options.table;
   return device;

@@ -22,6 +22,7 @@ struct KernelOptions {
 struct DeviceOptions {
   std::string device = "cpu";    // "cpu", "cuda" or "cuda:N"
   std::string kv_cache = "f16";  // "f16" or "fp8"; on a CUDA device only
+  int kv_b_bits = 16;            // 8 or 16; on a CUDA device only
   int context = 0;               // positions on the device; 0: the model's, or as many as fit
   std::string table;             // of measured paths; "": by rules
 };
@@ -47,7 +48,8 @@ select::Policy make_policy(const KernelOptions& options);
 // The number of the CUDA device that a --device names, nothing for "cpu". Error(kUsage) for anything else.
 std::optional<int> cuda_device_number(const std::string& device);
 
-// What --device, --kv-cache and --context ask for; nothing for the CPU. Error(kUsage) for an option that it has not.
+// What --device, --kv-cache, --kv-b-bits and --context ask for; nothing for the CPU. Error(kUsage) for an option that
+// it has not.
 std::optional<model::DeviceModelOptions> device_model_options(const DeviceOptions& options);
 
 // Loads with a progress line; Ctrl-C ends the load.

@@ -59,6 +59,7 @@ Json device_json(const model::DeviceModel& device) {
   return {{"name", backend::cuda_device_info(device.device()).name},
           {"index", device.device()},
           {"kv_cache", model::device_cache_type_name(device.cache_type())},
+          {"kv_b_bits", device.kv_b_bits()},
           {"sequences", device.sequences()},
           {"context", device.context()},
           {"weight_bytes", memory.weights},

@@ -31,6 +31,7 @@ struct DeviceModelOptions {
   int context = 0;      // positions of each; 0: the model's max_position_embeddings, or as many as fit in memory
   int pass_rows = 512;  // most rows of one forward pass of a prompt, 1 to 8192
   DeviceCacheType cache = DeviceCacheType::kHalf;
+  int kv_b_bits = 16;      // of a weight of kv_b_proj: 16 as in checkpoints, or 8 for half of its memory
   std::string table = {};  // file of measured paths for this GPU (PathTable::load); "": the default paths
   std::function<void(std::int64_t done, std::int64_t total)> progress = {};  // bytes; may throw, which ends the load
 };
@@ -76,6 +77,7 @@ class DeviceModel {
   const DeviceMemoryNeed& memory() const;
   int device() const;
   DeviceCacheType cache_type() const;
+  int kv_b_bits() const;
   int sequences() const;
   int context() const;    // positions of a sequence
   int pass_rows() const;  // most ids of one forward()

@@ -47,6 +47,9 @@ void check_options(const DeviceModelOptions& o) {
     throw Error(ErrorKind::kUsage, fmt::format("{} rows of a pass, expected 1 to {}", o.pass_rows, kMaxPassRows));
   }
   if (o.context < 0) throw Error(ErrorKind::kUsage, fmt::format("a context of {} positions", o.context));
+  if (o.kv_b_bits != 8 && o.kv_b_bits != 16) {
+    throw Error(ErrorKind::kUsage, fmt::format("kv_b_proj in {} bits, expected 8 or 16", o.kv_b_bits));
+  }
 }
 
 // What the attention kernels ask of a model's sizes.
@@ -200,7 +203,8 @@ void DeviceModel::State::build(const HostModel& host) {
   check_geometry(config);
   if (!options.table.empty()) paths.set_table(PathTable::load(options.table, options.device));
   WeightStore sizes;
-  const DeviceWeights shapes = load_weights(host, sizes);
+  const auto kv_b = options.kv_b_bits == 8 ? kernels::cuda::UpWeight::kByte : kernels::cuda::UpWeight::kHalf;
+  const DeviceWeights shapes = load_weights(host, kv_b, sizes);
   const auto need_at = [&](int positions) { return measure(shapes, sizes.bytes(), positions); };
   context = fitting_context(need_at);
   need = need_at(context);
@@ -209,7 +213,7 @@ void DeviceModel::State::build(const HostModel& host) {
     if (options.progress) options.progress(done, need.weights);
   };
   WeightStore store(*arena, progress);
-  weights = load_weights(host, store);
+  weights = load_weights(host, kv_b, store);
   pass = std::make_unique<DevicePass>(config, weights, limits(context), arena.get());
   pass->set_paths(&paths);
   pass->clear(stream);
@@ -323,6 +327,9 @@ int DeviceModel::device() const {
 }
 DeviceCacheType DeviceModel::cache_type() const {
   return state_->options.cache;
+}
+int DeviceModel::kv_b_bits() const {
+  return state_->options.kv_b_bits;
 }
 int DeviceModel::sequences() const {
   return state_->options.sequences;

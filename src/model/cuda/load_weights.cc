@@ -7,8 +7,10 @@
 #include <cmath>
 #include <string>
 
+#include "codec/half.h"
 #include "fairway/error.h"
 #include "formats/model_layout.h"
+#include "kernels/dense_linear/dense_linear.h"
 #include "model/cuda/rounding_jobs.h"
 
 namespace fairway::model {
@@ -21,13 +23,16 @@ using kernels::TrellisMatrix;
 using kernels::cuda::ExpertRef;
 using kernels::cuda::TrellisRef;
 
+constexpr float kBeyondHalves = 65520.0f;  // rounds to infinity
+
 const __half* as_half(const std::uint16_t* bits) {
   return reinterpret_cast<const __half*>(bits);
 }
 
 class Loader {
  public:
-  Loader(const HostModel& model, WeightStore& store) : model_(model), config_(*model.config), store_(store) {}
+  Loader(const HostModel& model, kernels::cuda::UpWeight kv_b, WeightStore& store)
+      : model_(model), config_(*model.config), kv_b_(kv_b), store_(store) {}
 
   DeviceWeights load() {
     DeviceWeights w;
@@ -89,7 +94,6 @@ class Loader {
     return d;
   }
 
-  // kv_b_proj in 8 bits, a scale for every row.
   kernels::cuda::MlaUpProjection up_projection(const MlaWeights& layer, const std::vector<float>& input_norm,
                                                const std::string& name) {
     const DenseMatrix& host = layer.kv_b;
@@ -98,10 +102,16 @@ class Loader {
     d.nope = config_.qk_nope_head_dim;
     d.v = config_.v_head_dim;
     d.latent = config_.kv_lora_rank;
+    d.type = kv_b_;
+    if (kv_b_ == kernels::cuda::UpWeight::kHalf) {
+      d.weights = up_projection_halves(host, name);
+      return d;
+    }
+    // 8 bits, a scale for every row.
     const std::size_t rows = static_cast<std::size_t>(host.out), count = rows * static_cast<std::size_t>(host.in);
     if (host.data == nullptr) {
       constexpr float kByteDeviation = 73.9f;  // of random bytes
-      d.weights = static_cast<const signed char*>(store_.random_words(count, name));
+      d.weights = store_.random_words(count, name);
       const std::vector<float> scales(rows, 1.0f / (std::sqrt(static_cast<float>(host.in)) * kByteDeviation));
       d.scales = store_.copy_of<float>(scales, name);
       return d;
@@ -112,6 +122,27 @@ class Loader {
     d.weights = weights;
     d.scales = scales;
     return d;
+  }
+
+  const void* up_projection_halves(const DenseMatrix& host, const std::string& name) {
+    if (host.data == nullptr || host.type == kernels::DenseType::kF16) {
+      DenseMatrix halves = host;
+      halves.type = kernels::DenseType::kF16;
+      return dense(halves, 1.0f / std::sqrt(static_cast<float>(host.in)), name).data;
+    }
+    const std::size_t columns = static_cast<std::size_t>(host.in);
+    std::vector<std::uint16_t> halves(columns * static_cast<std::size_t>(host.out));
+    std::vector<float> row(columns);
+    for (int r = 0; r < host.out && !store_.measuring(); ++r) {
+      kernels::read_dense_row(host, r, row.data());
+      for (std::size_t c = 0; c < columns; ++c) {
+        if (std::abs(row[c]) >= kBeyondHalves) {
+          unsupported(name, fmt::format("has {}, beyond the range of halves; --kv-b-bits 8 takes it", row[c]));
+        }
+        halves[static_cast<std::size_t>(r) * columns + c] = codec::half_from_float(row[c]);
+      }
+    }
+    return store_.copy_of<std::uint16_t>(halves, name);
   }
 
   DeviceRouter router(const moe::MoeLayerWeights& host, const std::string& name) {
@@ -227,20 +258,21 @@ class Loader {
     return store_.copy_of<float>(values, name);
   }
 
-  [[noreturn]] static void unsupported(const std::string& name, const char* why) {
+  [[noreturn]] static void unsupported(const std::string& name, const std::string& why) {
     throw Error(ErrorKind::kUnsupported, fmt::format("{} {}. Run this model on the CPU", name, why));
   }
 
   const HostModel& model_;
   const formats::ModelConfig& config_;
+  kernels::cuda::UpWeight kv_b_;
   WeightStore& store_;
   std::vector<RoundingJob> rounding_;  // kv_b_proj of the layers
 };
 
 }  // namespace
 
-DeviceWeights load_weights(const HostModel& model, WeightStore& store) {
-  return Loader(model, store).load();
+DeviceWeights load_weights(const HostModel& model, kernels::cuda::UpWeight kv_b, WeightStore& store) {
+  return Loader(model, kv_b, store).load();
 }
 
 }  // namespace fairway::model

@@ -42,6 +42,9 @@ int DeviceModel::device() const {
 DeviceCacheType DeviceModel::cache_type() const {
   no_device();
 }
+int DeviceModel::kv_b_bits() const {
+  no_device();
+}
 int DeviceModel::sequences() const {
   no_device();
 }

@@ -31,9 +31,10 @@ using model::Model;
 const int kPrompt = kernels::cuda::check::by_size(70, 9), kSteps = kernels::cuda::check::by_size(12, 3);
 
 // Norm of the error of a row of logits against the fp32 path of the host. On the device activations, keys and values
-// are halves (2^-11 of a value at most, in some ten places per layer), kv_b_proj has 8 bits (0.4 % of a weight); with
-// E4M3 keys and values have 3 bits of mantissa (up to 6 % of a value).
-constexpr test::Bound kHalfCache{.row_relative = 0.015};
+// are halves (2^-11 of a value at most, in some ten places per layer); kv_b_proj may have 8 bits (0.4 % of a weight);
+// with E4M3 keys and values have 3 bits of mantissa (up to 6 % of a value).
+constexpr test::Bound kHalfCache{.row_relative = 0.004};
+constexpr test::Bound kEightBits{.row_relative = 0.015};
 constexpr test::Bound kFp8Cache{.row_relative = 0.1};
 
 // Such errors change which experts a router chooses where two are nearly as good, and then a row of logits is another
@@ -42,7 +43,7 @@ constexpr test::Bound kFp8Cache{.row_relative = 0.1};
 struct OrdinaryRows {
   double margin, share;
 };
-constexpr OrdinaryRows kHalfOrdinary{0.015, 0.75}, kFp8Ordinary{0.05, 0.5};
+constexpr OrdinaryRows kHalfOrdinary{0.005, 0.85}, kEightBitsOrdinary{0.015, 0.75}, kFp8Ordinary{0.05, 0.5};
 
 std::vector<int> some_ids(int count, int first = 11) {
   std::vector<int> ids;
@@ -145,6 +146,26 @@ TEST(GpuDeviceModel, PromptsGiveTheHostsLogits) {
       EXPECT_EQ(device.length(0), kPrompt);
     }
   }
+}
+
+TEST(GpuDeviceModel, EightBitsOfTheUpProjection) {
+  Both both(kMla);
+  const std::vector<int> ids = some_ids(kPrompt);
+  const std::vector<float> all = both.host_logits(ids),
+                           expected = both.rows_with_margin(all, kEightBitsOrdinary.margin);
+  EXPECT_GE(static_cast<double>(expected.size()), kEightBitsOrdinary.share * static_cast<double>(all.size()));
+  DeviceModel device = both.device({.pass_rows = kPrompt, .kv_b_bits = 8}), exact = both.device({.pass_rows = kPrompt});
+  EXPECT_EQ(device.kv_b_bits(), 8);
+  EXPECT_EQ(exact.kv_b_bits(), 16);
+  EXPECT_LT(device.memory().weights, exact.memory().weights);
+  for (const int chunk : {kPrompt, 1}) {
+    const std::vector<float> logits = both.device_logits(device, ids, static_cast<std::size_t>(chunk));
+    EXPECT_EQ(
+        test::compare(expected, both.rows_with_margin(logits, kEightBitsOrdinary.margin), both.vocab(), kEightBits), "")
+        << "in passes of " << chunk;
+    EXPECT_NE(logits, both.device_logits(exact, ids, static_cast<std::size_t>(chunk)));
+  }
+  EXPECT_THROW(both.device({.kv_b_bits = 4}), Error);
 }
 
 TEST(GpuDeviceModel, OtherModelsRun) {

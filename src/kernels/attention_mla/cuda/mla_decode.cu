@@ -48,13 +48,15 @@ bool mla_decode_fits(const MlaAttention& call) {
 void mla_decode(const MlaAttention& call, cudaStream_t stream) {
   check(call);
   const MlaPrepare& prepare = call.prepare;
-  const auto kernel = prepare.cache.type == CacheType::kHalf ? mla_decode_kernel<CacheType::kHalf>
-                                                             : mla_decode_kernel<CacheType::kE4m3>;
   const dim3 grid(static_cast<unsigned>(prepare.heads * kOneCluster), static_cast<unsigned>(prepare.rows.count));
   const MlaDecodeArgs args{prepare, call.up, call.attend.scale * 1.4426950408889634f, call.out, call.ldo};
-  backend::check_cuda(
-      launch(kernel, {grid, kOneThreads, static_cast<int>(sizeof(DecodeMemory)), kOneCluster}, stream, args),
-      "mla_decode");
+  with_up_weight(call.up.type, [&](auto type) {
+    constexpr UpWeight kUp = decltype(type)::value;
+    const auto kernel = prepare.cache.type == CacheType::kHalf ? mla_decode_kernel<CacheType::kHalf, kUp>
+                                                               : mla_decode_kernel<CacheType::kE4m3, kUp>;
+    const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(DecodeMemory<kUp>)), kOneCluster};
+    backend::check_cuda(launch(kernel, shape, stream, args), "mla_decode");
+  });
 }
 
 bool mla_prepare_absorb_fits(const MlaPrepare& prepare, const MlaUpProjection& up) {
@@ -72,10 +74,13 @@ void mla_prepare_absorb(const MlaPrepare& prepare, const MlaUpProjection& up, cu
   const int ctas = std::min((rows * (up.heads + 1) + kWarps - 1) / kWarps, kMaxPrepareCtas);
   const dim3 grid(static_cast<unsigned>(absorb_ctas + (ctas + row_blocks - 1) / row_blocks),
                   static_cast<unsigned>(row_blocks));
-  const auto kernel = prepare.cache.type == CacheType::kHalf ? prepare_absorb_kernel<CacheType::kHalf>
-                                                             : prepare_absorb_kernel<CacheType::kE4m3>;
   const PrepareAbsorb args{prepare, up, block_rows, absorb_ctas};
-  backend::check_cuda(launch(kernel, {grid, kFewThreads, kAbsorbSharedBytes}, stream, args), "mla_prepare_absorb");
+  with_up_weight(up.type, [&](auto type) {
+    constexpr UpWeight kUp = decltype(type)::value;
+    const auto kernel = prepare.cache.type == CacheType::kHalf ? prepare_absorb_kernel<CacheType::kHalf, kUp>
+                                                               : prepare_absorb_kernel<CacheType::kE4m3, kUp>;
+    backend::check_cuda(launch(kernel, {grid, kFewThreads, kAbsorbSharedBytes}, stream, args), "mla_prepare_absorb");
+  });
 }
 
 void mla_attention(const MlaAttention& call, void* workspace, cudaStream_t stream) {

@@ -5,9 +5,9 @@
 
 #include <cuda_fp16.h>
 
+#include "kernels/attention_mla/cuda/four_weights.cuh"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
-#include "kernels/attention_mla/cuda/weight_bytes.cuh"
 #include "kernels/common/cuda/attend_merge.cuh"
 #include "kernels/common/cuda/cache_write.cuh"
 #include "kernels/common/cuda/chunk.cuh"
@@ -30,10 +30,11 @@ struct MlaDecodeArgs {
   long long ldo;
 };
 
+template <UpWeight kUp>
 struct alignas(16) DecodeMemory {
   std::uint64_t query_sent, sums_sent;  // barriers
   std::uint64_t weights_there, unused;
-  unsigned char weights[UnfoldOne::kBytes];
+  unsigned char weights[UnfoldOne<kUp>::kBytes];
   float4 statistics[kOneCluster];          // of each CTA: largest score, sum of factors
   float query[kDecodeKey];                 // [latent | rotated], times the scale of scores
   float sums[kOneCluster][kOneLatent];     // of each CTA
@@ -47,25 +48,26 @@ struct alignas(16) DecodeMemory {
 
 // The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
 // every 16th.
+template <UpWeight kUp>
 class AbsorbOne {
+  using Four = FourWeights<kUp>;
+
  public:
   __device__ __forceinline__ void load(const MlaUpProjection& up, int head, int rank) {
     const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
     nope_ = up.nope;
     slice_ = up.latent / kOneCluster;
     const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
-    const signed char* const from = up.weights + row0 * up.latent + rank * slice_ + 4 * word;
+    const Four* const from = static_cast<const Four*>(up.weights) + (row0 * up.latent + rank * slice_) / 4 + word;
     for (int k = 0; k < kRows; ++k) {
       const int row = thread / 16 + 16 * k;
-      words_[k] = row < nope_ && 4 * word < slice_
-                      ? *reinterpret_cast<const unsigned*>(from + static_cast<long long>(row) * up.latent)
-                      : 0;
+      words_[k] = row < nope_ && 4 * word < slice_ ? from[static_cast<long long>(row) * up.latent / 4] : Four{};
     }
-    scale_ = thread < nope_ ? up.scales[row0 + thread] : 0.0f;
+    scale_ = thread < nope_ ? Four::scale(up, row0 + thread) : 0.0f;
   }
 
   // q: [nope]. Sends the slice times `factor` to `query` of all CTAs.
-  __device__ __forceinline__ void run(const float* q, float factor, int rank, DecodeMemory& memory) const {
+  __device__ __forceinline__ void run(const float* q, float factor, int rank, DecodeMemory<kUp>& memory) const {
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
     memory.scaled[thread] = thread < nope_ ? q[thread] * scale_ : 0.0f;
     __syncthreads();
@@ -74,12 +76,12 @@ class AbsorbOne {
     for (int k = 0; k < kRows; ++k) {
       if (16 * k >= nope_) break;
       const float x = memory.scaled[thread / 16 + 16 * k];
-      add_shifted(sum, biased_bytes(words_[k]), x);
+      words_[k].add(sum, x);
       shift += x;
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      sum[j] -= shift * kByteShift;
+      Four::finish(sum[j], shift);
       sum[j] += __shfl_xor_sync(0xFFFFFFFFu, sum[j], 16);
     }
     if (lane < 16) {
@@ -103,10 +105,10 @@ class AbsorbOne {
 
   int nope_, slice_;
   float scale_;  // of row `thread`
-  unsigned words_[kRows];
+  Four words_[kRows];
 };
 
-template <CacheType kType>
+template <CacheType kType, UpWeight kUp>
 class MlaDecodeCta {
   using Attend = LanesAttend<kType, 32, 3, 2, true, kDecodeBatch>;
   static constexpr int kHeld = kOneLatent / kChunk / 32;
@@ -115,7 +117,7 @@ class MlaDecodeCta {
   __device__ explicit MlaDecodeCta(const MlaDecodeArgs& args)
       : a_(args),
         p_(args.prepare),
-        memory_(*dynamic_shared<DecodeMemory>()),
+        memory_(*dynamic_shared<DecodeMemory<kUp>>()),
         thread_(static_cast<int>(threadIdx.x)),
         rank_(static_cast<int>(blockIdx.x) % kOneCluster),
         head_(static_cast<int>(blockIdx.x) / kOneCluster),
@@ -128,7 +130,7 @@ class MlaDecodeCta {
       barrier_init(&memory_.sums_sent, 1);
       barrier_init(&memory_.weights_there, 1);
       barrier_init_fence();
-      UnfoldOne::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
+      UnfoldOne<kUp>::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
       barrier_expect(&memory_.query_sent, latent * 4);
       barrier_expect(&memory_.sums_sent, kOneCluster * (latent * 4 + 16));
     }
@@ -139,7 +141,7 @@ class MlaDecodeCta {
     const bool makes_row = rank_ == kOneCluster - 1 && warp == kOneWarps - 1;
     Attend attend;
     attend.start(cached(sequence, position), rank_ + kOneCluster * warp, kOneCluster * kOneWarps);
-    AbsorbOne absorb;
+    AbsorbOne<kUp> absorb;
     absorb.load(a_.up, head_, rank_);
     Rotation rotation(p_.angles, position);
     if (makes_row) {  // the norm's weights, where the result comes later
@@ -170,7 +172,7 @@ class MlaDecodeCta {
     barrier_wait_cluster(&memory_.query_sent, 0);
     attend.run(memory_.query, makes_row ? memory_.new_row : nullptr);
     leave_sums(attend);
-    const UnfoldOne unfold(a_.up, head_, rank_);
+    const UnfoldOne<kUp> unfold(a_.up, head_, rank_);
     __syncthreads();
     send_sums();
     barrier_wait_cluster(&memory_.sums_sent, 0);
@@ -274,15 +276,15 @@ class MlaDecodeCta {
 
   const MlaDecodeArgs& a_;
   const MlaPrepare& p_;
-  DecodeMemory& memory_;
+  DecodeMemory<kUp>& memory_;
   const int thread_, rank_, head_;
   const long long row_;
 };
 
-template <CacheType kType>
+template <CacheType kType, UpWeight kUp>
 __global__ void __launch_bounds__(kOneThreads, 2) mla_decode_kernel(const __grid_constant__ MlaDecodeArgs args) {
   if constexpr (kCodeHasClusters) {
-    MlaDecodeCta<kType>(args).run();
+    MlaDecodeCta<kType, kUp>(args).run();
   } else {
     not_for_this_code();
   }

@@ -14,14 +14,14 @@ struct PrepareAbsorb {
   int absorb_ctas;  // along x
 };
 
-template <CacheType kType>
+template <CacheType kType, UpWeight kUp>
 __global__ void __launch_bounds__(kFewThreads) prepare_absorb_kernel(const __grid_constant__ PrepareAbsorb a) {
   const MlaPrepare& p = a.prepare;
   const int rows = p.rows.count, x = static_cast<int>(blockIdx.x), y = static_cast<int>(blockIdx.y);
   if (x < a.absorb_ctas) {
     const int begin = y * a.block_rows;
-    absorb_rows<float>(a.up, {p.q, p.ldq, p.nope + p.angles.dim}, begin, min(begin + a.block_rows, rows), p.q_full,
-                       p.latent + p.angles.dim);
+    absorb_rows<kUp, float>(a.up, {p.q, p.ldq, p.nope + p.angles.dim}, begin, min(begin + a.block_rows, rows), p.q_full,
+                            p.latent + p.angles.dim);
     return;
   }
   const int others = static_cast<int>(gridDim.x) - a.absorb_ctas, units = p.heads + 1;

@@ -14,13 +14,15 @@
 namespace fairway::kernels::cuda {
 namespace {
 
+template <UpWeight kType>
 __global__ void __launch_bounds__(kFewThreads)
     absorb_kernel(const MlaUpProjection up, const __half* q, int rows, int block_rows, __half* out, int out_stride) {
   const int begin = static_cast<int>(blockIdx.y) * block_rows;
-  absorb_rows<__half>(up, {q, static_cast<long long>(up.heads) * up.nope, up.nope}, begin,
-                      min(begin + block_rows, rows), out, out_stride);
+  absorb_rows<kType, __half>(up, {q, static_cast<long long>(up.heads) * up.nope, up.nope}, begin,
+                             min(begin + block_rows, rows), out, out_stride);
 }
 
+template <UpWeight kType>
 __global__ void __launch_bounds__(kFewThreads)
     unfold_kernel(const MlaUpProjection up, const __half* mixed, int rows, int block_rows, __half* out, long long ldo) {
   auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kUnfoldOutputs + kFewPad]
@@ -30,13 +32,14 @@ __global__ void __launch_bounds__(kFewThreads)
   const int blocks = (up.v + kUnfoldOutputs - 1) / kUnfoldOutputs;
   const int head = static_cast<int>(blockIdx.x) / blocks;
   const int first = static_cast<int>(blockIdx.x) % blocks * kUnfoldOutputs;
-  UnfoldWeights<kUnfoldChunks, kUnfoldParts> weights;
+  UnfoldWeights<kType, kUnfoldChunks, kUnfoldParts> weights;
   weights.load(up, head, first + 16 * tile, part, lane);
   const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 2;
   const bool stores = first + column < up.v;
   const long long output = static_cast<long long>(head) * up.v + first + column;
-  const float* const scales = up.scales + static_cast<long long>(head) * (up.nope + up.v) + up.nope + first;
-  const float scale0 = stores ? scales[column] : 0.0f, scale1 = stores ? scales[column + 1] : 0.0f;
+  const long long stored = static_cast<long long>(head) * (up.nope + up.v) + up.nope + first + column;
+  const float scale0 = stores ? FourWeights<kType>::scale(up, stored) : 0.0f;
+  const float scale1 = stores ? FourWeights<kType>::scale(up, stored + 1) : 0.0f;
   wait_with_weights(weights.a);
   let_next_kernel_start();
 
@@ -74,8 +77,11 @@ template <bool kAbsorb>
 void run_many(const ManyProduct& p, const char* what, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(p.up.heads * ((p.outputs + kManyOutputs - 1) / kManyOutputs)),
                   static_cast<unsigned>((p.rows + kManyRows - 1) / kManyRows));
-  backend::check_cuda(launch(project_many<kAbsorb>, {grid, kManyThreads, ManyCta<kAbsorb>::kSharedBytes}, stream, p),
-                      what);
+  with_up_weight(p.up.type, [&](auto type) {
+    constexpr UpWeight kType = decltype(type)::value;
+    const LaunchShape shape{grid, kManyThreads, ManyCta<kAbsorb, kType>::kSharedBytes};
+    backend::check_cuda(launch(project_many<kAbsorb, kType>, shape, stream, p), what);
+  });
 }
 
 // The second launch of mla_attend_unfold() where it merges the splits of a plan.
@@ -86,15 +92,17 @@ bool unfold_splits_fits(const MlaUpProjection& up, const AttendPlan& plan) {
 }
 
 void unfold_splits(const MlaUpProjection& up, const AttendPlan& plan, __half* out, long long ldo, cudaStream_t stream) {
-  // As the kernel ahead has it: an SM cannot divide its memory anew while that one runs on it.
-  backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(unfold_splits_kernel),
-                                           cudaFuncAttributePreferredSharedMemoryCarveout, 100),
-                      "mla_attend_unfold");
   const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(plan.args.call.rows.count));
-  backend::check_cuda(
-      launch(unfold_splits_kernel, {grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory)), kOneCluster}, stream, up,
-             plan.args, out, ldo),
-      "mla_attend_unfold");
+  with_up_weight(up.type, [&](auto type) {
+    constexpr UpWeight kType = decltype(type)::value;
+    // As the kernel ahead has it: an SM cannot divide its memory anew while that one runs on it.
+    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(unfold_splits_kernel<kType>),
+                                             cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+                        "mla_attend_unfold");
+    const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory<kType>)), kOneCluster};
+    backend::check_cuda(launch(unfold_splits_kernel<kType>, shape, stream, up, plan.args, out, ldo),
+                        "mla_attend_unfold");
+  });
 }
 
 }  // namespace
@@ -125,9 +133,11 @@ void mla_absorb(const MlaUpProjection& up, const __half* q, int rows, __half* ou
     return;
   }
   const dim3 grid = few_grid(up, up.latent, kAbsorbOutputs, rows);
-  backend::check_cuda(launch(absorb_kernel, {grid, kFewThreads, kAbsorbSharedBytes}, stream, up, q, rows,
-                             rows_of_block(rows), out, out_stride),
-                      "mla_absorb");
+  with_up_weight(up.type, [&](auto type) {
+    backend::check_cuda(launch(absorb_kernel<decltype(type)::value>, {grid, kFewThreads, kAbsorbSharedBytes}, stream,
+                               up, q, rows, rows_of_block(rows), out, out_stride),
+                        "mla_absorb");
+  });
 }
 
 void mla_unfold(const MlaUpProjection& up, const __half* mixed, int rows, __half* out, long long ldo,
@@ -141,9 +151,11 @@ void mla_unfold(const MlaUpProjection& up, const __half* mixed, int rows, __half
     return;
   }
   const dim3 grid = few_grid(up, up.v, kUnfoldOutputs, rows);
-  backend::check_cuda(launch(unfold_kernel, {grid, kFewThreads, kUnfoldSharedBytes}, stream, up, mixed, rows,
-                             rows_of_block(rows), out, ldo),
-                      "mla_unfold");
+  with_up_weight(up.type, [&](auto type) {
+    backend::check_cuda(launch(unfold_kernel<decltype(type)::value>, {grid, kFewThreads, kUnfoldSharedBytes}, stream,
+                               up, mixed, rows, rows_of_block(rows), out, ldo),
+                        "mla_unfold");
+  });
 }
 
 void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* workspace, __half* out, long long ldo,

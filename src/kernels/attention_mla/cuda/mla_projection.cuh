@@ -5,15 +5,34 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "kernels/common/cuda/attend.cuh"
 
 namespace fairway::kernels::cuda {
 
+// What the weights of kv_b_proj are: halves, which is what checkpoints have, or bytes from quantize_rows_int8() with a
+// scale for each row. Their errors go into all scores and values: on the bundled model those of bytes are two thirds of
+// what the log-probabilities of a device differ from the CPU's.
+enum class UpWeight { kHalf, kByte };
+
+__host__ __device__ constexpr int up_weight_bytes(UpWeight type) {
+  return type == UpWeight::kHalf ? 2 : 1;
+}
+
+// Calls f with the type as a constant.
+template <class F>
+auto with_up_weight(UpWeight type, F&& f) {
+  if (type == UpWeight::kByte) return f(std::integral_constant<UpWeight, UpWeight::kByte>{});
+  return f(std::integral_constant<UpWeight, UpWeight::kHalf>{});
+}
+
 // kv_b: [heads * (nope + v), latent] as in the checkpoint, head h owns rows h * (nope + v) ..: first nope rows for
-// keys, then v rows for values. weights from quantize_rows_int8(), 16-byte aligned device memory, with a scale for each
-// row. latent: a multiple of 64, at most 512. nope and v: multiples of 16, nope at most 256.
+// keys, then v rows for values. weights: 16-byte aligned device memory. scales: of the rows, with bytes. latent: a
+// multiple of 64, at most 512. nope and v: multiples of 16, nope at most 256.
 struct MlaUpProjection {
-  const signed char* weights;
+  UpWeight type;
+  const void* weights;
   const float* scales;
   int heads, nope, v, latent;
 };

@@ -6,7 +6,7 @@
 
 #include <type_traits>
 
-#include "kernels/attention_mla/cuda/int8_halves.cuh"
+#include "kernels/attention_mla/cuda/four_weights.cuh"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/scale_normalizer.cuh"
 #include "kernels/common/cuda/hopper.cuh"
@@ -55,7 +55,9 @@ __device__ __forceinline__ void wait_with_weights(const unsigned (&a)[kSteps][4]
 
 // A warp's part of the sums of 64 latents: n in steps of 16. Lane (g, i) = (lane / 4, lane % 4) has n = 4 i .. 4 i + 3
 // of a step and latents 8 g .. 8 g + 7; rows g and g + 8 of output tile j are latents 8 g + 2 j and 8 g + 2 j + 1.
+template <UpWeight kType>
 struct AbsorbWeights {
+  using Eight = std::conditional_t<kType == UpWeight::kHalf, uint4, uint2>;  // weights
   unsigned a[kAbsorbSteps][4][4];
   float4 scale[kAbsorbSteps];
   int first_offset, last_offset;
@@ -69,19 +71,19 @@ struct AbsorbWeights {
     const int steps = up.nope / 16;
     first_offset = 16 * part + 4 * (lane % 4);
     last_offset = 16 * (steps - 1) + 4 * (lane % 4);
-    uint2 bytes[kAbsorbSteps][4];
+    Eight stored[kAbsorbSteps][4];
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
       const long long n = row0 + offset(s);
-      const signed char* const from = up.weights + n * up.latent + first_latent + 8 * (lane / 4);
-      for (int e = 0; e < 4; ++e) bytes[s][e] = *reinterpret_cast<const uint2*>(from + e * up.latent);
-      scale[s] = make_float4(up.scales[n] * normal, up.scales[n + 1] * normal, up.scales[n + 2] * normal,
-                             up.scales[n + 3] * normal);
+      const Eight* const from = static_cast<const Eight*>(up.weights) + (n * up.latent + first_latent) / 8 + lane / 4;
+      for (int e = 0; e < 4; ++e) stored[s][e] = from[e * (up.latent / 8)];
+      const auto scale_of = [&](int e) { return FourWeights<kType>::scale(up, n + e) * normal; };
+      scale[s] = make_float4(scale_of(0), scale_of(1), scale_of(2), scale_of(3));
     }
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
-      for (int e = 0; e < 4; ++e) bytes[s][e] = unless(part + kAbsorbParts * s >= steps, bytes[s][e]);
-      convert(bytes[s], a[s]);
+      for (int e = 0; e < 4; ++e) stored[s][e] = unless(part + kAbsorbParts * s >= steps, stored[s][e]);
+      convert(stored[s], a[s]);
     }
   }
 
@@ -92,6 +94,17 @@ struct AbsorbWeights {
         const unsigned biased = biased_bytes(j < 2 ? __byte_perm(bytes[e].x, bytes[e + 1].x, selector)
                                                    : __byte_perm(bytes[e].y, bytes[e + 1].y, selector));
         halves[j][e] = halves_of_low(biased), halves[j][e + 1] = halves_of_high(biased);
+      }
+    }
+  }
+  // Pairs of latents of one n become pairs of n of one latent.
+  __device__ static __forceinline__ void convert(const uint4 (&stored)[4], unsigned (&halves)[4][4]) {
+    for (int e = 0; e < 4; e += 2) {
+      const unsigned first[4] = {stored[e].x, stored[e].y, stored[e].z, stored[e].w};
+      const unsigned second[4] = {stored[e + 1].x, stored[e + 1].y, stored[e + 1].z, stored[e + 1].w};
+      for (int j = 0; j < 4; ++j) {
+        halves[j][e] = __byte_perm(first[j], second[j], 0x5410);
+        halves[j][e + 1] = __byte_perm(first[j], second[j], 0x7632);
       }
     }
   }
@@ -146,7 +159,7 @@ struct FewQueries {
 };
 
 // Waits for the previous kernel. Rows [begin, end) of one block of outputs, blockIdx.x of a grid of heads and blocks.
-template <class T>
+template <UpWeight kType, class T>
 __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const FewQueries<T>& q, int begin, int end,
                                             __half* out, int out_stride) {
   auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kAbsorbOutputs + kFewPad]
@@ -156,8 +169,8 @@ __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const Few
   const int head = static_cast<int>(blockIdx.x) / blocks;
   const int first = static_cast<int>(blockIdx.x) % blocks * kAbsorbOutputs;
   const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
-  const float normal = scale_normalizer(up.scales + row0, up.nope);
-  AbsorbWeights weights;
+  const float normal = kType == UpWeight::kByte ? scale_normalizer(up.scales + row0, up.nope) : 1.0f;
+  AbsorbWeights<kType> weights;
   weights.load(up, row0, first, part, lane, normal);
   wait_with_weights(weights.a);
   let_next_kernel_start();
@@ -184,31 +197,42 @@ __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const Few
 // A part of the sums of 16 values: latents in chunks of 64, part, part + kParts ... Lane (g, i) has values g and g + 8,
 // latents 16 i .. 16 i + 15 of a chunk: four of them in each of four instructions, in an order that the other operand
 // shares.
-template <int kChunks, int kParts>
+template <UpWeight kType, int kChunks, int kParts>
 struct UnfoldWeights {
+  static constexpr int kQuads = up_weight_bytes(kType);  // that 16 weights are stored as
   unsigned a[kChunks][4][4];
   int offset[kChunks];  // of the lane's latents
 
   // first: the first of the values, of v.
   __device__ __forceinline__ void load(const MlaUpProjection& up, int head, int first, int part, int lane) {
     const int row = min(first, up.v - 16) + lane / 4, chunks = up.latent / 64;
-    const signed char* const weights =
-        up.weights + (static_cast<long long>(head) * (up.nope + up.v) + up.nope + row) * up.latent;
-    uint4 bytes[kChunks][2];
+    const auto* const weights =
+        static_cast<const unsigned char*>(up.weights) +
+        (static_cast<long long>(head) * (up.nope + up.v) + up.nope + row) * up.latent * up_weight_bytes(kType);
+    uint4 stored[kChunks][2][kQuads];
 #pragma unroll
     for (int s = 0; s < kChunks; ++s) {
       offset[s] = 64 * min(part + kParts * s, chunks - 1) + 16 * (lane % 4);
-      bytes[s][0] = *reinterpret_cast<const uint4*>(weights + offset[s]);
-      bytes[s][1] = *reinterpret_cast<const uint4*>(weights + 8 * up.latent + offset[s]);
+      for (int r = 0; r < 2; ++r) {
+        const auto* const from =
+            reinterpret_cast<const uint4*>(weights + (8 * r * up.latent + offset[s]) * up_weight_bytes(kType));
+        for (int q = 0; q < kQuads; ++q) stored[s][r][q] = from[q];
+      }
     }
 #pragma unroll
     for (int s = 0; s < kChunks; ++s) {
       for (int r = 0; r < 2; ++r) {
-        const uint4 v = unless(part + kParts * s >= chunks, bytes[s][r]);
-        const unsigned words[4] = {v.x, v.y, v.z, v.w};
-        for (int e = 0; e < 4; ++e) {
-          const unsigned biased = biased_bytes(words[e]);
-          a[s][e][r] = halves_of_low(biased), a[s][e][r + 2] = halves_of_high(biased);
+        for (int q = 0; q < kQuads; ++q) {
+          const uint4 v = unless(part + kParts * s >= chunks, stored[s][r][q]);
+          const unsigned words[4] = {v.x, v.y, v.z, v.w};
+          if constexpr (kType == UpWeight::kByte) {
+            for (int e = 0; e < 4; ++e) {
+              const unsigned biased = biased_bytes(words[e]);
+              a[s][e][r] = halves_of_low(biased), a[s][e][r + 2] = halves_of_high(biased);
+            }
+          } else {
+            for (int e = 0; e < 2; ++e) a[s][2 * q + e][r] = words[2 * e], a[s][2 * q + e][r + 2] = words[2 * e + 1];
+          }
         }
       }
     }

@@ -5,7 +5,7 @@
 
 #include <type_traits>
 
-#include "kernels/attention_mla/cuda/int8_halves.cuh"
+#include "kernels/attention_mla/cuda/four_weights.cuh"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/scale_normalizer.cuh"
 #include "kernels/common/cuda/hopper.cuh"
@@ -27,8 +27,9 @@ struct ManyProduct {
 };
 
 // kAbsorb: the stored rows are those of the sum, with a scale each; otherwise they are the outputs.
-template <bool kAbsorb>
+template <bool kAbsorb, UpWeight kType>
 class ManyCta {
+  static constexpr bool kBytes = kType == UpWeight::kByte;
   static constexpr int kXBytes = kManyRows * kManyDepth * 2, kWBytes = kManyOutputs * kManyDepth * 2;
 
  public:
@@ -42,7 +43,7 @@ class ManyCta {
     first_ = static_cast<int>(blockIdx.x) % blocks * kManyOutputs;
     row0_ = static_cast<int>(blockIdx.y) * kManyRows;
     stored_ = static_cast<long long>(head_) * (p.up.nope + p.up.v) + (kAbsorb ? 0 : p.up.nope + first_);
-    normal_ = kAbsorb ? scale_normalizer(p.up.scales + stored_, p.up.nope) : 1.0f;
+    normal_ = kAbsorb && kBytes ? scale_normalizer(p.up.scales + stored_, p.up.nope) : 1.0f;
   }
 
   __device__ void run() {
@@ -52,12 +53,12 @@ class ManyCta {
     load_x(0);
     const int chunks = (p_.depth + kManyDepth - 1) / kManyDepth;
     for (int c = 0; c < chunks; ++c) {
-      store_weights(c);
+      if constexpr (kBytes) store_weights(c);
       copy_async_wait<0>();
       __syncthreads();  // the chunk is there, and the one before it is no longer read
       if (c + 1 < chunks) {
-        load_x(c + 1);
         load_weights(c + 1);
+        load_x(c + 1);
       }
       multiply(c);
     }
@@ -83,20 +84,29 @@ class ManyCta {
     copy_async_commit();
   }
 
-  // 32 bytes of a stored row: of 64 when those are outputs, of 128 when they are terms.
+  // 32 weights of a stored row: of 64 when those are outputs, of 128 when they are terms. Halves go where they belong,
+  // with the copies that load_x() commits; bytes into registers.
   __device__ void load_weights(int chunk) {
     constexpr int kShare = kAbsorb ? 4 : 2;  // threads of a stored row
     const int row = thread_ / kShare, column = thread_ % kShare * 32;
     const int term = kAbsorb ? chunk * kManyDepth + row : chunk * kManyDepth + column;
     const int output = kAbsorb ? first_ + column : first_ + row;
-    const signed char* const from =
-        p_.up.weights + (stored_ + (kAbsorb ? term : row)) * p_.up.latent + (kAbsorb ? output : term);
+    const long long from = (stored_ + (kAbsorb ? term : row)) * p_.up.latent + (kAbsorb ? output : term);
     const bool row_there = kAbsorb ? term < p_.depth : output < p_.outputs;
-    for (int i = 0; i < 2; ++i) {
-      const bool there = row_there && (kAbsorb ? output + 16 * i < p_.outputs : term + 16 * i < p_.depth);
-      bytes_[i] = there ? *reinterpret_cast<const uint4*>(from + 16 * i) : make_uint4(0, 0, 0, 0);
+    const auto there = [&](int i) { return row_there && (kAbsorb ? output + i < p_.outputs : term + i < p_.depth); };
+    if constexpr (kBytes) {
+      const auto* const bytes = static_cast<const signed char*>(p_.up.weights) + from;
+      for (int i = 0; i < 2; ++i) {
+        bytes_[i] = there(16 * i) ? *reinterpret_cast<const uint4*>(bytes + 16 * i) : make_uint4(0, 0, 0, 0);
+      }
+      if (kAbsorb) scale_ = row_there ? p_.up.scales[stored_ + term] * normal_ : 0.0f;
+    } else {
+      const auto* const halves = static_cast<const __half*>(p_.up.weights);
+      const SharedRows to = w_rows(chunk);
+      for (int i = 0; i < 4; ++i) {
+        copy_async_16(to.piece(row, column / 8 + i), halves + (there(8 * i) ? from + 8 * i : 0), !there(8 * i));
+      }
     }
-    if (kAbsorb) scale_ = row_there ? p_.up.scales[stored_ + term] * normal_ : 0.0f;
   }
 
   __device__ unsigned scaled(unsigned pair) const {
@@ -143,8 +153,8 @@ class ManyCta {
     for (int j = 0; j < 8; ++j) {
       const int column = warp_ / 4 * 64 + 8 * j + 2 * (lane_ % 4), output = first_ + column;
       if (output >= p_.outputs) break;
-      const float scale0 = kAbsorb ? back : p_.up.scales[stored_ + column];
-      const float scale1 = kAbsorb ? back : p_.up.scales[stored_ + column + 1];
+      const float scale0 = kAbsorb ? back : FourWeights<kType>::scale(p_.up, stored_ + column);
+      const float scale1 = kAbsorb ? back : FourWeights<kType>::scale(p_.up, stored_ + column + 1);
       for (int i = 0; i < 4; ++i) {
         const int row = row0_ + warp_ % 4 * 32 + 8 * i + lane_ / 4;
         if (row >= p_.rows) break;
@@ -164,9 +174,9 @@ class ManyCta {
   float d_[2][8][4] = {};
 };
 
-template <bool kAbsorb>
+template <bool kAbsorb, UpWeight kType>
 __global__ void __launch_bounds__(kManyThreads, 2) project_many(const __grid_constant__ ManyProduct product) {
-  ManyCta<kAbsorb>(product).run();
+  ManyCta<kAbsorb, kType>(product).run();
 }
 
 }  // namespace fairway::kernels::cuda

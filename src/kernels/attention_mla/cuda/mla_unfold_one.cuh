@@ -3,8 +3,8 @@
 
 #include <cuda_fp16.h>
 
+#include "kernels/attention_mla/cuda/four_weights.cuh"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
-#include "kernels/attention_mla/cuda/weight_bytes.cuh"
 #include "kernels/common/cuda/gpu_features.h"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/common/cuda/reduce.cuh"
@@ -23,16 +23,20 @@ inline bool one_row_fits(const MlaUpProjection& up) {
 
 // Outputs of a CTA, rank * v / kOneCluster and the next ones. Their weights lie together, and come into shared memory
 // while the kernel ahead still runs.
+template <UpWeight kType>
 class UnfoldOne {
+  using Four = FourWeights<kType>;
+
  public:
-  static constexpr int kBytes = kOneV / kOneCluster * kOneLatent;  // of weights, most
+  static constexpr int kBytes = kOneV / kOneCluster * kOneLatent * up_weight_bytes(kType);  // of weights, most
 
   // weights: 16-byte aligned shared memory. One thread calls it, for a barrier of which it is the only arrival.
   __device__ static __forceinline__ void load(const MlaUpProjection& up, int head, int rank, unsigned char* weights,
                                               std::uint64_t* bar) {
-    const int bytes = up.v / kOneCluster * up.latent;
+    const int row_bytes = up.latent * up_weight_bytes(kType), bytes = up.v / kOneCluster * row_bytes;
     barrier_expect(bar, bytes);
-    bulk_load(weights, up.weights + first_row(up, head, rank) * up.latent, bytes, bar);
+    bulk_load(weights, static_cast<const unsigned char*>(up.weights) + first_row(up, head, rank) * row_bytes, bytes,
+              bar);
   }
 
   // Warp w has outputs w + kOneWarps * i.
@@ -40,13 +44,13 @@ class UnfoldOne {
       : count_(up.v / kOneCluster),
         words_(up.latent / 4),
         row_(static_cast<int>(threadIdx.x) / 32 + kOneWarps * (static_cast<int>(threadIdx.x) % 32 * kRows / 32)),
-        scale_(row_ < count_ ? up.scales[first_row(up, head, rank) + row_] : 0.0f),
+        scale_(row_ < count_ ? Four::scale(up, first_row(up, head, rank) + row_) : 0.0f),
         at_(static_cast<long long>(head) * up.v + rank * count_ + row_) {}
 
   // x: [latent], in shared memory, 16-byte aligned. out: of the row.
   __device__ __forceinline__ void run(const unsigned char* weights, const float* x, __half* out) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-    const auto* const from = reinterpret_cast<const unsigned*>(weights);
+    const auto* const from = reinterpret_cast<const Four*>(weights);
     float dot[kRows] = {}, shift = 0;
 #pragma unroll 1
     for (int word = lane; word < words_; word += 32) {
@@ -55,11 +59,11 @@ class UnfoldOne {
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
         const int row = min(warp + kOneWarps * i, count_ - 1);
-        add_shifted(dot[i], biased_bytes(from[row * words_ + word]), v);
+        from[row * words_ + word].add(dot[i], v);
       }
     }
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) dot[i] -= shift * kByteShift;
+    for (int i = 0; i < kRows; ++i) Four::finish(dot[i], shift);
     const float sum = spread_sum(dot);
     if (lane % (32 / kRows) == 0 && row_ < count_) out[at_] = __float2half_rn(sum * scale_);
   }

@@ -16,20 +16,22 @@ constexpr int kSplitsPieces = kOneLatent / kOneCluster / 8;  // of 8 latents, of
 constexpr int kSplitsGroups = kOneThreads / kSplitsPieces;   // of threads that share the splits
 constexpr int kSplitsBatch = 5;  // splits of a thread that are under way at a time: a few more than 4 * kSplitsGroups
 
+template <UpWeight kType>
 struct alignas(16) SplitsMemory {
   std::uint64_t weights_there, latent_sent;  // barriers
-  unsigned char weights[UnfoldOne::kBytes];
+  unsigned char weights[UnfoldOne<kType>::kBytes];
   float parts[kOneWarps][kOneLatent / kOneCluster];
   float2 statistics[kOneWarps];  // of parts: largest weight, sum of factors
   float latent[kOneLatent];
 };
 
+template <UpWeight kType>
 class SplitsCta {
  public:
   __device__ SplitsCta(const MlaUpProjection& up, const AttendArgs& args)
       : up_(up),
         args_(args),
-        memory_(*dynamic_shared<SplitsMemory>()),
+        memory_(*dynamic_shared<SplitsMemory<kType>>()),
         thread_(static_cast<int>(threadIdx.x)),
         rank_(static_cast<int>(blockIdx.x) % kOneCluster),
         head_(static_cast<int>(blockIdx.x) / kOneCluster) {}
@@ -39,12 +41,12 @@ class SplitsCta {
       barrier_init(&memory_.weights_there, 1);
       barrier_init(&memory_.latent_sent, 1);
       barrier_init_fence();
-      UnfoldOne::load(up_, head_, rank_, memory_.weights, &memory_.weights_there);
+      UnfoldOne<kType>::load(up_, head_, rank_, memory_.weights, &memory_.weights_there);
       barrier_expect(&memory_.latent_sent, up_.latent * 4);
     }
     __syncwarp();
     cluster_arrive();
-    const UnfoldOne unfold(up_, head_, rank_);
+    const UnfoldOne<kType> unfold(up_, head_, rank_);
     const int row = static_cast<int>(blockIdx.y);
     const int used = attend_used_splits(args_.call.rows.position[row], args_.splits);
     wait_for_previous_kernel();
@@ -136,15 +138,16 @@ class SplitsCta {
 
   const MlaUpProjection& up_;
   const AttendArgs& args_;
-  SplitsMemory& memory_;
+  SplitsMemory<kType>& memory_;
   const int thread_, rank_, head_;
 };
 
+template <UpWeight kType>
 __global__ void __launch_bounds__(kOneThreads)
     unfold_splits_kernel(const __grid_constant__ MlaUpProjection up, const __grid_constant__ AttendArgs args,
                          __half* out, long long ldo) {
   if constexpr (kCodeHasClusters) {
-    SplitsCta(up, args).run(out, ldo);
+    SplitsCta<kType>(up, args).run(out, ldo);
   } else {
     not_for_this_code();
   }

@@ -37,11 +37,12 @@ std::vector<float> normal(Random& random, std::size_t count, float size) {
 
 class Step {
  public:
-  Step(const Shape& shape, const std::vector<int>& positions, CacheType type, RopeLayout layout, std::uint64_t seed)
+  Step(const Shape& shape, const std::vector<int>& positions, CacheType type, RopeLayout layout, std::uint64_t seed,
+       UpWeight up)
       : s_(shape),
         layout_(layout),
         random_(seed),
-        p_(shape, random_, 0.08f),
+        p_(shape, random_, 0.08f, up),
         rows_(static_cast<int>(positions.size())),
         width_(shape.latent + shape.rope),
         ldq_(shape.heads * (shape.nope + shape.rope) + 8),
@@ -121,8 +122,9 @@ class Step {
 
  private:
   std::string name(const std::string& what) const {
-    return fmt::format("{} {}, {} rows, position {}, cache {}, layout {}", s_.name, what, rows_, step_.positions[0],
-                       static_cast<int>(step_.type), static_cast<int>(layout_));
+    return fmt::format("{} {}, {} rows, position {}, cache {}, layout {}, kv_b {}", s_.name, what, rows_,
+                       step_.positions[0], static_cast<int>(step_.type), static_cast<int>(layout_),
+                       static_cast<int>(p_.type));
   }
   int ldo() const { return s_.heads * s_.v + 8; }
 
@@ -190,8 +192,8 @@ class Step {
 };
 
 void check_step(const Shape& shape, const std::vector<int>& positions, CacheType type, RopeLayout layout,
-                std::uint64_t seed) {
-  Step step(shape, positions, type, layout, seed);
+                std::uint64_t seed, UpWeight up) {
+  Step step(shape, positions, type, layout, seed, up);
   const int longest = *std::max_element(positions.begin(), positions.end()) + 1;
   if (gpu_features().clusters) {
     step.check("one launch", longest, [](const MlaAttention& c, void*) {
@@ -208,6 +210,15 @@ void check_step(const Shape& shape, const std::vector<int>& positions, CacheType
   });
   step.check("several launches", std::max(longest, 8192),
              [](const MlaAttention& c, void* workspace) { mla_attention(c, workspace, nullptr); });
+}
+
+// With both kinds of weights, in the emulator with one of them.
+void check_step(const Shape& shape, const std::vector<int>& positions, CacheType type, RopeLayout layout,
+                std::uint64_t seed) {
+  const UpWeight one = seed % 2 == 0 ? UpWeight::kHalf : UpWeight::kByte;
+  for (const UpWeight up : by_size<std::vector<UpWeight>>({UpWeight::kHalf, UpWeight::kByte}, {one})) {
+    check_step(shape, positions, type, layout, seed, up);
+  }
 }
 
 constexpr CacheType kHalf = CacheType::kHalf, kE4m3 = CacheType::kE4m3;

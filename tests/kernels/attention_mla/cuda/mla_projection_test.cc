@@ -124,11 +124,13 @@ void check_unfold(const Projection& p, Random& random, int rows, float size) {
 
 void check_projection(const Shape& shape, const std::vector<int>& row_counts, float weight_size, float size,
                       std::uint64_t seed) {
-  Random random(seed);
-  const Projection p(shape, random, weight_size);
-  for (const int rows : row_counts) {
-    check_absorb(p, random, rows, size);
-    check_unfold(p, random, rows, size);
+  for (const UpWeight type : {UpWeight::kHalf, UpWeight::kByte}) {
+    Random random(seed);
+    const Projection p(shape, random, weight_size, type);
+    for (const int rows : row_counts) {
+      check_absorb(p, random, rows, size);
+      check_unfold(p, random, rows, size);
+    }
   }
 }
 
@@ -139,7 +141,7 @@ TEST(GpuMlaProjection, IsTheProductOfItsMatrix) {
   check_projection(kSmall, {8, 40, 131}, 0.05f, 1.0f, 4);
 }
 
-// Scales far from 1: q times scale is no normal half.
+// Scales far from 1: q times scale is no normal half, nor are small weights.
 TEST(GpuMlaProjection, SmallAndLargeWeights) {
   check_projection(kDemo, {3, 66}, 1e-5f, 100.0f, 5);
   check_projection(kDemo, {3, 66}, 100.0f, 0.01f, 6);
@@ -246,7 +248,7 @@ TEST(MlaProjection, EightBitsForKnownVectors) {
 // kv_b_proj and the same cache.
 void check_attention(const Shape& s, int start, int rows, bool one_sequence, CacheType type, std::uint64_t seed) {
   Random random(seed);
-  const Projection p(s, random, 0.08f);
+  const Projection p(s, random, 0.08f, seed % 2 == 0 ? UpWeight::kHalf : UpWeight::kByte);
   const int width = s.latent + s.rope, positions = start + rows, queries = rows * s.heads;
   std::vector<float> cache = random_halves(random, static_cast<std::size_t>(positions) * width, 1.0f);
   std::vector<std::uint8_t> bytes;
@@ -318,7 +320,9 @@ TEST(GpuMlaProjection, AroundAttentionItIsWhatTheCpuComputes) {
   check_attention(kDemo, 125, 4, false, kHalf, 15);
   check_attention(kSmall, 0, 5, false, kHalf, 16);
   check_attention(kDemo, 700, 1, false, kE4m3, 17);
-  check_attention(kLarge, kLongStart, 4, false, kE4m3, 18);  // more splits of a row than threads for its values
+  // More splits of a row than threads for its values.
+  check_attention(kLarge, kLongStart, 4, false, kE4m3, 18);
+  check_attention(kDemo, 700, 2, false, kHalf, 19);
 }
 
 }  // namespace

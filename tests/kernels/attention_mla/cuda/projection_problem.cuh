@@ -40,27 +40,34 @@ inline std::vector<float> random_halves(Random& random, std::size_t count, float
 
 struct Projection {
   Shape shape;
-  std::vector<signed char> weights;
-  std::vector<float> scales, matrix;  // matrix: what the 8-bit form stands for
-  DeviceArray<signed char> weights_device;
-  DeviceArray<float> scales_device;
+  UpWeight type;
+  std::vector<float> matrix;  // what the stored form stands for
+  DeviceArray<unsigned char> weights;
+  DeviceArray<float> scales;
 
-  Projection(const Shape& s, Random& random, float size)
+  Projection(const Shape& s, Random& random, float size, UpWeight stored = UpWeight::kHalf)
       : shape(s),
-        weights(static_cast<std::size_t>(s.heads) * (s.nope + s.v) * s.latent),
-        scales(static_cast<std::size_t>(s.heads) * (s.nope + s.v)),
-        weights_device(weights.size()),
-        scales_device(scales.size()) {
-    std::vector<float> exact(weights.size());
-    for (float& v : exact) v = size * random.normal();
-    const int rows = static_cast<int>(scales.size());
-    quantize_rows_int8(exact.data(), rows, s.latent, weights.data(), scales.data());
-    for (std::size_t i = 0; i < weights.size(); ++i) matrix.push_back(scales[i / s.latent] * weights[i]);
-    weights_device.set(weights);
-    scales_device.set(scales);
+        type(stored),
+        matrix(random_halves(random, static_cast<std::size_t>(s.heads) * (s.nope + s.v) * s.latent, size)),
+        weights(matrix.size() * static_cast<std::size_t>(up_weight_bytes(stored))),
+        scales(static_cast<std::size_t>(s.heads) * (s.nope + s.v)) {
+    if (stored == UpWeight::kHalf) {
+      const std::vector<__half> halves = to_halves(matrix);
+      const auto* const bytes = reinterpret_cast<const unsigned char*>(halves.data());
+      weights.set({bytes, bytes + 2 * halves.size()});
+      return;
+    }
+    const std::size_t rows = static_cast<std::size_t>(s.heads) * (s.nope + s.v);
+    std::vector<signed char> rounded(matrix.size());
+    std::vector<float> of_rows(rows);
+    quantize_rows_int8(matrix.data(), static_cast<int>(rows), s.latent, rounded.data(), of_rows.data());
+    for (std::size_t i = 0; i < matrix.size(); ++i) matrix[i] = of_rows[i / s.latent] * rounded[i];
+    weights.set({rounded.begin(), rounded.end()});
+    scales.set(of_rows);
   }
   MlaUpProjection device() const {
-    return {weights_device.get(), scales_device.get(), shape.heads, shape.nope, shape.v, shape.latent};
+    return {type,    weights.get(), type == UpWeight::kByte ? scales.get() : nullptr, shape.heads, shape.nope,
+            shape.v, shape.latent};
   }
   const float* row(int head, int row) const {
     return matrix.data() + (static_cast<std::size_t>(head) * (shape.nope + shape.v) + row) * shape.latent;
