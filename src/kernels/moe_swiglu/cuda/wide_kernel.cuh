@@ -2,6 +2,7 @@
 // the long segments first; which CTA computes an item changes nothing about its result.
 #pragma once
 
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/moe_swiglu/cuda/wide_args.cuh"
 #include "kernels/trellis_band/cuda/work_queue.cuh"
 

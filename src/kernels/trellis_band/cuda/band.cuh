@@ -3,8 +3,6 @@
 
 #include <cuda_runtime.h>
 
-#include "kernels/common/cuda/hidden.cuh"
-
 namespace fairway::kernels::cuda {
 
 constexpr int kBand = 128;              // outputs of an item; also the Hadamard block

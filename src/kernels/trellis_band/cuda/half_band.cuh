@@ -1,6 +1,7 @@
 // The half-precision paths: the loop for the width and the codebook of a matrix, and the sums over its warps.
 #pragma once
 
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/trellis_band/cuda/walk_half.cuh"
 
 namespace fairway::kernels::cuda {

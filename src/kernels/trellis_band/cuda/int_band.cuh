@@ -2,6 +2,7 @@
 // its warps.
 #pragma once
 
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/trellis_band/cuda/transform.cuh"
 #include "kernels/trellis_band/cuda/walk_int.cuh"
 

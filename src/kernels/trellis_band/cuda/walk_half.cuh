@@ -2,6 +2,7 @@
 // instruction.
 #pragma once
 
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/trellis_band/cuda/band.cuh"
 #include "kernels/trellis_band/cuda/ring.cuh"
 #include "kernels/trellis_band/cuda/trellis_decode.cuh"

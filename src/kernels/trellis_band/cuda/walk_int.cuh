@@ -9,6 +9,7 @@
 // 0.25.
 #pragma once
 
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/trellis_band/cuda/band.cuh"
 #include "kernels/trellis_band/cuda/ring.cuh"
 #include "kernels/trellis_band/cuda/trellis_decode.cuh"

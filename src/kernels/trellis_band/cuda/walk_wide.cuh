@@ -11,6 +11,7 @@
 #pragma once
 
 #include "codec/bits.inc"
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/trellis_band/cuda/band.cuh"
 #include "kernels/trellis_band/cuda/ring.cuh"
 #include "kernels/trellis_band/cuda/trellis_decode.cuh"

@@ -3,6 +3,7 @@
 // second.
 #pragma once
 
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/trellis_band/cuda/panels.cuh"
 #include "kernels/trellis_band/cuda/trellis_ref.cuh"
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/common/cuda/cluster.cuh"
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/trellis_band/cuda/wide_band.cuh"
 #include "kernels/trellis_linear/cuda/linear_args.cuh"
 #include "kernels/trellis_linear/cuda/linear_columns.cuh"
