@@ -16,6 +16,7 @@ struct alignas(16) BandShared {
   alignas(16) float inner[2][Path::kTokens][kInnerStride];
   alignas(16) float row[kBand];  // kDownDirect: this CTA's share of y
   alignas(16) typename Path::Shared path;
+  int items;  // of the launch: registers are short where they are multiplied
 };
 
 template <class Path>
@@ -130,8 +131,10 @@ template <class Path>
 __device__ void compute_items(const BandArgs& a, RingCursor ring, unsigned char* input, BandShared<Path>& shared) {
   wait_for_previous_kernel();
   let_next_kernel_start();
-  const int split = band_split<Path::kDirect>(a), rank = cluster_rank(split), items = item_count<Path::kDirect>(a);
-  for (int index = blockIdx.x / split; index < items; index += a.item_step) {
+  const int split = band_split<Path::kDirect>(a), rank = cluster_rank(split);
+  if (threadIdx.x == 0) shared.items = item_count<Path::kDirect>(a);
+  consumer_sync<kComputeThreads>();
+  for (int index = blockIdx.x / split; index < shared.items; index += a.item_step) {
     const Item item = get_item<Path::kDirect>(a, index);
     if (item.count == 0) continue;
     if (Path::kDirect && a.phase == Phase::kDownDirect && threadIdx.x < kBand) shared.row[threadIdx.x] = 0;
