@@ -22,10 +22,10 @@ using codec::padded;
 
 constexpr int kMostLinears = 4;  // that read one input in one launch
 
-// A dense MLP of so many rows is computed as linear layers: their paths share a matrix among all SMs, an expert layer's
-// give each SM items, which one expert has few of. Fewer rows are for the stream path, which needs no items. Measured
-// on an H200 inside chains of layers of GLM-4.7-Flash.
-constexpr int kFewestDenseRows = 4, kDenseRows = 256;
+// A dense MLP of up to so many rows is computed as linear layers: their paths share a matrix among all SMs, an expert
+// layer's give each SM items, which one expert has few of. Measured on an H200 inside chains of layers of
+// GLM-4.7-Flash.
+constexpr int kDenseRows = 256;
 
 kernels::RopeLayout rope_layout(const formats::ModelConfig& c) {
   return c.rope_interleave ? kernels::RopeLayout::kInterleaved : kernels::RopeLayout::kHalves;
@@ -320,9 +320,7 @@ void DevicePass::dense_mlp(const DeviceMlp& mlp, const cuda::NormCall& input, cu
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) {
   if (layer.moe.top_k == 0) {
     const cuda::NormCall input = norm_call(nullptr, layer.mlp_input_norm, rows);
-    const bool few = layer.moe.all_mul1 && rows < kFewestDenseRows &&
-                     cuda::moe_default_path(layer.moe, rows) == cuda::MoePath::kIntStream;
-    if (layer.dense.gate.is_trellis && rows <= kDenseRows && !few) {
+    if (layer.dense.gate.is_trellis && rows <= kDenseRows) {
       dense_mlp(layer.dense, input, stream);
       return;
     }

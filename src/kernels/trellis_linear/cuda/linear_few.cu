@@ -78,7 +78,7 @@ bool few_linear_fits(const LinearCall& call, bool integer) {
 bool few_linear_pays(const LinearCall& call) {
   const bool integer = call.all_mul1 && call.rows <= 4;
   const FewPlan plan = plan_of(call, integer);
-  if (plan.split < 1) return false;
+  if (plan.split < 1 || !gpu_features().clusters) return false;
   return integer ? plan.split <= 3 && plan.blocks > 2 : plan.blocks <= 2;
 }
 

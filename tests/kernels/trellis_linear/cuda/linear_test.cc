@@ -9,7 +9,6 @@
 #include "codec/trellis.h"
 #include "kernels/common/cuda/case_size.h"
 #include "kernels/common/cuda/launch.cuh"
-#include "kernels/trellis_band/cuda/band.cuh"
 #include "kernels/trellis_linear/cuda/linear_check.cuh"
 
 namespace fairway::kernels::cuda::check {
@@ -97,7 +96,7 @@ TEST(GpuLinear, FewRowsAndWeights) {
                   norm},
                  rows, few);
   }
-  const int out = kBand * std::max(1, sm_count() * 3 / 5);
+  const int out = 128 * std::max(1, sm_count() * 3 / 5);
   check_linear({"few, a CTA an item", 256, 256, {{out, out, 2, kMul1, 0, false, false}}, 61},
                by_size<Counts>({1, 3, 8, 16}, {2}), few);
 }
