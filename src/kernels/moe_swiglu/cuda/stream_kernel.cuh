@@ -200,7 +200,7 @@ struct DownPlan {
   DownScales scales;
   StagePlace place;
 
-  // Of the run's units from `unit` on, whose segment is first.segment.
+  // Of the run's units from `unit` on, which is in the segment. buffer: of the first piece's sums.
   template <class Shape>
   static __device__ __forceinline__ DownPlan of(const StreamArgs& a, const StreamTable& t, int segment, int unit,
                                                 int buffer) {
@@ -221,7 +221,7 @@ struct DownPlan {
   }
 };
 
-// The pieces of down of one segment. Begins after and, of its team, ends with a barrier.
+// A team's pieces of down of one segment. Begins after a barrier of the computing warps.
 template <class Shape>
 __device__ __forceinline__ void compute_down_segment(const StreamArgs& a, const DownPlan& plan, StreamInput& in,
                                                      RingCursor& ring, StreamShared<Shape>& shared, int& buffer) {
@@ -391,8 +391,8 @@ __device__ inline void sum_linked(const StreamArgs& a, const SumShare& share, co
   }
 }
 
-// y of other calls. A warp takes one slot of one band of one token, so that all reads of a sum
-// are under way at the same time; the slots meet in shared memory and are added in their order.
+// y of other calls. A warp takes one slot of one band of one token, so that all reads of a sum are under way at the
+// same time; the slots meet in shared memory and are added in their order.
 template <class Shape>
 __device__ inline void sum_slots(const StreamArgs& a, const SumShare& share, StreamShared<Shape>& shared) {
   if (linked<Shape>(a)) return sum_linked<Shape>(a, share, shared.table);
