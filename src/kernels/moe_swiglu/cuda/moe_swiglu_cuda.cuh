@@ -4,9 +4,9 @@
 //   y[t] = sum over slots j of weight(t, j) * down_e(silu(gate_e(x[t])) * up_e(x[t])),   e = expert(t, j)
 //
 // A token has top_k routed slots and, after them, one slot of weight 1 for every shared expert; a slot's index is
-// t * slots_per_token + j. Slots are summed in that order, so the result does not depend on the schedule: two calls on
-// the same input give the same bits. All pointers are device pointers, all work is enqueued on the caller's stream and
-// may be captured in a graph.
+// t * slots_per_token + j. Slots are summed in one fixed order, so the result does not depend on the schedule: two
+// calls on the same input give the same bits. All pointers are device pointers, all work is enqueued on the caller's
+// stream and may be captured in a graph.
 #pragma once
 
 #include <cuda_fp16.h>

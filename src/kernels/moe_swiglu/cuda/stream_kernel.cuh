@@ -120,36 +120,29 @@ struct DownScales {
         weight(slot_weight(a, s.slots[token])) {}
 };
 
-// What a warp finishes of a piece of down.
-struct DownFinish {
-  int token = -1;   // none
-  int row, buffer;  // where the sums will be stored, and where they are
-  bool begins;      // the piece begins the item
-};
-
-// One token of a piece of down, by a warp. sums: of its team.
+// One token of a piece of down, by a warp. sums: of its team. row: where they are stored.
 template <class Shape>
 __device__ inline void finish_down_piece(const StreamArgs& a, unsigned launch, const InputFacts& facts,
-                                         const DownScales& scales, const DownFinish& finish,
+                                         const DownScales& scales, int row, int token, bool begins,
                                          const float (*sums)[Shape::kTokens][kInnerStride]) {
   const int lane = threadIdx.x & 31;
   float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
   for (int part = 0; part < kIntRowParts; ++part) {
-    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][finish.token][4 * lane]));
+    sum = add4(sum, *reinterpret_cast<const float4*>(&sums[part][token][4 * lane]));
   }
   float v[4];
   to_array(sum, v);
 #pragma unroll
-  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, finish.token, finish.begins, v[j]);
+  for (int j = 0; j < 4; ++j) v[j] = from_fixed_point(facts, 0, token, begins, v[j]);
   hadamard128(v);
   scale_by(v, scales.svh);
   const float weight = scales.weight;
   const float4 weighted = make_float4(v[0] * weight, v[1] * weight, v[2] * weight, v[3] * weight);
   if (linked<Shape>(a)) {
-    store_linked(linked_down + (finish.row * kLinkedTokens + finish.token) * kLinkedUnits + lane, weighted, launch);
+    store_linked(linked_down + (row * kLinkedTokens + token) * kLinkedUnits + lane, weighted, launch);
   } else {
-    float* const out = a.down + static_cast<std::size_t>(finish.row * kSegmentTokens + finish.token) * kBand;
+    float* const out = a.down + static_cast<std::size_t>(row * kSegmentTokens + token) * kBand;
     *reinterpret_cast<float4*>(out + 4 * lane) = weighted;
   }
 }
@@ -190,10 +183,11 @@ __device__ void compute_gate_up(const StreamArgs& a, StreamInput& in, RingCursor
   if (Shape::kBuffers > 1 && !linked<Shape>(a)) consumer_sync<Shape::kComputeThreads>();
 }
 
-// The token of a piece of down that a warp of a team finishes, if the segment has so many. Other warps do so with the
-// next piece, if it has few.
-__device__ __forceinline__ int finished_token(int warp, int buffer) {
-  return (warp + kTeamWarps / 2 * buffer) % kTeamWarps;
+// The token of a piece of down that a warp of a team finishes, or 0 where that is none of `count`. Other warps do so
+// with the next piece, if there are few tokens.
+__device__ __forceinline__ int finished_token(int warp, int buffer, int count) {
+  const int token = (warp + kTeamWarps / 2 * buffer) % kTeamWarps;
+  return token < count ? token : 0;
 }
 
 // What a warp knows of down in one segment before its inputs are there. Found out while it would wait otherwise: code
@@ -206,7 +200,7 @@ struct DownPlan {
   DownScales scales;
   StagePlace place;
 
-  // Of the run's units from `unit` on, whose segment is first.segment.
+  // Of the run's units from `unit` on, which is in the segment. buffer: of the first piece's sums.
   template <class Shape>
   static __device__ __forceinline__ DownPlan of(const StreamArgs& a, const StreamTable& t, int segment, int unit,
                                                 int buffer) {
@@ -222,12 +216,12 @@ struct DownPlan {
             share,
             at,
             first_middle(a, t, s),
-            DownScales(a, s, first.band, min(finished_token(warp, buffer), s.count - 1)),
+            DownScales(a, s, first.band, finished_token(warp, buffer, s.count)),
             StagePlace(segment_bits(s, 2), a.input_stride)};
   }
 };
 
-// The pieces of down of one segment. Begins after and, of its team, ends with a barrier.
+// A team's pieces of down of one segment. Begins after a barrier of the computing warps.
 template <class Shape>
 __device__ __forceinline__ void compute_down_segment(const StreamArgs& a, const DownPlan& plan, StreamInput& in,
                                                      RingCursor& ring, StreamShared<Shape>& shared, int& buffer) {
@@ -239,24 +233,14 @@ __device__ __forceinline__ void compute_down_segment(const StreamArgs& a, const 
   DownScales scales = plan.scales;
   prepare_segment<Shape, true>(a, t, s, in, plan.middle);
   stamp(a, kStampDownInput);
-  // The last piece but one is finished together with the last, by other warps: one that does so in between is late.
-  DownFinish finish;
   for (;;) {
     float(*const sums)[Shape::kTokens][kInnerStride] = shared.sums[buffer] + team * kIntRowParts;
     compute_units<Shape>(a, s.count, segment_bits(s, 2), p.count, in.digits + p.begin * kBand, plan.place, ring, sums);
     team_sync<Shape>(team);
-    const int token = finished_token(warp, buffer), left = plan.share.end - at;
-    if (token < s.count) {
-      finish.token = token;
-      finish.row = p.item + Shape::kTeams * static_cast<int>(blockIdx.x) + team;
-      finish.buffer = buffer;
-      finish.begins = p.begin == 0 && p.count > 0;
-    }
-    const bool together = Shape::kBuffers == 2 && s.count <= kTeamWarps / 2 && left > 0 && left <= s.bands;
-    if (finish.token >= 0 && !together) {
-      finish_down_piece<Shape>(a, t.launch, in.facts[in.set], scales, finish,
-                               shared.sums[finish.buffer] + team * kIntRowParts);
-      finish.token = -1;
+    if (finished_token(warp, buffer, kTeamWarps) < s.count) {
+      finish_down_piece<Shape>(a, t.launch, in.facts[in.set], scales,
+                               p.item + Shape::kTeams * static_cast<int>(blockIdx.x) + team,
+                               finished_token(warp, buffer, s.count), p.begin == 0 && p.count > 0, sums);
     }
     if constexpr (Shape::kBuffers == 1) {
       team_sync<Shape>(team);
@@ -264,8 +248,7 @@ __device__ __forceinline__ void compute_down_segment(const StreamArgs& a, const 
       buffer ^= 1;  // its last readers have passed the barrier above
     }
     if (!plan.share.next_piece_of(t, a.layer.hidden / kBand, at, p)) return;
-    const int next_token = finished_token(warp, buffer);
-    if (next_token < s.count) scales = DownScales(a, s, p.band, next_token);
+    scales = DownScales(a, s, p.band, finished_token(warp, buffer, s.count));
   }
 }
 
@@ -275,7 +258,7 @@ __device__ __forceinline__ void compute_phases(const StreamArgs& a, StreamInput&
                                                StreamShared<Shape>& shared) {
   const StreamTable& t = shared.table;
   const int hidden_blocks = a.layer.hidden / kBand;
-  constexpr bool kAhead = Shape::kLinks;  // others have no registers to spare
+  constexpr bool kAhead = Shape::kEarly;  // where a call is so short that it matters; it is more code
   int buffer = 0, next = t.run.begin, segment = t.run.segment;
   DownPlan plan;
   const auto find_plan = [&] {
@@ -408,8 +391,8 @@ __device__ inline void sum_linked(const StreamArgs& a, const SumShare& share, co
   }
 }
 
-// y of other calls. A warp takes one slot of one band of one token, so that all reads of a sum
-// are under way at the same time; the slots meet in shared memory and are added in their order.
+// y of other calls. A warp takes one slot of one band of one token, so that all reads of a sum are under way at the
+// same time; the slots meet in shared memory and are added in their order.
 template <class Shape>
 __device__ inline void sum_slots(const StreamArgs& a, const SumShare& share, StreamShared<Shape>& shared) {
   if (linked<Shape>(a)) return sum_linked<Shape>(a, share, shared.table);
