@@ -28,8 +28,8 @@ inline int rows_of_block(int rows) {
   return (groups + kRowBlocks - 1) / kRowBlocks * kFewRows;
 }
 
-constexpr int kAbsorbSharedBytes =
-    2 * kAbsorbParts * kFewRows * (kAbsorbOutputs + kFewPad) * static_cast<int>(sizeof(float));
+constexpr int kAbsorbSums = 2 * kAbsorbParts * kFewRows * (kAbsorbOutputs + kFewPad);  // floats
+constexpr int kAbsorbSharedBytes = (kAbsorbSums + kMaxNope) * static_cast<int>(sizeof(float));
 constexpr int kUnfoldSharedBytes =
     2 * kUnfoldParts * kFewRows * (kUnfoldOutputs + kFewPad) * static_cast<int>(sizeof(float));
 
@@ -57,17 +57,18 @@ __device__ __forceinline__ void wait_with_weights(const unsigned (&a)[kSteps][4]
 // of a step and latents 8 g .. 8 g + 7; rows g and g + 8 of output tile j are latents 8 g + 2 j and 8 g + 2 j + 1.
 struct AbsorbWeights {
   unsigned a[kAbsorbSteps][4][4];
-  float4 scale[kAbsorbSteps];
-  int first_offset, last_offset;
+  int last_offset;
 
-  // Of the lane's n.
-  __device__ __forceinline__ int offset(int s) const { return min(first_offset + 16 * kAbsorbParts * s, last_offset); }
+  // Of the lane's n. Found anew instead of kept: registers are short.
+  __device__ __forceinline__ int offset(int s) const {
+    const int first = static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 4 * 4;
+    return min(first + 16 * kAbsorbParts * s, last_offset);
+  }
 
   // row0: the head's first stored row.
-  __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part, int lane,
-                                       float normal) {
+  __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part,
+                                       int lane) {
     const int steps = up.nope / 16;
-    first_offset = 16 * part + 4 * (lane % 4);
     last_offset = 16 * (steps - 1) + 4 * (lane % 4);
     uint2 bytes[kAbsorbSteps][4];
 #pragma unroll
@@ -75,8 +76,6 @@ struct AbsorbWeights {
       const long long n = row0 + offset(s);
       const signed char* const from = up.weights + n * up.latent + first_latent + 8 * (lane / 4);
       for (int e = 0; e < 4; ++e) bytes[s][e] = *reinterpret_cast<const uint2*>(from + e * up.latent);
-      scale[s] = make_float4(up.scales[n] * normal, up.scales[n + 1] * normal, up.scales[n + 2] * normal,
-                             up.scales[n + 3] * normal);
     }
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
@@ -96,18 +95,19 @@ struct AbsorbWeights {
     }
   }
 
-  // q: of the lane's column, from n = 0 on; 8-byte aligned halves or 16-byte aligned floats.
+  // q: of the lane's column, from n = 0 on; 8-byte aligned halves or 16-byte aligned floats. scales: of each n, in
+  // shared memory.
   template <class T>
-  __device__ __forceinline__ void multiply(const T* q, float (&d)[4][4]) const {
+  __device__ __forceinline__ void multiply(const T* q, const float* scales, float (&d)[4][4]) const {
     using Four = std::conditional_t<std::is_same_v<T, float>, float4, uint2>;
     Four fours[kAbsorbSteps];
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) fours[s] = *reinterpret_cast<const Four*>(q + offset(s));
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
-      const float4 v = floats(fours[s]);
-      const __half2 b0 = __floats2half2_rn(v.x * scale[s].x, v.y * scale[s].y);
-      const __half2 b1 = __floats2half2_rn(v.z * scale[s].z, v.w * scale[s].w);
+      const float4 v = floats(fours[s]), scale = *reinterpret_cast<const float4*>(scales + offset(s));
+      const __half2 b0 = __floats2half2_rn(v.x * scale.x, v.y * scale.y);
+      const __half2 b1 = __floats2half2_rn(v.z * scale.z, v.w * scale.w);
       for (int j = 0; j < 4; ++j) {
         mma_half(d[j], a[s][j][0], a[s][j][1], a[s][j][2], a[s][j][3], *reinterpret_cast<const unsigned*>(&b0),
                  *reinterpret_cast<const unsigned*>(&b1));
@@ -149,7 +149,8 @@ struct FewQueries {
 template <class T>
 __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const FewQueries<T>& q, int begin, int end,
                                             __half* out, int out_stride) {
-  auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kAbsorbOutputs + kFewPad]
+  // [2][parts][kFewRows][kAbsorbOutputs + kFewPad], then the scales of the head's rows, [nope].
+  auto* const sums = dynamic_shared<float>();
   constexpr int kStride = kAbsorbOutputs + kFewPad, kPart = kFewRows * kStride;
   const int lane = static_cast<int>(threadIdx.x) % 32, part = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4, i = lane % 4, blocks = up.latent / kAbsorbOutputs;
@@ -157,15 +158,19 @@ __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const Few
   const int first = static_cast<int>(blockIdx.x) % blocks * kAbsorbOutputs;
   const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
   const float normal = scale_normalizer(up.scales + row0, up.nope);
+  float* const scales = sums + kAbsorbSums;
+  for (int n = static_cast<int>(threadIdx.x); n < up.nope; n += kFewThreads) scales[n] = up.scales[row0 + n] * normal;
   AbsorbWeights weights;
-  weights.load(up, row0, first, part, lane, normal);
+  weights.load(up, row0, first, part, lane);
+  __syncthreads();  // the scales are there
   wait_with_weights(weights.a);
   let_next_kernel_start();
 
   const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 4;
   for (int r0 = begin; r0 < end; r0 += kFewRows) {
     float d[4][4] = {};
-    weights.multiply(q.data + min(r0 + g, end - 1) * q.row_stride + static_cast<long long>(head) * q.head_stride, d);
+    weights.multiply(q.data + min(r0 + g, end - 1) * q.row_stride + static_cast<long long>(head) * q.head_stride,
+                     scales, d);
     float* const all = sums + (r0 - begin) / kFewRows % 2 * kAbsorbParts * kPart;
     float* const mine = all + part * kPart + 2 * i * kStride + 8 * g;
     for (int e = 0; e < 2; ++e) {
