@@ -6,9 +6,6 @@
 // of four warps read, and once for all queries. Their rows are positions for the scores, with the queries as columns,
 // and values for the sums, with probabilities. Two groups of four warps share the positions and then the values.
 //
-// While they come, code that is about to run once is walked once on whatever shared memory has, and nothing of that is
-// kept: fetching the instructions takes longer than the work, and all CTAs would wait for the same lines at once.
-//
 // With few positions it lets the next kernel start before its own wait, so that what that one does early is over when
 // this one ends; with more that would slow the loads of keys. It is safe because what follows, the merge of the splits,
 // reads nothing early that this or the kernel ahead writes.
@@ -24,7 +21,7 @@
 namespace fairway::kernels::cuda {
 
 // Beside a CTA, an SM has registers and shared memory for two of the kernel that merges splits.
-constexpr int kLatentRegisters = 128;
+constexpr int kLatentRegisters = 144;
 constexpr int kLatentQueries = 24, kLatentQueryTiles = kLatentQueries / 8;
 constexpr int kLatentTiles = 2, kLatentPositions = kLatentTiles * kAttendTile;  // at a time
 constexpr int kLatentBlock = 64;                                                // elements of a position, 128 bytes
@@ -54,7 +51,7 @@ inline int latent_shared_bytes(const AttendArgs& args) {
 template <CacheType kType>
 class LatentAttendCta {
   static constexpr int kElemBytes = cache_type_bytes(kType);
-  static constexpr int kRehearsal = -1;  // the turn before the first
+  static constexpr int kNoEnd = 0x7FFFFFFF;
   // Blocks that E4M3 is converted by at a time.
   static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
   static constexpr float kNone = -__builtin_huge_valf();
@@ -79,41 +76,35 @@ class LatentAttendCta {
     const AttendUnit unit(args_, kLatentQueries, kElemBytes);
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const int end = min(span.end * kAttendTile, unit.last_position + 1);
-    const int settled = args_.call.fresh == 0 ? end : unit.settled;
     int first = span.begin * kAttendTile;
     const bool few = span.end - span.begin < kLatentTiles;
     if (few) let_next_kernel_start();  // see the note above
-    copy_keys(unit, first, end, settled);
+    copy_keys(unit, first, end, 0, unit.settled);
+    wait_for_previous_kernel();
+    if (!few) let_next_kernel_start();
+    if (first >= end) return;
+    copy_queries(unit);
+    copy_keys(unit, first, end, unit.settled, kNoEnd);
     start();
+    bool is_first = true, any_late = unit.settled < end;
 #pragma unroll 1
-    for (int turn = few ? 0 : kRehearsal;; ++turn) {
-      const int count = turn == kRehearsal ? 16 : min(end - first, kLatentPositions);
-      if (turn >= 0) {
-        convert_keys(count);
-        if (turn == 0) {
-          wait_for_previous_kernel();
-          let_next_kernel_start();
-          if (first >= end) return;
-          copy_queries(unit);
-          copy_late_keys(unit, first, first + count, settled);
-        }
-        copy_async_commit();
-        copy_async_wait<0>();
-        first += kLatentPositions;
-      }
+    while (true) {
+      copy_async_commit();
+      convert_keys(min(end - first, kLatentPositions), any_late);
+      copy_async_wait<0>();
       fence_for_wgmma();
       __syncthreads();
-      const bool last = turn == kRehearsal || first >= end;
-      score(count, turn, last);
-      gather(count, turn, last, unit);
-      if (last) {
-        finish(unit, turn == kRehearsal ? 0 : unit.count);
-        if (turn != kRehearsal) return;
-        start();
-      }
-      __syncthreads();  // keys, queries and probabilities are no longer read
-      if (turn >= 0) copy_keys(unit, first, end, end);
+      const int count = min(end - first, kLatentPositions);
+      first += kLatentPositions;
+      const bool last = first >= end;
+      score(count, is_first, last);
+      gather(unit, count, last);
+      if (last) break;
+      is_first = false, any_late = true;
+      __syncthreads();  // keys and probabilities are no longer read
+      copy_keys(unit, first, end, 0, kNoEnd);
     }
+    finish(unit);
   }
 
  private:
@@ -122,12 +113,12 @@ class LatentAttendCta {
     return row * kLatentRowBytes + ((column ^ (row & 7)) << 4);
   }
 
-  // Positions from `first` on, before `end`, but for those from `settled` on. Zeros for those that fill up 16, and for
+  // Positions from `first` on, before `end`, that are in [begin, stop). Zeros for those that fill up 16, and for
   // elements that fill up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied
   // by zero. Halves go where they belong. E4M3 goes to the upper halves of the blocks, which have as many bytes, where
   // convert_keys() finds it, in kBatches groups of copies. The copies do not read through the first-level cache, which
   // could have a part of a row that another kernel has written since the launch began.
-  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int settled) const {
+  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int begin, int stop) const {
     constexpr int kLanes = 4 * kElemBytes;  // of a block: 16 bytes each
     const int lane = thread_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
 #pragma unroll 1
@@ -135,8 +126,8 @@ class LatentAttendCta {
 #pragma unroll 1
       for (int row = thread_ / kLanes; row < filled; row += kAttendThreads / kLanes) {
         const int position = first + row;
+        if (position < begin || position >= stop) continue;
         const bool beyond = position >= end;
-        if (position >= settled && !beyond) continue;
         const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
         unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(row, lane) : waiting_piece(row, lane));
 #pragma unroll 3
@@ -149,34 +140,14 @@ class LatentAttendCta {
       if (kType == CacheType::kE4m3) copy_async_commit();
     }
   }
-
-  // Those from `settled` on, before `end`: few, and straight to where they belong.
-  __device__ __forceinline__ void copy_late_keys(const AttendUnit& unit, int first, int end, int settled) const {
-    constexpr int kLanes = 4 * kElemBytes;
-    if (settled >= end) return;
-    if (kType == CacheType::kE4m3) __syncthreads();  // convert_keys() has stored there too
-#pragma unroll 1
-    for (int position = max(settled, first); position < end; ++position) {
-      const auto* const from = reinterpret_cast<const uint4*>(unit.keys + position * unit.row_bytes);
-#pragma unroll 1
-      for (int c = thread_; c < kLanes * blocks_; c += kAttendThreads) {
-        const uint4 v = c < args_.key_pieces ? __ldcg(from + c) : make_uint4(0, 0, 0, 0);
-        const int row = position - first, block = c / kLanes, lane = c % kLanes;
-        if constexpr (kType == CacheType::kE4m3) {
-          store_halves_of(row, block, lane, v);
-        } else {
-          *reinterpret_cast<uint4*>(keys_ + block * kLatentKeyBytes + piece(row, lane)) = v;
-        }
-      }
-    }
-  }
   __device__ static __forceinline__ int waiting_piece(int row, int lane) {
     return kLatentKeyBytes / 2 + (4 * row + lane) * kPieceBytes;
   }
 
   // E4M3 to halves: `count` positions, by the threads that copied them, a batch of blocks when it is there. What waits
-  // where the later half of the positions belongs is in registers, or converted, before anything is stored there.
-  __device__ __forceinline__ void convert_keys(int count) const {
+  // where the later positions belong is in registers before anything is stored there. any_late: some of the copies are
+  // in later groups than those of all.
+  __device__ __forceinline__ void convert_keys(int count, bool any_late) const {
     if constexpr (kType == CacheType::kE4m3) {
       constexpr int kRows = kLatentPositions / 2;
       static_assert(kRows == kAttendThreads / 4);
@@ -186,34 +157,39 @@ class LatentAttendCta {
       };
 #pragma unroll 1
       for (int begin = 0; begin < blocks_; begin += kBatch) {
-        wait_for_batch(begin / kBatch);
-        uint4 late[kBatch];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) late[i] = waiting(row + kRows, min(begin + i, blocks_ - 1));
-#pragma unroll 1
-        for (int b = begin; b < min(begin + kBatch, blocks_); ++b) store_halves_of(row, b, lane, waiting(row, b));
-        __syncthreads();
-        if (count <= kRows) continue;
+        wait_for_batch(any_late ? kBatches : begin / kBatch);
+        uint4 early[kBatch], late[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-          if (begin + i < blocks_) store_halves_of(row + kRows, begin + i, lane, late[i]);
+          early[i] = waiting(row, min(begin + i, blocks_ - 1));
+          late[i] = waiting(row + kRows, min(begin + i, blocks_ - 1));
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          if (begin + i >= blocks_) break;
+          store_halves_of(row, begin + i, early[i]);
+          if (count > kRows) store_halves_of(row + kRows, begin + i, late[i]);
         }
       }
     }
   }
-  // Of the groups that copy_keys() made last.
+  // Groups: those of copy_keys(), those of a second call of it, and the last one.
   __device__ static __forceinline__ void wait_for_batch(int batch) {
     static_assert(kType != CacheType::kE4m3 || kBatches == 3);
     if (batch == 0) {
-      copy_async_wait<2>();
+      copy_async_wait<2 * kBatches>();
     } else if (batch == 1) {
-      copy_async_wait<1>();
+      copy_async_wait<2 * kBatches - 1>();
+    } else if (batch == 2) {
+      copy_async_wait<2 * kBatches - 2>();
     } else {
       copy_async_wait<0>();
     }
   }
-  __device__ __forceinline__ void store_halves_of(int row, int block, int lane, uint4 v) const {
+  __device__ __forceinline__ void store_halves_of(int row, int block, uint4 v) const {
     unsigned char* const to = keys_ + block * kLatentKeyBytes;
+    const int lane = thread_ % 4;
     *reinterpret_cast<uint4*>(to + piece(row, 2 * lane)) = halves_of(v.x, v.y);
     *reinterpret_cast<uint4*>(to + piece(row, 2 * lane + 1)) = halves_of(v.z, v.w);
   }
@@ -247,12 +223,10 @@ class LatentAttendCta {
 
   // Scores of `count` positions, their maxima, and probabilities. Element e of a lane's s[j] is position lane / 4 +
   // 8 * (e / 2) of the warp's 16, query 8 j + 2 * (lane % 4) + e % 2.
-  __device__ __forceinline__ void score(int count, int turn, bool last) {
-    unsigned keys = swizzled_rows((turn == kRehearsal ? queries_ : keys_) + group_ * kAttendTile * kLatentRowBytes);
-    unsigned queries = swizzled_rows(queries_);
+  __device__ __forceinline__ void score(int count, bool first, bool last) {
+    unsigned keys = swizzled_rows(keys_ + group_ * kAttendTile * kLatentRowBytes), queries = swizzled_rows(queries_);
     float s[kLatentQueryTiles][4] = {};
-    int block =
-        group_ * kAttendTile < count && turn != kRehearsal ? 0 : blocks_ - 1;  // scores of no position are not used
+    int block = group_ * kAttendTile < count ? 0 : blocks_ - 1;  // scores of no position are not used
 #pragma unroll 1
     do {
       wgmma_fence();
@@ -276,7 +250,7 @@ class LatentAttendCta {
       if (lane_ < 4) *reinterpret_cast<float2*>(maxima_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = most;
     }
     __syncthreads();
-    exponentials(s, turn <= 0);
+    exponentials(s, first);
     if (last) leave_totals();
     fence_for_wgmma();
     __syncthreads();
@@ -331,7 +305,7 @@ class LatentAttendCta {
   }
 
   // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
-  __device__ __forceinline__ void take_totals(const AttendUnit& unit, int stored) {
+  __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       const float* const of_warps = totals_ + 8 * j + 2 * (lane_ % 4);
       float2 total = make_float2(0, 0);
@@ -341,7 +315,7 @@ class LatentAttendCta {
       }
       total_[j] = make_float2(__fdividef(1.0f, total.x), __fdividef(1.0f, total.y));
     }
-    if (thread_ < stored) {
+    if (thread_ < unit.count) {
       float total = 0;
       for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + thread_];
       args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] =
@@ -350,12 +324,11 @@ class LatentAttendCta {
   }
 
   // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
-  __device__ __forceinline__ void gather(int count, int turn, bool last, const AttendUnit& unit) {
+  __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
     const int last_block = args_.call.value_dim / kLatentBlock - 1;
     unsigned values[kLatentValueTiles];
     for (int i = 0; i < kLatentValueTiles; ++i) {
-      values[i] =
-          swizzled_rows(turn == kRehearsal ? queries_ : keys_ + min(group_ + 2 * i, last_block) * kLatentKeyBytes);
+      values[i] = swizzled_rows(keys_ + min(group_ + 2 * i, last_block) * kLatentKeyBytes);
     }
     const unsigned probabilities = swizzled_rows(probabilities_);
     unsigned step = 0;
@@ -369,13 +342,13 @@ class LatentAttendCta {
       }
       wgmma_commit();
     } while (16 * ++step < static_cast<unsigned>(count));
-    if (last) take_totals(unit, turn == kRehearsal ? 0 : unit.count);
+    if (last) take_totals(unit);
     wgmma_wait<0>();
     for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
   }
 
   // The queries are no longer read, and make room for the outputs.
-  __device__ __forceinline__ void finish(const AttendUnit& unit, int stored) {
+  __device__ __forceinline__ void finish(const AttendUnit& unit) {
     unsigned char* const mine = queries_ + group_ * kLatentRowBytes + 32 * (warp_ % 4);
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       for (int i = 0; i < kLatentValueTiles; ++i) {  // tiles beyond the last go where nothing reads
@@ -386,7 +359,7 @@ class LatentAttendCta {
     const int values = args_.call.value_dim;
     __syncthreads();
 #pragma unroll 1
-    for (int n = warp_; n < stored; n += kAttendWarps) {
+    for (int n = warp_; n < unit.count; n += kAttendWarps) {
       __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
 #pragma unroll 2
       for (int c = 8 * lane_; c < values; c += 8 * 32) {
