@@ -46,7 +46,7 @@ endif()
 #   little less than they want (nvcc 13.0, sm_90a; bytes of stack that spills take, registers). Expert layer: IntPath<1> 8, 96;
 #   IntPath<2> 88, 96; HalfPath<4> 96, 96; the wide kernel 40, 96, once an item. Linear layers: LinearIntPath<2> 24, 96;
 #   LinearStreamedPath<4> 16, 96; the wide kernel 32, 96, once an item.
-#   prepare_absorb 8, 128, where one CTA less on an SM would cost more. All others: none.
+#   All others: none.
 function(fairway_cuda_objects name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "KERNELS" "" "")
   add_library(${name} OBJECT ${arg_UNPARSED_ARGUMENTS})
