@@ -44,8 +44,7 @@ endif()
 #   measured was compiled so.
 # - Spilled registers are no warning. A kernel that has two CTAs on an SM gets 96 registers a thread, which for some is a
 #   little less than they want (nvcc 13.0; bytes of stack that spills take, registers). sm_90a: the wide kernel of linear
-#   layers 32, 96, once an item; prepare_absorb 8, 128, where one CTA less on an SM would cost more. All others: none. Other
-#   generations have a few more, of 8 to 48 bytes.
+#   layers 32, 96, once an item; all others none. Other generations have a few more, of 8 to 48 bytes.
 function(fairway_cuda_objects name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "KERNELS" "" "")
   add_library(${name} OBJECT ${arg_UNPARSED_ARGUMENTS})

@@ -149,8 +149,9 @@ TEST(GpuDeviceModel, PromptsGiveTheHostsLogits) {
 }
 
 TEST(GpuDeviceModel, EightBitsOfTheUpProjection) {
+  const int count = kernels::cuda::check::by_size(kPrompt, 5);
   Both both(kMla);
-  const std::vector<int> ids = some_ids(kPrompt);
+  const std::vector<int> ids = some_ids(count);
   const std::vector<float> all = both.host_logits(ids),
                            expected = both.rows_with_margin(all, kEightBitsOrdinary.margin);
   EXPECT_GE(static_cast<double>(expected.size()), kEightBitsOrdinary.share * static_cast<double>(all.size()));
@@ -158,7 +159,7 @@ TEST(GpuDeviceModel, EightBitsOfTheUpProjection) {
   EXPECT_EQ(device.kv_b_bits(), 8);
   EXPECT_EQ(exact.kv_b_bits(), 16);
   EXPECT_LT(device.memory().weights, exact.memory().weights);
-  for (const int chunk : {kPrompt, 1}) {
+  for (const int chunk : {count, 1}) {
     const std::vector<float> logits = both.device_logits(device, ids, static_cast<std::size_t>(chunk));
     EXPECT_EQ(
         test::compare(expected, both.rows_with_margin(logits, kEightBitsOrdinary.margin), both.vocab(), kEightBits), "")

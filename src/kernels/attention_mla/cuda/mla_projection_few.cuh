@@ -28,8 +28,8 @@ inline int rows_of_block(int rows) {
   return (groups + kRowBlocks - 1) / kRowBlocks * kFewRows;
 }
 
-constexpr int kAbsorbSharedBytes =
-    2 * kAbsorbParts * kFewRows * (kAbsorbOutputs + kFewPad) * static_cast<int>(sizeof(float));
+constexpr int kAbsorbSums = 2 * kAbsorbParts * kFewRows * (kAbsorbOutputs + kFewPad);  // floats
+constexpr int kAbsorbSharedBytes = (kAbsorbSums + kMaxNope) * static_cast<int>(sizeof(float));
 constexpr int kUnfoldSharedBytes =
     2 * kUnfoldParts * kFewRows * (kUnfoldOutputs + kFewPad) * static_cast<int>(sizeof(float));
 
@@ -59,17 +59,18 @@ template <UpWeight kType>
 struct AbsorbWeights {
   using Eight = std::conditional_t<kType == UpWeight::kHalf, uint4, uint2>;  // weights
   unsigned a[kAbsorbSteps][4][4];
-  float4 scale[kAbsorbSteps];
-  int first_offset, last_offset;
+  int last_offset;
 
-  // Of the lane's n.
-  __device__ __forceinline__ int offset(int s) const { return min(first_offset + 16 * kAbsorbParts * s, last_offset); }
+  // Of the lane's n. Found anew instead of kept: registers are short.
+  __device__ __forceinline__ int offset(int s) const {
+    const int first = static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 4 * 4;
+    return min(first + 16 * kAbsorbParts * s, last_offset);
+  }
 
   // row0: the head's first stored row.
-  __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part, int lane,
-                                       float normal) {
+  __device__ __forceinline__ void load(const MlaUpProjection& up, long long row0, int first_latent, int part,
+                                       int lane) {
     const int steps = up.nope / 16;
-    first_offset = 16 * part + 4 * (lane % 4);
     last_offset = 16 * (steps - 1) + 4 * (lane % 4);
     Eight stored[kAbsorbSteps][4];
 #pragma unroll
@@ -77,8 +78,6 @@ struct AbsorbWeights {
       const long long n = row0 + offset(s);
       const Eight* const from = static_cast<const Eight*>(up.weights) + (n * up.latent + first_latent) / 8 + lane / 4;
       for (int e = 0; e < 4; ++e) stored[s][e] = from[e * (up.latent / 8)];
-      const auto scale_of = [&](int e) { return FourWeights<kType>::scale(up, n + e) * normal; };
-      scale[s] = make_float4(scale_of(0), scale_of(1), scale_of(2), scale_of(3));
     }
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
@@ -109,9 +108,10 @@ struct AbsorbWeights {
     }
   }
 
-  // q: of the lane's column, from n = 0 on; 8-byte aligned halves or 16-byte aligned floats.
+  // q: of the lane's column, from n = 0 on; 8-byte aligned halves or 16-byte aligned floats. scales: of each n, in
+  // shared memory, with bytes.
   template <class T>
-  __device__ __forceinline__ void multiply(const T* q, float (&d)[4][4]) const {
+  __device__ __forceinline__ void multiply(const T* q, const float* scales, float (&d)[4][4]) const {
     using Four = std::conditional_t<std::is_same_v<T, float>, float4, uint2>;
     Four fours[kAbsorbSteps];
 #pragma unroll
@@ -119,8 +119,10 @@ struct AbsorbWeights {
 #pragma unroll
     for (int s = 0; s < kAbsorbSteps; ++s) {
       const float4 v = floats(fours[s]);
-      const __half2 b0 = __floats2half2_rn(v.x * scale[s].x, v.y * scale[s].y);
-      const __half2 b1 = __floats2half2_rn(v.z * scale[s].z, v.w * scale[s].w);
+      float4 scale = make_float4(1, 1, 1, 1);
+      if constexpr (kType == UpWeight::kByte) scale = *reinterpret_cast<const float4*>(scales + offset(s));
+      const __half2 b0 = __floats2half2_rn(v.x * scale.x, v.y * scale.y);
+      const __half2 b1 = __floats2half2_rn(v.z * scale.z, v.w * scale.w);
       for (int j = 0; j < 4; ++j) {
         mma_half(d[j], a[s][j][0], a[s][j][1], a[s][j][2], a[s][j][3], *reinterpret_cast<const unsigned*>(&b0),
                  *reinterpret_cast<const unsigned*>(&b1));
@@ -162,23 +164,31 @@ struct FewQueries {
 template <UpWeight kType, class T>
 __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const FewQueries<T>& q, int begin, int end,
                                             __half* out, int out_stride) {
-  auto* const sums = dynamic_shared<float>();  // [2][parts][kFewRows][kAbsorbOutputs + kFewPad]
+  // [2][parts][kFewRows][kAbsorbOutputs + kFewPad], then the scales of the head's rows, [nope], with bytes.
+  auto* const sums = dynamic_shared<float>();
   constexpr int kStride = kAbsorbOutputs + kFewPad, kPart = kFewRows * kStride;
   const int lane = static_cast<int>(threadIdx.x) % 32, part = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4, i = lane % 4, blocks = up.latent / kAbsorbOutputs;
   const int head = static_cast<int>(blockIdx.x) / blocks;
   const int first = static_cast<int>(blockIdx.x) % blocks * kAbsorbOutputs;
   const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
-  const float normal = kType == UpWeight::kByte ? scale_normalizer(up.scales + row0, up.nope) : 1.0f;
+  float* const scales = sums + kAbsorbSums;
+  float normal = 1.0f;
+  if constexpr (kType == UpWeight::kByte) {
+    normal = scale_normalizer(up.scales + row0, up.nope);
+    for (int n = static_cast<int>(threadIdx.x); n < up.nope; n += kFewThreads) scales[n] = up.scales[row0 + n] * normal;
+  }
   AbsorbWeights<kType> weights;
-  weights.load(up, row0, first, part, lane, normal);
+  weights.load(up, row0, first, part, lane);
+  if constexpr (kType == UpWeight::kByte) __syncthreads();  // the scales are there
   wait_with_weights(weights.a);
   let_next_kernel_start();
 
   const int row = static_cast<int>(threadIdx.x) / 16, column = static_cast<int>(threadIdx.x) % 16 * 4;
   for (int r0 = begin; r0 < end; r0 += kFewRows) {
     float d[4][4] = {};
-    weights.multiply(q.data + min(r0 + g, end - 1) * q.row_stride + static_cast<long long>(head) * q.head_stride, d);
+    weights.multiply(q.data + min(r0 + g, end - 1) * q.row_stride + static_cast<long long>(head) * q.head_stride,
+                     scales, d);
     float* const all = sums + (r0 - begin) / kFewRows % 2 * kAbsorbParts * kPart;
     float* const mine = all + part * kPart + 2 * i * kStride + 8 * g;
     for (int e = 0; e < 2; ++e) {
