@@ -4,9 +4,7 @@
 //
 // Keys lie in shared memory as halves, whatever the cache has, by blocks of 64 elements: what the tensor instructions
 // of four warps read, and once for all queries. Their rows are positions for the scores, with the queries as columns,
-// and values for the sums, with probabilities. Two groups of four warps share the positions and then the values. Keys
-// and values come to the tensor cores through registers: from shared memory an instruction takes twice as long as it
-// multiplies, which with so few columns is soon done.
+// and values for the sums, with probabilities. Two groups of four warps share the positions and then the values.
 //
 // With few positions it lets the next kernel start before its own wait, so that what that one does early is over when
 // this one ends; with more that would slow the loads of keys. It is safe because what follows, the merge of the splits,
@@ -226,31 +224,21 @@ class LatentAttendCta {
   // Scores of `count` positions, their maxima, and probabilities. Element e of a lane's s[j] is position lane / 4 +
   // 8 * (e / 2) of the warp's 16, query 8 j + 2 * (lane % 4) + e % 2.
   __device__ __forceinline__ void score(int count, bool first, bool last) {
-    const int key_row = 16 * warp_ + lane_ % 16;
-    const unsigned char* keys = keys_;
-    unsigned queries = swizzled_rows(queries_);
+    unsigned keys = swizzled_rows(keys_ + group_ * kAttendTile * kLatentRowBytes), queries = swizzled_rows(queries_);
     float s[kLatentQueryTiles][4] = {};
     int block = group_ * kAttendTile < count ? 0 : blocks_ - 1;  // scores of no position are not used
-    unsigned a[kLatentBlock / 16][4];
-    keys += block * kLatentKeyBytes;
-    load_keys(keys, key_row, a);
 #pragma unroll 1
     do {
       wgmma_fence();
 #pragma unroll
       for (unsigned i = 0; i < kLatentBlock / 16; ++i) {
-        wgmma_half_24(s, a[i], queries + i * kWgmmaNextColumns);
+        wgmma_half_24<false>(s, keys + i * kWgmmaNextColumns, queries + i * kWgmmaNextColumns);
       }
       wgmma_commit();
-      if (block + 1 < blocks_) keys += kLatentKeyBytes;
-      queries += kLatentQueryBytes >> 4;
-      unsigned next[kLatentBlock / 16][4];  // while the tensor cores work
-      load_keys(keys, key_row, next);
-      wgmma_wait<0>();
-      wgmma_settle(s);
-#pragma unroll
-      for (int i = 0; i < kLatentBlock / 4; ++i) a[i / 4][i % 4] = next[i / 4][i % 4];
+      keys += kLatentKeyBytes >> 4, queries += kLatentQueryBytes >> 4;
     } while (++block < blocks_);
+    wgmma_wait<0>();
+    wgmma_settle(s);
     const int row = 16 * warp_ + lane_ / 4;
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       for (int e = 0; e < 4; ++e) s[j][e] = row + e / 2 * 8 < count ? s[j][e] * args_.scale_log2 : kNone;
@@ -266,13 +254,6 @@ class LatentAttendCta {
     if (last) leave_totals();
     fence_for_wgmma();
     __syncthreads();
-  }
-
-  // A block's elements of the warp's 16 positions.
-  __device__ __forceinline__ void load_keys(const unsigned char* keys, int row,
-                                            unsigned (&a)[kLatentBlock / 16][4]) const {
-#pragma unroll
-    for (int i = 0; i < kLatentBlock / 16; ++i) load_matrices_x4(a[i], keys + piece(row, 2 * i + lane_ / 16));
   }
 
   __device__ __forceinline__ void exponentials(const float (&s)[kLatentQueryTiles][4], bool first) {
@@ -345,26 +326,21 @@ class LatentAttendCta {
   // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
   __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
     const int last_block = args_.call.value_dim / kLatentBlock - 1;
-    const unsigned char* values[kLatentValueTiles];
-    const int value_row = lane_ % 8 + lane_ / 16 * 8, column = 2 * (warp_ % 4) + lane_ / 8 % 2;
+    unsigned values[kLatentValueTiles];
     for (int i = 0; i < kLatentValueTiles; ++i) {
-      values[i] = keys_ + min(group_ + 2 * i, last_block) * kLatentKeyBytes + piece(value_row, column);
+      values[i] = swizzled_rows(keys_ + min(group_ + 2 * i, last_block) * kLatentKeyBytes);
     }
     const unsigned probabilities = swizzled_rows(probabilities_);
     unsigned step = 0;
 #pragma unroll 1
     do {
       const unsigned b = probabilities + step / 4 * (kLatentQueryBytes >> 4) + step % 4 * kWgmmaNextColumns;
-      unsigned a[kLatentValueTiles][4];
-#pragma unroll
-      for (int i = 0; i < kLatentValueTiles; ++i) {
-        load_matrices_transposed_x4(a[i], values[i] + step * (16 * kLatentRowBytes));
-      }
       wgmma_fence();
 #pragma unroll
-      for (int i = 0; i < kLatentValueTiles; ++i) wgmma_half_24(sums_[i], a[i], b);
+      for (int i = 0; i < kLatentValueTiles; ++i) {
+        wgmma_half_24<true>(sums_[i], values[i] + step * kWgmmaNextRows, b);
+      }
       wgmma_commit();
-      wgmma_wait<0>();
     } while (16 * ++step < static_cast<unsigned>(count));
     if (last) take_totals(unit);
     wgmma_wait<0>();

@@ -517,16 +517,21 @@ __device__ __forceinline__ void fence_for_wgmma() {
 #endif
 }
 
-// wgmma_half() of 24 columns: d[j] are a thread's sums of columns 8 j .. 8 j + 7.
-__device__ __forceinline__ void wgmma_half_24(float (&d)[3][4], const unsigned (&a)[4], unsigned rows) {
+// d[64 x 24] += a[64 x 16] b[16 x 24], halves into floats, both from matrices in shared memory as swizzled_rows()
+// describes them: column n of b is row n of its matrix, and row m of a is row m of its matrix. kTransposed: column k of
+// a is row k of its matrix, 64 halves long; the next 16 columns: + kWgmmaNextRows. d[j] are a thread's sums of columns
+// 8 j .. 8 j + 7, as of wgmma_half().
+constexpr unsigned kWgmmaNextRows = 16 * 128 >> 4;
+template <bool kTransposed>
+__device__ __forceinline__ void wgmma_half_24(float (&d)[3][4], unsigned a, unsigned b) {
 #if FAIRWAY_CODE_HAS_WGMMA
   asm volatile(
-      "{.reg .b64 rows; mov.b64 rows, {%16, %17};\n"
-      "wgmma.mma_async.sync.aligned.m64n24k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11}, "
-      "{%12,%13,%14,%15}, rows, 1, 1, 1, 0;}"
+      "{.reg .b64 a, b; mov.b64 a, {%12, %14}; mov.b64 b, {%13, %14};\n"
+      "wgmma.mma_async.sync.aligned.m64n24k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11}, a, b, 1, 1, 1, %15, "
+      "0;}"
       : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
         "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(rows), "n"(kSwizzledRowsUpper));
+      : "r"(a), "r"(b), "n"(kSwizzledRowsUpper), "n"(kTransposed ? 1 : 0));
 #else
   not_for_this_code();
 #endif

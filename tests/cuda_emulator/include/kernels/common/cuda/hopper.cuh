@@ -315,6 +315,8 @@ struct EmulatedWgmma {
   unsigned rows[4][4];  // [quad][register]: the two rows of a that this thread multiplies
   std::uint64_t matrix;
   int columns;
+  std::uint64_t a_matrix = 0;  // if a is in shared memory: then there are no registers
+  bool a_transposed = false;
 };
 struct EmulatedWgmmas {
   std::vector<EmulatedWgmma> open;
@@ -344,6 +346,22 @@ inline float wgmma_element(std::uint64_t matrix, unsigned k, unsigned column) {
   return __half2float(__ushort_as_half(bits));
 }
 
+// Both operands from shared memory. Row m of a transposed operand is column m of its matrix.
+inline void run_wgmma_of_shared(const EmulatedWgmma& m) {
+  const unsigned group = (threadIdx.x & 31) / 4, quad = threadIdx.x % 4, warp = threadIdx.x / 32 % 4;
+  for (unsigned j = 0; j < static_cast<unsigned>(m.columns) / 8; ++j) {
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned row = 16 * warp + group + i / 2 * 8, column = 8 * j + 2 * quad + i % 2;
+      float sum = 0;
+      for (unsigned k = 0; k < 16; ++k) {
+        const float a = m.a_transposed ? wgmma_element(m.a_matrix, row, k) : wgmma_element(m.a_matrix, k, row);
+        sum += a * wgmma_element(m.matrix, k, column);
+      }
+      m.d[4 * j + i] += sum;
+    }
+  }
+}
+
 inline void wgmma_fence() {
   if (!gpu_features().wgmma) emulator::fail("a tensor instruction of four warps on a GPU without them");
   emulator::exchange({});
@@ -357,6 +375,10 @@ inline void wgmma_commit() {
 }
 
 inline void run_wgmma(const EmulatedWgmma& m) {
+  if (m.a == nullptr) {
+    run_wgmma_of_shared(m);
+    return;
+  }
   if (std::memcmp(m.a, m.given, sizeof m.given) != 0) emulator::fail("weights overwritten before their wgmma was done");
   const unsigned quad = threadIdx.x % 4;
   for (unsigned j = 0; j < static_cast<unsigned>(m.columns) / 8; ++j) {
@@ -385,21 +407,18 @@ inline void wgmma_settle(float (&)[kWgmmaSums]) {
   if (!mine.open.empty() || !mine.groups.empty()) emulator::fail("sums are used before their wgmma was done");
 }
 
-inline void start_wgmma(float* d, const unsigned (&a)[4], unsigned rows, int columns) {
+template <int kColumns>
+void wgmma_half(float (&d)[kWgmmaSums], const unsigned (&a)[4], unsigned rows) {
+  static_assert(kColumns % 8 == 0 && kColumns / 2 <= kWgmmaSums);
   EmulatedWgmmas& mine = wgmmas_of_this_thread();
   if (!mine.fenced) emulator::fail("a wgmma without a fence before its group");
   const emulator::Lane* all = emulator::exchange({{a[0], a[1], a[2], a[3]}});
-  EmulatedWgmma m{d, a, {a[0], a[1], a[2], a[3]}, {}, std::uint64_t{kSwizzledRowsUpper} << 32 | rows, columns};
+  EmulatedWgmma m{d, a, {a[0], a[1], a[2], a[3]}, {}, std::uint64_t{kSwizzledRowsUpper} << 32 | rows, kColumns};
   const unsigned group = (threadIdx.x & 31) / 4;
   for (unsigned quad = 0; quad < 4; ++quad) {
     for (unsigned i = 0; i < 4; ++i) m.rows[quad][i] = all[group * 4 + quad].values[i];
   }
   mine.open.push_back(m);
-}
-template <int kColumns>
-void wgmma_half(float (&d)[kWgmmaSums], const unsigned (&a)[4], unsigned rows) {
-  static_assert(kColumns % 8 == 0 && kColumns / 2 <= kWgmmaSums);
-  start_wgmma(d, a, rows, kColumns);
 }
 
 inline void store_matrices_transposed_x2(void* row, const unsigned (&d)[2]) {
@@ -435,8 +454,14 @@ inline void poll_again(int) {
 // Stores are visible to everything here.
 inline void fence_for_wgmma() {}
 
-inline void wgmma_half_24(float (&d)[3][4], const unsigned (&a)[4], unsigned rows) {
-  start_wgmma(&d[0][0], a, rows, 24);
+constexpr unsigned kWgmmaNextRows = 16 * 128 >> 4;
+template <bool kTransposed>
+void wgmma_half_24(float (&d)[3][4], unsigned a, unsigned b) {
+  EmulatedWgmmas& mine = wgmmas_of_this_thread();
+  if (!mine.fenced) emulator::fail("a wgmma without a fence before its group");
+  emulator::exchange({});
+  const auto upper = std::uint64_t{kSwizzledRowsUpper} << 32;
+  mine.open.push_back({&d[0][0], nullptr, {}, {}, upper | b, 24, upper | a, kTransposed});
 }
 inline void wgmma_settle(float (&)[3][4]) {
   const EmulatedWgmmas& mine = wgmmas_of_this_thread();
