@@ -43,8 +43,8 @@ endif()
 # - The compiler contracts a * b + c: their results are `bounded`, they are compared with double precision, and what was
 #   measured was compiled so.
 # - Spilled registers are no warning. A kernel that has two CTAs on an SM gets 96 registers a thread, which for some is a
-#   little less than they want (nvcc 13.0; bytes of stack that spills take, registers). sm_90a: the wide kernel of linear
-#   layers 32, 96, once an item; all others none. Other generations have a few more, of 8 to 48 bytes.
+#   little less than they want. None spills with nvcc 13.0 on sm_90a; other generations have a few that do, of 8 to 48
+#   bytes.
 function(fairway_cuda_objects name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "KERNELS" "" "")
   add_library(${name} OBJECT ${arg_UNPARSED_ARGUMENTS})

@@ -233,7 +233,7 @@ MoePath moe_default_path(const MoeLayer& layer, int tokens) {
   if (layer.all_mul1 && rows <= 5 && tokens <= stream_tokens(layer, false)) return MoePath::kIntStream3;
   if (rows <= 2 && moe_path_legal(layer, MoePath::kInt4)) return MoePath::kInt4;
   if (rows <= 5) return MoePath::kHalf8;
-  if (rows <= 9) return MoePath::kHalf16;
+  if (rows <= 10) return MoePath::kHalf16;
   return gpu_features().wgmma ? MoePath::kWide128 : MoePath::kHalf32;
 }
 

@@ -4,6 +4,7 @@
 // arguments, the table of segments that every CTA makes for itself, and the walk over a CTA's run.
 #pragma once
 
+#include "kernels/common/cuda/hidden.cuh"
 #include "kernels/moe_swiglu/cuda/band_args.cuh"
 #include "kernels/moe_swiglu/cuda/stream_sync.cuh"
 
@@ -56,11 +57,12 @@ __device__ __forceinline__ bool linked(const StreamArgs& a) {
 }
 
 // Thread 0 notes when it passes a point, if the call asks for it. What a call that does not ask pays is a comparison
-// with a constant at each point.
+// with a constant at each point. All lanes of a warp come here: where the stamps are is found out by every point for
+// itself, and kept in no register between them.
 __device__ __forceinline__ void stamp(const StreamArgs& a, MoeStamp point) {
-  if (a.call.probe.stamps != nullptr && threadIdx.x == 0) {
-    a.call.probe.stamps[blockIdx.x * kMoeStamps + point] = cycle_counter();
-  }
+  if (a.call.probe.stamps == nullptr) return;
+  const int cta = hidden(static_cast<int>(blockIdx.x));
+  if (threadIdx.x == 0) a.call.probe.stamps[cta * kMoeStamps + point] = cycle_counter();
 }
 __device__ __forceinline__ void stamp_time(const StreamArgs& a, MoeStamp point) {
   if (a.call.probe.stamps != nullptr && threadIdx.x == 0) {

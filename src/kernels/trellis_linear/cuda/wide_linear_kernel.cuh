@@ -30,9 +30,11 @@ __host__ __device__ __forceinline__ int band_pairs(const LinearOutput& output) {
   return (output.out / kBand + 1) / 2;
 }
 
-// The bands of a segment of rows come one after the other.
-__device__ __forceinline__ LinearItem get_wide_linear_item(const WideLinearArgs& a, int index) {
+// The bands of a segment of rows come one after the other. none: 0, hidden where what is known of the first output is
+// not to be kept in registers.
+__device__ __forceinline__ LinearItem get_wide_linear_item(const WideLinearArgs& a, int index, int none = 0) {
   LinearItem item{};
+  item.output = none;
   item.first_row = index / a.pairs * a.linear.segment_rows;
   item.count = min(a.linear.segment_rows, a.linear.call.rows - item.first_row);
   int pair = index - index / a.pairs * a.pairs;
@@ -47,32 +49,32 @@ __device__ __forceinline__ int bands_of(const WideLinearArgs& a, const LinearIte
 }
 
 // The panels that one CTA of a cluster multiplies.
-__device__ __forceinline__ LinearShare wide_share(const WideLinearArgs& a, int rank) {
+__device__ __forceinline__ LinearShare wide_share(const WideLinearArgs& a, int rank, int in) {
   const int begin = rank * a.share_panels;
-  return {begin, min(a.share_panels, a.linear.call.in / kWidePanel - begin)};
+  return {begin, min(a.share_panels, in / kWidePanel - begin)};
 }
 
-// Weights are fetched while the previous kernel still runs, rows when it has ended.
+// Weights are fetched while the previous kernel still runs, rows when it has ended. What is the same for all items is
+// found again for each: this warp has few registers.
 __device__ __forceinline__ void load_wide_linear_items(const WideLinearArgs& a, RingCursor ring) {
-  const LinearShare share = wide_share(a, cluster_rank(a.linear.split));
-  bool first = true;
 #pragma unroll 1
   for (int index = static_cast<int>(blockIdx.x) / a.linear.split; index < a.items; index += a.groups) {
-    const LinearItem item = get_wide_linear_item(a, hidden(index));
+    const LinearItem item = get_wide_linear_item(a, hidden(index), hidden(0));
     const LinearOutput& output = a.linear.call.outputs[item.output];
+    const int in = hidden(a.linear.call.in), rows = hidden(a.linear.call.rows);
+    const LinearShare share = wide_share(a, hidden(cluster_rank(a.linear.split)), in);
     WideLoader loader;
     for (int half = 0; half < bands_of(a, item); ++half) {
       loader.set_words(a.stage, half, output.matrix, output.out, item.band + half, share.begin);
     }
-    const std::size_t set_size = static_cast<std::size_t>(a.linear.call.rows) * static_cast<unsigned>(a.linear.call.in);
+    const std::size_t set_size = static_cast<std::size_t>(rows) * static_cast<unsigned>(in);
     loader.set_inputs(0,
                       reinterpret_cast<const __half*>(a.linear.rows) +
                           static_cast<unsigned>(a.linear.input_of[item.output]) * set_size,
-                      a.linear.call.rows, item.first_row, item.count, share.begin);
+                      rows, item.first_row, item.count, share.begin);
     loader.add_up();
     int done = 0;
-    if (first) {
-      first = false;
+    if (index < a.groups) {  // the first one
       done = loader.load_ahead(ring, share.count);
       wait_for_previous_kernel();
     }
@@ -125,17 +127,24 @@ __device__ __forceinline__ void finish_four_rows(const WideLinearArgs& a, int in
   scale_octet(v, shared.scales[half], lane);
   if (first + row >= item.count) return;
   const int column = (item.band + half) * kBand;
-  float old[4][4];
+  // Two of the lane's quads at a time: for more, the registers that the later rows' sums leave do not suffice.
+  constexpr int kQuads = 2;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    LinearPlaces{output, column + octet_element(lane, i)}.load_old(item.first_row + first + row, old[i]);
-  }
+  for (int begin = 0; begin < 4; begin += kQuads) {
+    float old[kQuads][4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float* const bias = &shared.biases[half][octet_element(lane, i)];
+    for (int i = 0; i < kQuads; ++i) {
+      const LinearPlaces places{output, column + octet_element(lane, begin + i)};
+      places.load_old(item.first_row + first + row, old[i]);
+    }
 #pragma unroll
-    for (int j = 0; j < 4; ++j) old[i][j] += v[4 * i + j] + bias[j];
-    LinearPlaces{output, column + octet_element(lane, i)}.store(item.first_row + first + row, old[i]);
+    for (int i = 0; i < kQuads; ++i) {
+      const int element = octet_element(lane, begin + i);
+      const float* const bias = &shared.biases[half][element];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) old[i][j] += v[4 * (begin + i) + j] + bias[j];
+      LinearPlaces{output, column + element}.store(item.first_row + first + row, old[i]);
+    }
   }
 }
 
@@ -163,7 +172,7 @@ __device__ __forceinline__ void compute_wide_linear_items(const WideLinearArgs& 
   for (int index = static_cast<int>(blockIdx.x) / split; index < a.items; index += a.groups) {
     float acc[kWgmmaSums];
     const LinearItem item = get_wide_linear_item(a, index);
-    const int stages = wide_share(a, rank).count;
+    const int stages = wide_share(a, rank, a.linear.call.in).count;
     stage_scales(a, item, shared);
     if (wide_half() < bands_of(a, item)) {
       const TrellisRef& m = a.linear.call.outputs[item.output].matrix;
