@@ -3,8 +3,9 @@
 //
 // A round has, for each codebook and for all of them together, a layer whose experts have all widths from 1 to 8 in
 // each projection, some of its slots unused, called with few and with many tokens; and for each codebook and width a
-// call of two linear layers, the second of another width. Sizes are random, with and without remainders of 128. Outputs
-// and scratch are poisoned before every call, and a second call after another poison must give the same bits.
+// call of two linear layers, the second of another width, and if that has more than four rows, another one of up to
+// four. Sizes are random, with and without remainders of 128. Outputs and scratch are poisoned before every call, and a
+// second call after another poison must give the same bits.
 #pragma once
 
 #include <set>

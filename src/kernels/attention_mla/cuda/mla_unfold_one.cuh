@@ -22,18 +22,24 @@ inline bool one_row_fits(const MlaUpProjection& up) {
 }
 
 // Outputs of a CTA, rank * v / kOneCluster and the next ones. Their weights lie together, and come into shared memory
-// while the kernel ahead still runs.
-template <UpWeight kType>
+// while the kernel ahead still runs, but for those of a warp's last kHeldRows outputs, which hold() brings into
+// registers: for kernels that have to leave shared memory to others.
+template <UpWeight kType, int kHeldRows = 0>
 class UnfoldOne {
   using Four = FourWeights<kType>;
+  static constexpr int kRows = kOneV / kOneCluster / kOneWarps;  // of a warp, most
+  static constexpr int kStagedRows = kRows - kHeldRows;
+  static constexpr int kSteps = kOneLatent / 4 / 32;  // of a lane in a row, most
 
  public:
-  static constexpr int kBytes = kOneV / kOneCluster * kOneLatent * up_weight_bytes(kType);  // of weights, most
+  static constexpr int kBytes = kStagedRows * kOneWarps * kOneLatent * up_weight_bytes(kType);  // in shared memory
+  using Held = Four[kHeldRows > 0 ? kHeldRows : 1][kSteps];
 
   // weights: 16-byte aligned shared memory. One thread calls it, for a barrier of which it is the only arrival.
   __device__ static __forceinline__ void load(const MlaUpProjection& up, int head, int rank, unsigned char* weights,
                                               std::uint64_t* bar) {
-    const int row_bytes = up.latent * up_weight_bytes(kType), bytes = up.v / kOneCluster * row_bytes;
+    const int row_bytes = up.latent * up_weight_bytes(kType);
+    const int bytes = min(up.v / kOneCluster, kStagedRows * kOneWarps) * row_bytes;
     barrier_expect(bar, bytes);
     bulk_load(weights, static_cast<const unsigned char*>(up.weights) + first_row(up, head, rank) * row_bytes, bytes,
               bar);
@@ -47,20 +53,53 @@ class UnfoldOne {
         scale_(row_ < count_ ? Four::scale(up, first_row(up, head, rank) + row_) : 0.0f),
         at_(static_cast<long long>(head) * up.v + rank * count_ + row_) {}
 
-  // x: [latent], in shared memory, 16-byte aligned. out: of the row.
-  __device__ __forceinline__ void run(const unsigned char* weights, const float* x, __half* out) const {
+  // Asks for what hold() reads to be brought near, while the kernel ahead still runs.
+  __device__ __forceinline__ void prefetch_held(const MlaUpProjection& up, int head, int rank) const {
+    constexpr int kLine = 128;
+    const int row_bytes = up.latent * up_weight_bytes(kType), at = kLine * static_cast<int>(threadIdx.x);
+    static_assert(kHeldRows * kOneWarps * kOneLatent * up_weight_bytes(kType) <= kLine * kOneThreads);
+    if (at >= (count_ - kStagedRows * kOneWarps) * row_bytes) return;
+    const long long first = first_row(up, head, rank) + kStagedRows * kOneWarps;
+    prefetch_line(static_cast<const unsigned char*>(up.weights) + first * row_bytes + at);
+  }
+  __device__ __forceinline__ void hold(const MlaUpProjection& up, int head, int rank, Held& held) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const auto* const from = static_cast<const Four*>(up.weights) + first_row(up, head, rank) * words_;
+#pragma unroll
+    for (int i = 0; i < kHeldRows; ++i) {
+      const int row = min(warp + kOneWarps * (kStagedRows + i), count_ - 1);
+#pragma unroll
+      for (int k = 0; k < kSteps; ++k) held[i][k] = from[row * words_ + min(lane + 32 * k, words_ - 1)];
+    }
+  }
+
+  // x: [latent], in shared memory, 16-byte aligned. out: of the row. held: by hold(), if any rows are.
+  __device__ __forceinline__ void run(const unsigned char* weights, const float* x, __half* out,
+                                      [[maybe_unused]] const Held& held = {}) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const auto* const from = reinterpret_cast<const Four*>(weights);
     float dot[kRows] = {}, shift = 0;
-#pragma unroll 1
-    for (int word = lane; word < words_; word += 32) {
+    const auto step = [&](int word) {
       const float4 v = reinterpret_cast<const float4*>(x)[word];
       shift += (v.x + v.y) + (v.z + v.w);
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) {
+      for (int i = 0; i < kStagedRows; ++i) {
         const int row = min(warp + kOneWarps * i, count_ - 1);
         from[row * words_ + word].add(dot[i], v);
       }
+      return v;
+    };
+    if constexpr (kHeldRows > 0) {
+#pragma unroll
+      for (int k = 0; k < kSteps; ++k) {
+        if (lane + 32 * k >= words_) break;
+        const float4 v = step(lane + 32 * k);
+#pragma unroll
+        for (int i = 0; i < kHeldRows; ++i) held[i][k].add(dot[kStagedRows + i], v);
+      }
+    } else {
+#pragma unroll 1
+      for (int word = lane; word < words_; word += 32) step(word);
     }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) Four::finish(dot[i], shift);
@@ -69,8 +108,6 @@ class UnfoldOne {
   }
 
  private:
-  static constexpr int kRows = kOneV / kOneCluster / kOneWarps;
-
   __device__ static __forceinline__ long long first_row(const MlaUpProjection& up, int head, int rank) {
     return static_cast<long long>(head) * (up.nope + up.v) + up.nope + rank * (up.v / kOneCluster);
   }

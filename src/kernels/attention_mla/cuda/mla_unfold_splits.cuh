@@ -14,12 +14,16 @@ namespace fairway::kernels::cuda {
 
 constexpr int kSplitsPieces = kOneLatent / kOneCluster / 8;  // of 8 latents, of a CTA, most
 constexpr int kSplitsGroups = kOneThreads / kSplitsPieces;   // of threads that share the splits
+// Two CTAs of this kernel have room on an SM beside one of attend_latent.cuh, and so start before that one ends, if
+// they keep no more than half of the weights in shared memory as halves.
+template <UpWeight kType>
+using SplitsUnfold = UnfoldOne<kType, kType == UpWeight::kHalf ? 2 : 0>;
 constexpr int kSplitsBatch = 5;  // splits of a thread that are under way at a time: a few more than 4 * kSplitsGroups
 
 template <UpWeight kType>
 struct alignas(16) SplitsMemory {
   std::uint64_t weights_there, latent_sent;  // barriers
-  unsigned char weights[UnfoldOne<kType>::kBytes];
+  unsigned char weights[SplitsUnfold<kType>::kBytes];
   float parts[kOneWarps][kOneLatent / kOneCluster];
   float2 statistics[kOneWarps];  // of parts: largest weight, sum of factors
   float latent[kOneLatent];
@@ -41,12 +45,13 @@ class SplitsCta {
       barrier_init(&memory_.weights_there, 1);
       barrier_init(&memory_.latent_sent, 1);
       barrier_init_fence();
-      UnfoldOne<kType>::load(up_, head_, rank_, memory_.weights, &memory_.weights_there);
+      SplitsUnfold<kType>::load(up_, head_, rank_, memory_.weights, &memory_.weights_there);
       barrier_expect(&memory_.latent_sent, up_.latent * 4);
     }
     __syncwarp();
     cluster_arrive();
-    const UnfoldOne<kType> unfold(up_, head_, rank_);
+    const SplitsUnfold<kType> unfold(up_, head_, rank_);
+    unfold.prefetch_held(up_, head_, rank_);
     const int row = static_cast<int>(blockIdx.y);
     const int used = attend_used_splits(args_.call.rows.position[row], args_.splits);
     wait_for_previous_kernel();
@@ -56,9 +61,11 @@ class SplitsCta {
     merge(static_cast<long long>(row) * args_.call.heads + head_, used);
     __syncthreads();
     send();
+    typename SplitsUnfold<kType>::Held held;
+    unfold.hold(up_, head_, rank_, held);  // they come while the latents do
     barrier_wait(&memory_.weights_there, 0);
     barrier_wait_cluster(&memory_.latent_sent, 0);
-    unfold.run(memory_.weights, memory_.latent, out + row * ldo);
+    unfold.run(memory_.weights, memory_.latent, out + row * ldo, held);
   }
 
  private:

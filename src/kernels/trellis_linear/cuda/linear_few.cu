@@ -73,13 +73,14 @@ bool few_linear_fits(const LinearCall& call, bool integer) {
 }
 
 // As halves with two blocks a CTA, where the norm in front saves a launch (the first projections and q_b_proj of
-// GLM-4.7-Flash: 3 % of a step). As integers where a few CTAs have many blocks each (q, k and v of Qwen3-30B-A3B: 0.5
-// to 4 %); smaller calls lose 1 % then, since a step whose linear layers all run the same code finds it in the caches.
+// GLM-4.7-Flash: 3 % of a step). As integers where a few CTAs have many blocks each and there are several rows (q, k
+// and v of Qwen3-30B-A3B: 1 to 3 %, but -1.4 % with one row); smaller calls lose 1 % then, since a step whose linear
+// layers all run the same code finds it in the caches.
 bool few_linear_pays(const LinearCall& call) {
   const bool integer = call.all_mul1 && call.rows <= 4;
   const FewPlan plan = plan_of(call, integer);
   if (plan.split < 1 || !gpu_features().clusters) return false;
-  return integer ? plan.split <= 3 && plan.blocks > 2 : plan.blocks <= 2;
+  return integer ? call.rows > 1 && plan.split <= 3 && plan.blocks > 2 : plan.blocks <= 2;
 }
 
 cudaError_t run_few_linear(LinearArgs& args, bool integer, cudaStream_t stream) {
