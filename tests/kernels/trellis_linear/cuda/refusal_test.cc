@@ -73,10 +73,15 @@ TEST(CudaLinear, IntegerPathsNeedMul1) {
 }
 
 TEST(CudaLinear, PathsForFewRowsAndWeightsRefuseMore) {
-  if (!gpu_features().clusters) GTEST_SKIP() << "needs clusters";
   LinearCall call = small_call();
   call.all_mul1 = true;
   call.rows = 4;
+  if (!gpu_features().clusters) {
+    EXPECT_FALSE(linear_path_legal(call, LinearPath::kIntFew));
+    test::expect_error(ErrorKind::kUnsupported, {"int_few", "instructions"},
+                       [&] { trellis_linear(call, LinearPath::kIntFew, nullptr, nullptr); });
+    return;
+  }
   EXPECT_TRUE(linear_path_legal(call, LinearPath::kIntFew));
   call.rows = 5;
   EXPECT_FALSE(linear_path_legal(call, LinearPath::kIntFew));
