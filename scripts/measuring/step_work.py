@@ -65,9 +65,9 @@ def work_of(config, *, rows, context, prefill, bits, attention_bits=3, dense_bit
         else:
             linear(FIRST, [q, key], h, attention_bits)
         plain(PREPARE, r * (4 * (q + key) + 2 * q + cell * key))
-        plain(ABSORB, 2 * r * heads * (nope + latent), heads * nope * latent, 1)
+        plain(ABSORB, 2 * r * heads * (nope + latent), heads * nope * latent, 2)
         works[ATTEND] = Work(cell * seen * key + 2 * r * heads * (key + latent), 0, 2 * pairs * heads * (key + latent))
-        plain(UNFOLD, 2 * r * heads * (latent + value), heads * value * latent, 1)
+        plain(UNFOLD, 2 * r * heads * (latent + value), heads * value * latent, 2)
         linear(O, [h], heads * value, attention_bits, add=True)
     else:
         dim, kv = c["head_dim"], c["num_key_value_heads"] * c["head_dim"]
