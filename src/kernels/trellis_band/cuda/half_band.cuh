@@ -33,11 +33,7 @@ struct HalfBand {
     if (codebook == codec::Codebook::kMul1) {
       walk<true>(ring, bits, blocks, tokens, {}, acc);
     } else {
-      const bool adds_constant = codebook == codec::Codebook::k3inst;
-      walk<false>(
-          ring, bits, blocks, tokens,
-          {adds_constant ? codec::k3instMultiplier : codec::kMcgMultiplier, adds_constant ? codec::k3instAddend : 0},
-          acc);
+      walk<false>(ring, bits, blocks, tokens, SumCodebook::of(codebook), acc);
     }
     const bool adds = threadIdx.x < kComputeThreads / 2;  // the warps of the first tile rows
     if (!adds) exchange<false>(acc, inner);

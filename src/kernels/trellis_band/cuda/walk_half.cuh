@@ -28,8 +28,14 @@ struct ResidentTokens {
   __device__ const unsigned char* block(const RingCursor&, int i) const { return data + i * 2 * kBand; }
 };
 
+// What 3inst and mcg make a value from.
 struct SumCodebook {
   u32 multiplier, addend;
+
+  static __device__ __forceinline__ SumCodebook of(codec::Codebook codebook) {
+    const bool adds = codebook == codec::Codebook::k3inst;
+    return {adds ? codec::k3instMultiplier : codec::kMcgMultiplier, adds ? codec::k3instAddend : 0};
+  }
 };
 
 template <int kBits, bool kMul1>

@@ -87,10 +87,9 @@ struct WideMatrix {
   SumCodebook codebook;  // if not
 
   __device__ WideMatrix(int width, int codebook_number)
-      : bits(width), mul1(codebook_number == static_cast<int>(codec::Codebook::kMul1)), codebook{} {
-    const bool adds = codebook_number == static_cast<int>(codec::Codebook::k3inst);
-    codebook = {adds ? codec::k3instMultiplier : codec::kMcgMultiplier, adds ? codec::k3instAddend : 0};
-  }
+      : bits(width),
+        mul1(codebook_number == static_cast<int>(codec::Codebook::kMul1)),
+        codebook(SumCodebook::of(static_cast<codec::Codebook>(codebook_number))) {}
 };
 
 template <int kBits, bool kMul1>

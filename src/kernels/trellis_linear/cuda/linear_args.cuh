@@ -31,7 +31,20 @@ struct LinearArgs {
   // The other paths: [inputs][call.in / kBand][call.rows][kTokenRowBytes], transformed, fragment order, then the pad
   // that a stage of the ring has. Without clusters, behind that or here, what CTAs leave for each other.
   unsigned char* rows;
+
+  // The blocks of an item are shared by so many CTAs, as equally as they can be.
+  void share_items(int ctas) {
+    split = ctas;
+    for (int rank = 0; rank <= ctas; ++rank) share_begin[rank] = rank * (call.in / kBand) / ctas;
+  }
 };
+
+// Of all matrices.
+inline int count_bands(const LinearCall& call) {
+  int count = 0;
+  for (int i = 0; i < call.count; ++i) count += call.outputs[i].out / kBand;
+  return count;
+}
 
 // Of one block and one row of LinearArgs::rows.
 __device__ __forceinline__ unsigned char* linear_row(const LinearArgs& a, int input, int block, int row) {

@@ -18,16 +18,10 @@ struct FewPlan {
   int shared_bytes;
 };
 
-int bands_of(const LinearCall& call) {
-  int bands = 0;
-  for (int i = 0; i < call.count; ++i) bands += call.outputs[i].out / kBand;
-  return bands;
-}
-
 template <class Path>
 FewPlan plan_few(const LinearCall& call) {
   const int found = sm_count(), sms = found > 0 ? found : kUsualSms;
-  const int bands = bands_of(call), in_blocks = call.in / kBand;
+  const int bands = count_bands(call), in_blocks = call.in / kBand;
   FewPlan plan{};
   if (call.rows > Path::kRows || bands < 1 || bands > sms) return plan;
   const int most = std::min({kMaxCluster, in_blocks, sms / bands});
@@ -53,10 +47,9 @@ FewPlan plan_of(const LinearCall& call, bool integer) {
 template <class Path>
 cudaError_t run(LinearArgs& args, cudaStream_t stream) {
   const FewPlan plan = plan_few<Path>(args.call);
-  args.bands = args.items = args.groups = bands_of(args.call);
+  args.bands = args.items = args.groups = count_bands(args.call);
   args.segment_rows = Path::kRows;
-  args.split = plan.split;
-  for (int rank = 0; rank <= plan.split; ++rank) args.share_begin[rank] = rank * (args.call.in / kBand) / plan.split;
+  args.share_items(plan.split);
   args.ring_stages = plan.blocks;
   args.stage_bytes = plan.stage_bytes;
   args.input_stride = plan.input_stride;
@@ -76,8 +69,7 @@ bool few_linear_fits(const LinearCall& call, bool integer) {
 // GLM-4.7-Flash: 3 % of a step). As integers where a few CTAs have many blocks each and there are several rows (q, k
 // and v of Qwen3-30B-A3B: 1 to 3 %, but -1.4 % with one row); smaller calls lose 1 % then, since a step whose linear
 // layers all run the same code finds it in the caches.
-bool few_linear_pays(const LinearCall& call) {
-  const bool integer = call.all_mul1 && call.rows <= 4;
+bool few_linear_pays(const LinearCall& call, bool integer) {
   const FewPlan plan = plan_of(call, integer);
   if (plan.split < 1 || !gpu_features().clusters) return false;
   return integer ? call.rows > 1 && plan.split <= 3 && plan.blocks > 2 : plan.blocks <= 2;

@@ -9,7 +9,7 @@ namespace fairway::kernels::cuda {
 // use the codebook mul1; else up to 16 as halves.
 bool few_linear_fits(const LinearCall& call, bool integer);
 // Whether it is then faster so than by other paths, as measured on an H200 inside chains of layers.
-bool few_linear_pays(const LinearCall& call);
+bool few_linear_pays(const LinearCall& call, bool integer);
 // args: the call and the numbers of its inputs. It fits.
 cudaError_t run_few_linear(LinearArgs& args, bool integer, cudaStream_t stream);
 

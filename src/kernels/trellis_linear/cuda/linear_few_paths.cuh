@@ -173,9 +173,7 @@ struct FewHalfPath {
 #undef FAIRWAY_CASE
       }
     } else {
-      const bool adds_constant = codebook == codec::Codebook::k3inst;
-      const SumCodebook sum{adds_constant ? codec::k3instMultiplier : codec::kMcgMultiplier,
-                            adds_constant ? codec::k3instAddend : 0};
+      const SumCodebook sum = SumCodebook::of(codebook);
       switch (m.bits) {
 #define FAIRWAY_CASE(bits)                      \
   case bits:                                    \

@@ -43,12 +43,6 @@ LinearKernel kernel_of(LinearPath path) {
   return f.rows <= 16 ? linear_half_kernel(f.rows) : linear_streamed_kernel();
 }
 
-int count_bands(const LinearCall& call) {
-  int bands = 0;
-  for (int i = 0; i < call.count; ++i) bands += call.outputs[i].out / kBand;
-  return bands;
-}
-
 // So few weights that up to 64 rows are faster in segments of 32, which are more work items.
 bool is_small(const LinearCall& call) {
   return count_bands(call) * (call.in / kBand) < 200;
@@ -193,16 +187,15 @@ void check_call(const LinearCall& call, LinearPath path, const std::string& name
   if ((path == LinearPath::kWide128 && !features.wgmma) || (is_few(path) && !features.clusters)) {
     throw Error(ErrorKind::kUnsupported, name + ": it needs instructions that this GPU or its code does not have");
   }
-  if (is_few(path) && !linear_path_legal(call, path)) {
+  if (linear_path_legal(call, path)) return;
+  if (is_few(path)) {
     throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.rows) + " rows of " + std::to_string(call.in) +
                                        " inputs and " + std::to_string(count_bands(call)) +
                                        " bands of outputs are more than it is for");
   }
-  if (!linear_path_legal(call, path)) {
-    throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.in) +
-                                       " inputs do not fit into shared memory; a path of two launches "
-                                       "takes any number of them");
-  }
+  throw Error(ErrorKind::kUsage, name + ": " + std::to_string(call.in) +
+                                     " inputs do not fit into shared memory; a path of two launches "
+                                     "takes any number of them");
 }
 
 }  // namespace
@@ -246,10 +239,11 @@ bool linear_takes_norm(const LinearCall& call, LinearPath path) {
 // take the same one finds its code in the caches.
 LinearPath linear_default_path(const LinearCall& call) {
   LinearPath path = LinearPath::kWide128;
-  if (call.rows <= 16 && few_linear_pays(call)) {
-    path = call.all_mul1 && call.rows <= 4 ? LinearPath::kIntFew : LinearPath::kHalfFew;
+  const bool integer = call.all_mul1 && call.rows <= 4;
+  if (call.rows <= 16 && few_linear_pays(call, integer)) {
+    path = integer ? LinearPath::kIntFew : LinearPath::kHalfFew;
   } else if (call.rows <= 8) {
-    path = call.all_mul1 && call.rows <= 4 ? LinearPath::kInt4 : LinearPath::kHalf8;
+    path = integer ? LinearPath::kInt4 : LinearPath::kHalf8;
   } else if (call.rows <= 16) {
     path = gpu_features().wgmma && suits_wide(call) ? LinearPath::kWide128 : LinearPath::kHalf16;
   } else if (call.rows <= 32 || (call.rows <= 64 && is_small(call))) {
@@ -292,8 +286,7 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   args.items = static_cast<int>(count_items(call, kernel.rows));
   args.groups = static_cast<int>(plan.grid) / plan.split;
   args.segment_rows = kernel.rows;
-  args.split = plan.split;
-  for (int rank = 0; rank <= plan.split; ++rank) args.share_begin[rank] = rank * (call.in / kBand) / plan.split;
+  args.share_items(plan.split);
   args.ring_stages = plan.ring_stages;
   args.stage_bytes = plan.memory.stage_bytes;
   args.input_stride = plan.memory.input_stride;

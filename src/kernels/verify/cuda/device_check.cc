@@ -104,11 +104,10 @@ class DeviceCheck {
         const int in = random_size(random, sizes_.most_size);
         const int rows = std::min(kLinearRows[turn % kWidths], sizes_.most_linear_rows);
         std::vector<DeviceLinears::Matrix> matrices{{random_size(random, sizes_.most_size), bits}};
-        if (!sizes_.widths_together) {
+        if (sizes_.widths_together) {
+          for (int i = 1; i < together; ++i) matrices.push_back({random_size(random, sizes_.most_size), bits - i});
+        } else {
           matrices.push_back({random_size(random, sizes_.most_size), 1 + static_cast<int>(random() % kWidths)});
-        }
-        for (int i = 1; sizes_.widths_together && i < together; ++i) {
-          matrices.push_back({random_size(random, sizes_.most_size), bits - i});
         }
         run_linear_call(random, in, matrices, book, rows);
         const int few = kFewTokens[turn++ % 4];  // some paths take no more
