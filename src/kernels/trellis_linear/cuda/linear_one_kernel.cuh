@@ -41,8 +41,8 @@ struct alignas(16) LinearOneShared {
   float squares[kMostNormedBlocks];  // of the inputs before a norm, by block of the row
 };
 
-// Dynamic shared memory: the ring, LinearOneShared, the digits and the unit of every block and then room for reading on
-// a little, in a cluster the sums of its CTAs, [split][kBand].
+// Dynamic shared memory: the ring, LinearOneShared, the digits and the unit of every block, in a cluster the sums of
+// its CTAs, [split][kBand].
 struct OneMemory {
   LinearOneShared& shared;
   unsigned char* blocks;
@@ -103,54 +103,39 @@ __device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput
   }
 }
 
-#ifndef LIN_AHEAD
-#define LIN_AHEAD 4
-#endif
-constexpr int kOneAhead = LIN_AHEAD;  // tile rows whose digits a warp has read
-
 // Blocks of the ring times their digits. Every lane gets sums of the warp's columns lane / 4 and lane / 4 + 8.
-// leaves: the ring's stages are used again. What a tile has been read into is filled with the same tile of the next
-// block as soon as it is used: a warp has few neighbours that would hide what it waits for.
+// leaves: the ring's stages are used again. All that a warp needs of a block is read at once: it has few neighbours
+// that would hide what it waits for.
 template <int kBits>
 __device__ __forceinline__ void walk_one(RingCursor& ring, int blocks, bool leaves, const LanePlace& place,
                                          const OneMemory& m, float (&sums)[2]) {
   const LaneStream<kBits> stream(place);
-  constexpr int kRowBytes = kBandTiles * LaneStream<kBits>::kTileBytes;
   const int lane = threadIdx.x & 31;
   const unsigned char* block = m.blocks;
-  const unsigned char* digits = block + (lane >> 2 & 1) * (kOneRowDigits / 2) + (lane & 3) * 16;
-  u32 words[kBandTiles][LaneStream<kBits>::kWords];
-  uint4 b[kOneAhead];
-#pragma unroll
-  for (int i = 0; i < kOneAhead; ++i) b[i] = *reinterpret_cast<const uint4*>(digits + i * kOneRowDigits);
-  ring.wait_full();
-#pragma unroll
-  for (int i = 0; i < kBandTiles; ++i) stream.read(ring.data() + i * kRowBytes, words[i]);
 #pragma unroll 1
   for (; blocks > 0; --blocks, block += kOneBlockBytes) {
-    RingCursor next = ring;
-    next.advance();
-    if (blocks > 1) next.wait_full();
-    const unsigned char* const then = digits;
-    digits += kOneBlockBytes;
-    const unsigned char* const tiles = blocks > 1 ? next.data() : ring.data();  // the last block's are read twice
     int acc[2][4] = {};
+    ring.wait_full();
+    const unsigned char* const tiles = ring.data();
+    const unsigned char* const digits = block + (lane >> 2 & 1) * (kOneRowDigits / 2) + (lane & 3) * 16;
+    u32 words[kBandTiles][LaneStream<kBits>::kWords];
+    uint4 b[kBandTiles];
+#pragma unroll
+    for (int i = 0; i < kBandTiles; ++i) {
+      stream.read(tiles + i * kBandTiles * stream.kTileBytes, words[i]);
+      b[i] = *reinterpret_cast<const uint4*>(digits + i * kOneRowDigits);
+    }
 #pragma unroll
     for (int i = 0; i < kBandTiles; ++i) {
       u32 x[8];
       tile_windows<kBits>(stream, words[i], x);
-      stream.read(tiles + i * kRowBytes, words[i]);
 #pragma unroll
       for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
-      uint4& own = b[i % kOneAhead];
-      mma_u8s8(acc[0], x[0], x[4], x[1], x[5], own.x, own.y);
-      mma_u8s8(acc[1], x[2], x[6], x[3], x[7], own.z, own.w);
-      constexpr int kLeft = kBandTiles - kOneAhead;
-      own = *reinterpret_cast<const uint4*>(
-          (i < kLeft ? then + kOneAhead * kOneRowDigits : digits - kLeft * kOneRowDigits) + i * kOneRowDigits);
+      mma_u8s8(acc[0], x[0], x[4], x[1], x[5], b[i].x, b[i].y);
+      mma_u8s8(acc[1], x[2], x[6], x[3], x[7], b[i].z, b[i].w);
     }
     if (leaves) ring.release();
-    ring = next;
+    ring.advance();
     // High digits times 128 and low ones make at most 1020 * 128 * kDigitMax, which an int holds.
     const OneUnit u = *reinterpret_cast<const OneUnit*>(block + kOneBlockDigits);
 #pragma unroll
