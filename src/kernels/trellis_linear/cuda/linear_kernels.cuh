@@ -12,9 +12,6 @@ struct InputMemory {
   int pad_bytes;    // after a row; separates the banks
 };
 
-// A CTA that goes on from item to item has a ring of less than one item more than so many.
-constexpr int kMostItemsOfRing = 3;
-
 struct LinearKernel {
   void (*run)(LinearArgs);
   int rows;             // of a segment, at most

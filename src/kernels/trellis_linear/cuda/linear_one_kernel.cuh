@@ -33,17 +33,11 @@ constexpr int kOneBlockDigits = kBandTiles * kOneRowDigits;
 constexpr int kOneBlockBytes = kOneBlockDigits + static_cast<int>(sizeof(OneUnit));  // in shared memory
 constexpr int kOneCentre = 510;  // about the mean of n: what is left is small and exact
 
-// Items of a CTA whose sums may lie in shared memory. Warps are at most a ring apart, see kMostItemsOfRing, so nobody
-// has sums of item i + 4 before all have left those of item i and one, which finishes it first, is in item i + 1.
-constexpr int kOneTurns = 4;
-static_assert(kMostItemsOfRing < kOneTurns);
-
 struct alignas(16) LinearOneShared {
   RingBarriers barriers;
-  std::uint64_t sums_there;       // in a cluster: of all its CTAs
-  std::uint64_t staged;           // the inputs of the first item have been read
-  std::uint64_t left[kOneTurns];  // all warps have left their sums of an item
-  alignas(16) float sums[kOneTurns][kBand];
+  std::uint64_t sums_there;  // in a cluster: of all its CTAs
+  std::uint64_t staged;      // the inputs of the first item have been read
+  alignas(16) float sums[2][kBand];
   float squares[kMostNormedBlocks];  // of the inputs before a norm, by block of the row
 };
 
@@ -76,20 +70,19 @@ __device__ __forceinline__ void store_one_digits(unsigned char* block, const int
   }
 }
 
-// The inputs of the share, a block a warp. x, scales: the warp's part of its first block and what goes with it.
-__device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput& in, InputPart& x, InputScales& scales,
+// The inputs of the share, a block a warp. scales: of the warp's first block.
+__device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput& in, InputScales& scales,
                                           const OneMemory& m) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int begin = in.share.begin * kBand + 4 * lane;
 #pragma unroll 1
   for (int block = warp; block < in.share.count; block += kComputeWarps) {
-    float v[4], squares = x.squares;
+    InputPart x;
+    x.load(a, in, 0, begin + block * kBand);
+    float v[4];
     scales.apply(x.v, v);
-    if (block + kComputeWarps < in.share.count) {
-      x.load(a, in, 0, begin + (block + kComputeWarps) * kBand);
-      scales.load(a, in.suh, begin + (block + kComputeWarps) * kBand);
-    }
-    squares = warp_sum(squares);  // its steps hide among those of the transform
+    if (block + kComputeWarps < in.share.count) scales.load(a, in.suh, begin + (block + kComputeWarps) * kBand);
+    const float squares = warp_sum(x.squares);  // its steps hide among those of the transform
     hadamard128(v);
     const float most = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
     const float largest = __int_as_float(__reduce_max_sync(0xFFFFFFFFu, __float_as_int(most)));
@@ -230,13 +223,11 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
   OneFinish finish;
   InputScales scales;
   if (warp == 0 && rank == 0) finish.load(a.call.outputs[item.output], item.band * kBand + 4 * lane);
-  const int begin = (share.begin + warp) * kBand + 4 * lane;
-  if (warp < share.count) scales.load(a, a.call.outputs[item.output].matrix.suh, begin);
+  if (warp < share.count) {
+    scales.load(a, a.call.outputs[item.output].matrix.suh, (share.begin + warp) * kBand + 4 * lane);
+  }
   wait_for_previous_kernel();
   let_next_kernel_start();
-  InputPart x;
-  LinearInput in{0, 1, share, a.call.outputs[item.output].matrix.suh, item.output == 0 && item.band == 0};
-  if (warp < share.count) x.load(a, in, 0, begin);
   int staged_input = -1;
 #pragma unroll 1
   for (int turn = 0;; ++turn) {
@@ -245,16 +236,12 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
     const bool finishes = rank == 0 && warp == (turn & (kComputeWarps - 1));
     if (finishes) places.load_old(0, finish.old);
     if (staged_input != a.input_of[item.output]) {
-      if (staged_input >= 0) {
-        consumer_sync<kComputeThreads>();  // nobody needs the digits of the inputs before
-        in = {0, 1, share, output.matrix.suh, item.output == 0 && item.band == 0};
-        if (warp < share.count) {
-          x.load(a, in, 0, begin);
-          scales.load(a, in.suh, begin);
-        }
+      if (staged_input >= 0 && warp < share.count) {
+        scales.load(a, output.matrix.suh, (share.begin + warp) * kBand + 4 * lane);
       }
       staged_input = a.input_of[item.output];
-      stage_one(a, in, x, scales, m);
+      const bool stores_sum = item.output == 0 && item.band == 0;
+      stage_one(a, {0, 1, share, output.matrix.suh, stores_sum}, scales, m);
       consumer_sync<kComputeThreads>();
       if (turn == 0 && threadIdx.x == 0) barrier_arrive(&m.shared.staged);
     }
@@ -288,12 +275,10 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
       }
       return;
     }
-    const int place_of_turn = turn & (kOneTurns - 1);
-    float* const left = m.shared.sums[place_of_turn];
+    float* const left = m.shared.sums[turn & 1];
     if ((lane & 2) == 0) left[warp * 16 + (lane >> 2) + 8 * (lane & 1)] = lane & 1 ? sums[1] : sums[0];
-    barrier_arrive(&m.shared.left[place_of_turn]);
+    consumer_sync<kComputeThreads>();
     if (finishes) {
-      barrier_wait(&m.shared.left[place_of_turn], turn / kOneTurns & 1);
       const float4 sum = *reinterpret_cast<const float4*>(left + 4 * lane);
       float v[4] = {sum.x, sum.y, sum.z, sum.w};
       finish.store(places, v, one_factor(a, m.shared));
@@ -314,8 +299,6 @@ __device__ __forceinline__ void run_linear_one(const LinearArgs& a) {
     if (threadIdx.x == 0) {
       barrier_init(&m.shared.sums_there, 1);
       barrier_init(&m.shared.staged, 1);
-#pragma unroll
-      for (std::uint64_t& left : m.shared.left) barrier_init(&left, kComputeThreads);
       if (a.split > 1 && linear_rank(a) == 0) {
         const int squares = a.call.norm.x != nullptr ? a.call.in / kBand : 0;
         barrier_init_fence();

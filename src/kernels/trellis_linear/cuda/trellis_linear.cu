@@ -98,8 +98,7 @@ LinearPlan plan_split(const LinearCall& call, const LinearKernel& kernel, int sp
     return plan;
   }
   if (split == 1 && items > static_cast<long long>(ring.ctas) * sms) {  // go on from item to item
-    const int stages = std::min(kMaxStages, (kMostItemsOfRing + 1) * m.blocks - 1);
-    ring = plan_ring(features.shared_bytes, kernel.ctas, m.fixed, m.stage_bytes, stages);
+    ring = plan_ring(features.shared_bytes, kernel.ctas, m.fixed, m.stage_bytes, kMaxStages);
     ctas = static_cast<long long>(ring.ctas) * sms;
     rounds = (items + ctas - 1) / ctas;
   }
