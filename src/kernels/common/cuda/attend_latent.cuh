@@ -51,7 +51,8 @@ inline int latent_shared_bytes(const AttendArgs& args) {
 template <CacheType kType>
 class LatentAttendCta {
   static constexpr int kElemBytes = cache_type_bytes(kType);
-  static constexpr int kNoEnd = 0x7FFFFFFF;
+  static constexpr int kWarpRows = kLatentPositions / kAttendWarps;  // that a warp copies
+  static constexpr int kWaitingWarps = 2;
   // Blocks that E4M3 is converted by at a time.
   static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
   static constexpr float kNone = -__builtin_huge_valf();
@@ -77,20 +78,27 @@ class LatentAttendCta {
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const int end = min(span.end * kAttendTile, unit.last_position + 1);
     int first = span.begin * kAttendTile;
+    const int settled = args_.call.fresh == 0 ? end : min(unit.settled, end);
     const bool few = span.end - span.begin < kLatentTiles;
     if (few) let_next_kernel_start();  // see the note above
-    copy_keys(unit, first, end, 0, unit.settled);
-    wait_for_previous_kernel();
-    if (!few) let_next_kernel_start();
+    copy_keys(unit, first, end, settled);
+    const bool waits = warp_ >= kAttendWarps - kWaitingWarps;
+    if (waits) {
+      wait_for_previous_kernel();
+      if (!few) let_next_kernel_start();
+      if (first < end) copy_queries(unit);
+    }
     if (first >= end) return;
-    copy_queries(unit);
-    copy_keys(unit, first, end, unit.settled, kNoEnd);
+    convert_keys(min(end - first, kLatentPositions), settled - first);
+    if (settled < min(end, first + kLatentPositions)) {
+      __syncthreads();  // what waited to be converted is no longer where they belong
+      if (waits) late_keys(unit, first, max(first, settled), min(end, first + kLatentPositions));
+    }
     start();
-    bool is_first = true, any_late = unit.settled < end;
+    bool is_first = true;
 #pragma unroll 1
     while (true) {
       copy_async_commit();
-      convert_keys(min(end - first, kLatentPositions), any_late);
       copy_async_wait<0>();
       fence_for_wgmma();
       __syncthreads();
@@ -100,9 +108,10 @@ class LatentAttendCta {
       score(count, is_first, last);
       gather(unit, count, last);
       if (last) break;
-      is_first = false, any_late = true;
+      is_first = false;
       __syncthreads();  // keys and probabilities are no longer read
-      copy_keys(unit, first, end, 0, kNoEnd);
+      copy_keys(unit, first, end, end);
+      convert_keys(min(end - first, kLatentPositions), kLatentPositions);
     }
     finish(unit);
   }
@@ -113,21 +122,21 @@ class LatentAttendCta {
     return row * kLatentRowBytes + ((column ^ (row & 7)) << 4);
   }
 
-  // Positions from `first` on, before `end`, that are in [begin, stop). Zeros for those that fill up 16, and for
-  // elements that fill up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied
-  // by zero. Halves go where they belong. E4M3 goes to the upper halves of the blocks, which have as many bytes, where
-  // convert_keys() finds it, in kBatches groups of copies. The copies do not read through the first-level cache, which
-  // could have a part of a row that another kernel has written since the launch began.
-  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int begin, int stop) const {
-    constexpr int kLanes = 4 * kElemBytes;  // of a block: 16 bytes each
-    const int lane = thread_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
+  // Positions from `first` on, before `stop`; zeros for those from `end` on that fill up 16, and for elements that fill
+  // up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied by zero. A warp
+  // copies its 16 rows. Halves go where they belong. E4M3 goes to the second half of that, which has as many bytes,
+  // where the thread that copied it finds it again, in kBatches groups of copies. The copies do not read through the
+  // first-level cache, which could have a part of a row that another kernel has written since the launch began.
+  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int stop) const {
+    constexpr int kLanes = 4 * kElemBytes, kRows = 32 / kLanes;  // lanes of a block: 16 bytes each
+    const int lane = lane_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
 #pragma unroll 1
     for (int block = 0; block < kBatches * kBatch; block += kBatch) {
 #pragma unroll 1
-      for (int row = thread_ / kLanes; row < filled; row += kAttendThreads / kLanes) {
-        const int position = first + row;
-        if (position < begin || position >= stop) continue;
+      for (int i = lane_ / kLanes; i < kWarpRows; i += kRows) {
+        const int row = kWarpRows * warp_ + i, position = first + row;
         const bool beyond = position >= end;
+        if (row >= filled || (position >= stop && !beyond)) continue;
         const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
         unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(row, lane) : waiting_piece(row, lane));
 #pragma unroll 3
@@ -141,73 +150,96 @@ class LatentAttendCta {
     }
   }
   __device__ static __forceinline__ int waiting_piece(int row, int lane) {
-    return kLatentKeyBytes / 2 + (4 * row + lane) * kPieceBytes;
+    constexpr int kBytes = kWarpRows * kLatentRowBytes;
+    return row / kWarpRows * kBytes + kBytes / 2 + (4 * (row % kWarpRows) + lane) * kPieceBytes;
+  }
+
+  // Positions [begin, end) that the kernel ahead may have written, by the warps that have waited for it. Position
+  // `first` is row 0.
+  __device__ __forceinline__ void late_keys(const AttendUnit& unit, int first, int begin, int end) const {
+    constexpr int kMost = 128, kThreads = 32 * kWaitingWarps;  // pieces of a position
+    static_assert(kMaxKeyDim * 2 / kPieceBytes <= kMost);
+#pragma unroll 1
+    for (int i = thread_ - (kAttendThreads - kThreads); i < (end - begin) * kMost; i += kThreads) {
+      const int c = i % kMost, position = begin + i / kMost, row = position - first;
+      if (c >= 4 * kElemBytes * blocks_) continue;
+      const bool absent = c >= args_.key_pieces;
+      const unsigned char* const from = unit.keys + position * unit.row_bytes + (absent ? 0 : c) * kPieceBytes;
+      unsigned char* const block = keys_ + c / (4 * kElemBytes) * kLatentKeyBytes;
+      if constexpr (kType == CacheType::kE4m3) {
+        const uint4 v = absent ? make_uint4(0, 0, 0, 0) : __ldcg(reinterpret_cast<const uint4*>(from));
+        store_halves_of(block, row, c % 4, v);
+      } else {
+        copy_async_16(block + piece(row, c % 8), from, absent);
+      }
+    }
   }
 
   // E4M3 to halves: `count` positions, by the threads that copied them, a batch of blocks when it is there. What waits
-  // where the later positions belong is in registers before anything is stored there. any_late: some of the copies are
-  // in later groups than those of all.
-  __device__ __forceinline__ void convert_keys(int count, bool any_late) const {
+  // where others of the warp's positions belong is in registers before anything is stored there. Rows from `late` on
+  // are those of late_keys().
+  __device__ __forceinline__ void convert_keys(int count, int late) const {
     if constexpr (kType == CacheType::kE4m3) {
-      constexpr int kRows = kLatentPositions / 2;
-      static_assert(kRows == kAttendThreads / 4);
-      const int lane = thread_ % 4, row = thread_ / 4;
+      const int lane = lane_ % 4, row = kWarpRows * warp_ + lane_ / 4, filled = (count + 15) / 16 * 16;
+      if (kWarpRows * warp_ >= filled) return;
+      const auto mine = [&](int r) { return r < late || r >= count; };
       const auto waiting = [&](int r, int b) {
         return *reinterpret_cast<const uint4*>(keys_ + b * kLatentKeyBytes + waiting_piece(r, lane));
       };
 #pragma unroll 1
       for (int begin = 0; begin < blocks_; begin += kBatch) {
-        wait_for_batch(any_late ? kBatches : begin / kBatch);
-        uint4 early[kBatch], late[kBatch];
+        wait_for_batch(begin / kBatch);
+        uint4 early[kBatch], other[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
           early[i] = waiting(row, min(begin + i, blocks_ - 1));
-          late[i] = waiting(row + kRows, min(begin + i, blocks_ - 1));
+          other[i] = waiting(row + 8, min(begin + i, blocks_ - 1));
         }
-        __syncthreads();
+        __syncwarp();
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
           if (begin + i >= blocks_) break;
-          store_halves_of(row, begin + i, early[i]);
-          if (count > kRows) store_halves_of(row + kRows, begin + i, late[i]);
+          unsigned char* const to = keys_ + (begin + i) * kLatentKeyBytes;
+          if (mine(row)) store_halves_of(to, row, lane, early[i]);
+          if (mine(row + 8)) store_halves_of(to, row + 8, lane, other[i]);
         }
       }
     }
   }
-  // Groups: those of copy_keys(), those of a second call of it, and the last one.
+  // Groups are those of copy_keys(). Queries are in none yet.
   __device__ static __forceinline__ void wait_for_batch(int batch) {
     static_assert(kType != CacheType::kE4m3 || kBatches == 3);
     if (batch == 0) {
-      copy_async_wait<2 * kBatches>();
+      copy_async_wait<kBatches - 1>();
     } else if (batch == 1) {
-      copy_async_wait<2 * kBatches - 1>();
-    } else if (batch == 2) {
-      copy_async_wait<2 * kBatches - 2>();
+      copy_async_wait<kBatches - 2>();
     } else {
       copy_async_wait<0>();
     }
   }
-  __device__ __forceinline__ void store_halves_of(int row, int block, uint4 v) const {
-    unsigned char* const to = keys_ + block * kLatentKeyBytes;
-    const int lane = thread_ % 4;
-    *reinterpret_cast<uint4*>(to + piece(row, 2 * lane)) = halves_of(v.x, v.y);
-    *reinterpret_cast<uint4*>(to + piece(row, 2 * lane + 1)) = halves_of(v.z, v.w);
+  // Piece `lane` of a block of E4M3.
+  __device__ static __forceinline__ void store_halves_of(unsigned char* block, int row, int lane, uint4 v) {
+    *reinterpret_cast<uint4*>(block + piece(row, 2 * lane)) = halves_of(v.x, v.y);
+    *reinterpret_cast<uint4*>(block + piece(row, 2 * lane + 1)) = halves_of(v.z, v.w);
   }
   __device__ static __forceinline__ uint4 halves_of(unsigned low, unsigned high) {
     return make_uint4(halves_from_e4m3(low & 0xFFFFu), halves_from_e4m3(low >> 16), halves_from_e4m3(high & 0xFFFFu),
                       halves_from_e4m3(high >> 16));
   }
 
-  // Zeros for queries that the unit lacks.
+  // By the warps that have waited. Zeros for queries that the unit lacks.
   __device__ __forceinline__ void copy_queries(const AttendUnit& unit) const {
-    const int n = thread_ / 8, lane = thread_ % 8, pieces = args_.call.key_dim / 8;
-    if (n >= kLatentQueries) return;
-    const __half* const from = args_.call.q + static_cast<long long>(unit.first + n) * args_.call.key_dim;
-    unsigned char* to = queries_ + piece(n, lane);
+    constexpr int kRows = 4 * kWaitingWarps;
+    const int lane = thread_ % 8, pieces = args_.call.key_dim / 8;
+#pragma unroll 1
+    for (int n = thread_ / 8 - (kAttendThreads / 8 - kRows); n < kLatentQueries; n += kRows) {
+      const __half* const from = args_.call.q + static_cast<long long>(unit.first + n) * args_.call.key_dim;
+      unsigned char* to = queries_ + piece(n, lane);
 #pragma unroll 3
-    for (int c = lane; c < 8 * blocks_; c += 8, to += kLatentQueryBytes) {
-      const bool absent = n >= unit.count || c >= pieces;
-      copy_async_16(to, absent ? args_.call.q : from + 8 * c, absent);
+      for (int c = lane; c < 8 * blocks_; c += 8, to += kLatentQueryBytes) {
+        const bool absent = n >= unit.count || c >= pieces;
+        copy_async_16(to, absent ? args_.call.q : from + 8 * c, absent);
+      }
     }
   }
 
