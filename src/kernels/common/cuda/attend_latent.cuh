@@ -15,6 +15,7 @@
 
 #include "kernels/common/cuda/attend_args.cuh"
 #include "kernels/common/cuda/attend_fragments.cuh"
+#include "kernels/common/cuda/attend_link.cuh"
 #include "kernels/common/cuda/attend_unit.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 
@@ -52,7 +53,6 @@ template <CacheType kType>
 class LatentAttendCta {
   static constexpr int kElemBytes = cache_type_bytes(kType);
   static constexpr int kWarpRows = kLatentPositions / kAttendWarps;  // that a warp copies
-  static constexpr int kWaitingWarps = 2;
   // Blocks that E4M3 is converted by at a time.
   static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
   static constexpr float kNone = -__builtin_huge_valf();
@@ -82,17 +82,14 @@ class LatentAttendCta {
     const bool few = span.end - span.begin < kLatentTiles;
     if (few) let_next_kernel_start();  // see the note above
     copy_keys(unit, first, end, settled);
-    const bool waits = warp_ >= kAttendWarps - kWaitingWarps;
-    if (waits) {
-      wait_for_previous_kernel();
-      if (!few) let_next_kernel_start();
-      if (first < end) copy_queries(unit);
-    }
+    wait_for_previous_kernel();
+    if (!few) let_next_kernel_start();
     if (first >= end) return;
+    copy_queries(unit);
     convert_keys(min(end - first, kLatentPositions), settled - first);
     if (settled < min(end, first + kLatentPositions)) {
       __syncthreads();  // what waited to be converted is no longer where they belong
-      if (waits) late_keys(unit, first, max(first, settled), min(end, first + kLatentPositions));
+      late_keys(unit, first, max(first, settled), min(end, first + kLatentPositions));
     }
     start();
     bool is_first = true;
@@ -129,24 +126,32 @@ class LatentAttendCta {
   // first-level cache, which could have a part of a row that another kernel has written since the launch began.
   __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int stop) const {
     constexpr int kLanes = 4 * kElemBytes, kRows = 32 / kLanes;  // lanes of a block: 16 bytes each
-    const int lane = lane_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
-#pragma unroll 1
-    for (int block = 0; block < kBatches * kBatch; block += kBatch) {
-#pragma unroll 1
-      for (int i = lane_ / kLanes; i < kWarpRows; i += kRows) {
-        const int row = kWarpRows * warp_ + i, position = first + row;
-        const bool beyond = position >= end;
-        if (row >= filled || (position >= stop && !beyond)) continue;
-        const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
-        unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(row, lane) : waiting_piece(row, lane));
-#pragma unroll 3
-        for (int b = block; b < min(block + kBatch, blocks_); ++b) {
-          const int c = kLanes * b + lane;
-          const bool absent = c >= args_.key_pieces;
-          copy_async_16(to + b * kLatentKeyBytes, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
-        }
+    const int lane = lane_ % kLanes, row = kWarpRows * warp_ + lane_ / kLanes;
+    const int filled = min((end - first + 15) / 16 * 16, kLatentPositions);
+    const auto copy = [&](int r, int begin) {
+      const int position = first + r;
+      const bool beyond = position >= end;
+      if (r >= filled || (position >= stop && !beyond)) return;
+      const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes + lane * kPieceBytes;
+      unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(r, lane) : waiting_piece(r, lane));
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int block = begin + i;
+        if (block >= blocks_) break;
+        const bool absent = beyond || kLanes * block + lane >= args_.key_pieces;
+        copy_async_16(to + block * kLatentKeyBytes, from + block * kLanes * kPieceBytes, absent);
       }
-      if (kType == CacheType::kE4m3) copy_async_commit();
+    };
+    if constexpr (kType == CacheType::kE4m3) {
+#pragma unroll
+      for (int batch = 0; batch < kBatches; ++batch) {
+#pragma unroll
+        for (int i = 0; i < kWarpRows; i += kRows) copy(row + i, kBatch * batch);
+        copy_async_commit();
+      }
+    } else {
+#pragma unroll 1
+      for (int i = 0; i < kWarpRows; i += kRows) copy(row + i, 0);
     }
   }
   __device__ static __forceinline__ int waiting_piece(int row, int lane) {
@@ -154,13 +159,12 @@ class LatentAttendCta {
     return row / kWarpRows * kBytes + kBytes / 2 + (4 * (row % kWarpRows) + lane) * kPieceBytes;
   }
 
-  // Positions [begin, end) that the kernel ahead may have written, by the warps that have waited for it. Position
-  // `first` is row 0.
+  // Positions [begin, end) that the kernel ahead may have written. Position `first` is row 0.
   __device__ __forceinline__ void late_keys(const AttendUnit& unit, int first, int begin, int end) const {
-    constexpr int kMost = 128, kThreads = 32 * kWaitingWarps;  // pieces of a position
+    constexpr int kMost = 128;  // pieces of a position
     static_assert(kMaxKeyDim * 2 / kPieceBytes <= kMost);
 #pragma unroll 1
-    for (int i = thread_ - (kAttendThreads - kThreads); i < (end - begin) * kMost; i += kThreads) {
+    for (int i = thread_; i < (end - begin) * kMost; i += kAttendThreads) {
       const int c = i % kMost, position = begin + i / kMost, row = position - first;
       if (c >= 4 * kElemBytes * blocks_) continue;
       const bool absent = c >= args_.key_pieces;
@@ -227,19 +231,18 @@ class LatentAttendCta {
                       halves_from_e4m3(high >> 16));
   }
 
-  // By the warps that have waited. Zeros for queries that the unit lacks.
+  // Zeros for queries that the unit lacks.
   __device__ __forceinline__ void copy_queries(const AttendUnit& unit) const {
-    constexpr int kRows = 4 * kWaitingWarps;
-    const int lane = thread_ % 8, pieces = args_.call.key_dim / 8;
-#pragma unroll 1
-    for (int n = thread_ / 8 - (kAttendThreads / 8 - kRows); n < kLatentQueries; n += kRows) {
-      const __half* const from = args_.call.q + static_cast<long long>(unit.first + n) * args_.call.key_dim;
-      unsigned char* to = queries_ + piece(n, lane);
-#pragma unroll 3
-      for (int c = lane; c < 8 * blocks_; c += 8, to += kLatentQueryBytes) {
-        const bool absent = n >= unit.count || c >= pieces;
-        copy_async_16(to, absent ? args_.call.q : from + 8 * c, absent);
-      }
+    const int n = thread_ / 8, lane = thread_ % 8, pieces = args_.call.key_dim / 8;
+    if (n >= kLatentQueries) return;
+    const bool lacks = n >= unit.count;
+    const __half* const from =
+        args_.call.q + static_cast<long long>(unit.first + (lacks ? 0 : n)) * args_.call.key_dim + 8 * lane;
+    unsigned char* const to = queries_ + piece(n, lane);
+#pragma unroll
+    for (int b = 0; b < kLatentMaxBlocks; ++b) {
+      if (b >= blocks_) break;
+      copy_async_16(to + b * kLatentQueryBytes, from + b * kLatentBlock, lacks || 8 * b + lane >= pieces);
     }
   }
 
@@ -350,8 +353,13 @@ class LatentAttendCta {
     if (thread_ < unit.count) {
       float total = 0;
       for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + thread_];
-      args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] =
-          final_maxima()[thread_] + log2f(total);
+      const float weight = final_maxima()[thread_] + log2f(total);
+      const long long at = static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z;
+      if (args_.linked) {
+        store_linked_weight(args_.weights + at * kLinkReaders, weight);
+      } else {
+        args_.weights[at] = weight;
+      }
     }
   }
 
@@ -388,14 +396,15 @@ class LatentAttendCta {
                                                         kLatentOutputStride, lane_, sums_[i][j], total_[j]);
       }
     }
-    const int values = args_.call.value_dim;
+    const int values = args_.call.value_dim, stride = args_.linked ? kMaxValueDim : values;
     __syncthreads();
 #pragma unroll 1
     for (int n = warp_; n < unit.count; n += kAttendWarps) {
-      __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
+      __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * stride;
 #pragma unroll 2
       for (int c = 8 * lane_; c < values; c += 8 * 32) {
-        *reinterpret_cast<uint4*>(to + c) = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
+        const uint4 v = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
+        store_words(reinterpret_cast<uint4*>(to + c), args_.linked ? inverted(v) : v);
       }
     }
   }
