@@ -46,7 +46,7 @@ __host__ __device__ constexpr int latent_query_bytes(int blocks) {
 inline int latent_shared_bytes(const AttendArgs& args) {
   const int blocks = latent_blocks(args.call.key_dim);
   return blocks * kLatentKeyBytes + latent_query_bytes(blocks) + kLatentTiles * kLatentQueryBytes +
-         (2 * kLatentStatistics + kLatentQueries) * static_cast<int>(sizeof(float));
+         2 * kLatentStatistics * static_cast<int>(sizeof(float));
 }
 
 template <CacheType kType>
@@ -55,6 +55,7 @@ class LatentAttendCta {
   static constexpr int kWarpRows = kLatentPositions / kAttendWarps;  // that a warp copies
   // Blocks that E4M3 is converted by at a time.
   static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
+  static constexpr int kPairs = 2 * kLatentQueryTiles;  // queries of a lane's sums
   static constexpr float kNone = -__builtin_huge_valf();
 
  public:
@@ -102,7 +103,7 @@ class LatentAttendCta {
       const int count = min(end - first, kLatentPositions);
       first += kLatentPositions;
       const bool last = first >= end;
-      score(count, is_first, last);
+      score(count, is_first);
       gather(unit, count, last);
       if (last) break;
       is_first = false;
@@ -247,8 +248,8 @@ class LatentAttendCta {
   }
 
   __device__ __forceinline__ void start() {
+    largest_ = kNone;
     for (int j = 0; j < kLatentQueryTiles; ++j) {
-      maximum_[j] = make_float2(kNone, kNone);
       total_[j] = make_float2(0, 0);
       for (int i = 0; i < kLatentValueTiles; ++i) {
         for (int e = 0; e < 4; ++e) sums_[i][j][e] = 0;
@@ -258,7 +259,7 @@ class LatentAttendCta {
 
   // Scores of `count` positions, their maxima, and probabilities. Element e of a lane's s[j] is position lane / 4 +
   // 8 * (e / 2) of the warp's 16, query 8 j + 2 * (lane % 4) + e % 2.
-  __device__ __forceinline__ void score(int count, bool first, bool last) {
+  __device__ __forceinline__ void score(int count, bool first) {
     unsigned keys = swizzled_rows(keys_ + group_ * kAttendTile * kLatentRowBytes), queries = swizzled_rows(queries_);
     float s[kLatentQueryTiles][4] = {};
     int block = group_ * kAttendTile < count ? 0 : blocks_ - 1;  // scores of no position are not used
@@ -275,43 +276,82 @@ class LatentAttendCta {
     wgmma_wait<0>();
     wgmma_settle(s);
     const int row = 16 * warp_ + lane_ / 4;
+    float most[kPairs];
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       for (int e = 0; e < 4; ++e) s[j][e] = row + e / 2 * 8 < count ? s[j][e] * args_.scale_log2 : kNone;
-      float2 most = make_float2(fmaxf(s[j][0], s[j][2]), fmaxf(s[j][1], s[j][3]));
-      for (int d = 4; d < 32; d *= 2) {
-        most.x = fmaxf(most.x, __shfl_xor_sync(0xFFFFFFFFu, most.x, d));
-        most.y = fmaxf(most.y, __shfl_xor_sync(0xFFFFFFFFu, most.y, d));
-      }
-      if (lane_ < 4) *reinterpret_cast<float2*>(maxima_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = most;
+      most[2 * j] = fmaxf(s[j][0], s[j][2]), most[2 * j + 1] = fmaxf(s[j][1], s[j][3]);
     }
+    leave(most, maxima_, Largest());
     __syncthreads();
     exponentials(s, first);
-    if (last) leave_totals();
     fence_for_wgmma();
     __syncthreads();
   }
 
+  struct Largest {
+    __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
+  };
+  struct Sum {
+    __device__ __forceinline__ float operator()(float a, float b) const { return a + b; }
+  };
+  // A warp's result for each query from its lanes' values of queries 8 j + 2 * (lane % 4) + e, which are number 2 j +
+  // e: to [queries] of the warp's.
+  template <class Op>
+  __device__ __forceinline__ void leave(const float (&v)[kPairs], float* of_warps, const Op& op) const {
+    constexpr int kHalf = kPairs / 2;
+    const bool upper = lane_ >= 16;  // has the later numbers
+    float half[kHalf];
+    for (int i = 0; i < kHalf; ++i) {
+      const float other = __shfl_xor_sync(0xFFFFFFFFu, upper ? v[i] : v[i + kHalf], 16);
+      half[i] = op(upper ? v[i + kHalf] : v[i], other);
+    }
+    for (int d = 8; d >= 4; d /= 2) {
+      for (float& h : half) h = op(h, __shfl_xor_sync(0xFFFFFFFFu, h, d));
+    }
+    if ((lane_ & 12) != 0) return;
+    float* const to = of_warps + warp_ * kLatentQueries + 2 * (lane_ % 4);
+    for (int i = 0; i < kHalf; ++i) {
+      const int number = upper ? i + kHalf : i;
+      to[number / 2 * 8 + number % 2] = half[i];
+    }
+  }
+  // The result of all warps for query `lane`, with what leave() has left.
+  template <class Op>
+  __device__ __forceinline__ float of_all(const float* of_warps, const Op& op) const {
+    const float* const mine = of_warps + min(lane_, kLatentQueries - 1);
+    float v[kAttendWarps];
+    for (int w = 0; w < kAttendWarps; ++w) v[w] = mine[w * kLatentQueries];
+    for (int n = kAttendWarps / 2; n > 0; n /= 2) {
+      for (int w = 0; w < n; ++w) v[w] = op(v[w], v[w + n]);
+    }
+    return v[0];
+  }
+  // Of queries 8 j + 2 * (lane % 4) and the next, from the lanes of these queries.
+  __device__ __forceinline__ float2 of_queries(float of_lane, int j) const {
+    const int query = 8 * j + 2 * (lane_ % 4);
+    return make_float2(__shfl_sync(0xFFFFFFFFu, of_lane, query), __shfl_sync(0xFFFFFFFFu, of_lane, query + 1));
+  }
+
   __device__ __forceinline__ void exponentials(const float (&s)[kLatentQueryTiles][4], bool first) {
-    for (int j = 0; j < kLatentQueryTiles; ++j) {
-      float2 most = maximum_[j];
-      const float* const of_warps = maxima_ + 8 * j + 2 * (lane_ % 4);
-      for (int w = 0; w < kAttendWarps; ++w) {
-        const float2 of_warp = *reinterpret_cast<const float2*>(of_warps + w * kLatentQueries);
-        most.x = fmaxf(most.x, of_warp.x), most.y = fmaxf(most.y, of_warp.y);
-      }
-      if (!first) {
-        const float2 factor = make_float2(exp2f(maximum_[j].x - most.x), exp2f(maximum_[j].y - most.y));
+    const float before = largest_;
+    largest_ = fmaxf(before, of_all(maxima_, Largest()));  // finite: every iteration has a position
+    if (!first) {
+      const float of_lane = exp2f(before - largest_);
+      for (int j = 0; j < kLatentQueryTiles; ++j) {
+        const float2 factor = of_queries(of_lane, j);
         total_[j].x *= factor.x, total_[j].y *= factor.y;
         for (int i = 0; i < kLatentValueTiles; ++i) {
           sums_[i][j][0] *= factor.x, sums_[i][j][1] *= factor.y;
           sums_[i][j][2] *= factor.x, sums_[i][j][3] *= factor.y;
         }
       }
-      maximum_[j] = most;  // finite: every iteration has a position
+    }
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      const float2 most = of_queries(largest_, j);
       // The sum is that of the rounded probabilities, the ones that the values get.
       unsigned pairs[2];
       for (int i = 0; i < 2; ++i) {
-        const __half2 p = __floats2half2_rn(exp2f(s[j][2 * i] - most.x), exp2f(s[j][2 * i + 1] - most.y));
+        const __half2 p = __floats2half2_rn(power_of_two(s[j][2 * i] - most.x), power_of_two(s[j][2 * i + 1] - most.y));
         total_[j].x += __low2float(p);
         total_[j].y += __high2float(p);
         pairs[i] = *reinterpret_cast<const unsigned*>(&p);
@@ -322,38 +362,16 @@ class LatentAttendCta {
     }
   }
 
-  // The warp's sums of probabilities and the maxima, for all warps.
-  __device__ __forceinline__ void leave_totals() {
-    for (int j = 0; j < kLatentQueryTiles; ++j) {
-      for (int d = 4; d < 32; d *= 2) {
-        total_[j].x += __shfl_xor_sync(0xFFFFFFFFu, total_[j].x, d);
-        total_[j].y += __shfl_xor_sync(0xFFFFFFFFu, total_[j].y, d);
-      }
-      if (lane_ < 4) {
-        *reinterpret_cast<float2*>(totals_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = total_[j];
-        if (warp_ == 0) *reinterpret_cast<float2*>(final_maxima() + 8 * j + 2 * lane_) = maximum_[j];
-      }
-    }
-  }
-  __device__ __forceinline__ float* final_maxima() const {
-    return totals_ + kLatentStatistics;
-  }
-
   // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
   __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
-    for (int j = 0; j < kLatentQueryTiles; ++j) {
-      const float* const of_warps = totals_ + 8 * j + 2 * (lane_ % 4);
-      float2 total = make_float2(0, 0);
-      for (int w = 0; w < kAttendWarps; ++w) {
-        const float2 of_warp = *reinterpret_cast<const float2*>(of_warps + w * kLatentQueries);
-        total.x += of_warp.x, total.y += of_warp.y;
-      }
-      total_[j] = make_float2(__fdividef(1.0f, total.x), __fdividef(1.0f, total.y));
-    }
+    float mine[kPairs];
+    for (int j = 0; j < kLatentQueryTiles; ++j) mine[2 * j] = total_[j].x, mine[2 * j + 1] = total_[j].y;
+    leave(mine, totals_, Sum());
+    __syncthreads();
+    const float total = of_all(totals_, Sum()), inverse = __fdividef(1.0f, total);
+    for (int j = 0; j < kLatentQueryTiles; ++j) total_[j] = of_queries(inverse, j);
     if (thread_ < unit.count) {
-      float total = 0;
-      for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + thread_];
-      const float weight = final_maxima()[thread_] + log2f(total);
+      const float weight = largest_ + log2f(total);
       const long long at = static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z;
       if (args_.linked) {
         store_linked_weight(args_.weights + at * kLinkReaders, weight);
@@ -415,8 +433,9 @@ class LatentAttendCta {
   unsigned char *keys_, *queries_, *probabilities_;
   float *maxima_, *totals_;  // [warps, queries]
 
-  // Of queries 8 j + 2 * (lane % 4) and the next. total: of this lane's positions.
-  float2 maximum_[kLatentQueryTiles], total_[kLatentQueryTiles];
+  float largest_;  // score of query `lane`
+  // Of queries 8 j + 2 * (lane % 4) and the next, of this lane's positions.
+  float2 total_[kLatentQueryTiles];
   float sums_[kLatentValueTiles][kLatentQueryTiles][4];
 };
 

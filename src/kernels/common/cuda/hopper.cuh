@@ -568,11 +568,11 @@ __device__ __forceinline__ unsigned load_word(const unsigned* from) {
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
   return v;
 }
-// For so long at least a thread that polls leaves its SM to others.
-__device__ __forceinline__ void nap(unsigned nanoseconds) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 700
-  asm volatile("nanosleep.u32 %0;" ::"r"(nanoseconds));
-#endif
+// 2^v, to within 2 units of a float's last place; zero below 2^-126.
+__device__ __forceinline__ float power_of_two(float v) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v));
+  return power;
 }
 
 }  // namespace fairway::kernels::cuda
