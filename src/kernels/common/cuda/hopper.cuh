@@ -554,4 +554,11 @@ __device__ __forceinline__ float power_of_two(float v) {
   return power;
 }
 
+// Asks for bytes (a multiple of 16, aligned to 16) to be brought into the second-level cache.
+__device__ __forceinline__ void bulk_prefetch(const void* from, unsigned bytes) {
+#if FAIRWAY_CODE_HAS_CLUSTERS
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
+}
+
 }  // namespace fairway::kernels::cuda
