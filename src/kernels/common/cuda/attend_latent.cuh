@@ -15,6 +15,7 @@
 
 #include "kernels/common/cuda/attend_args.cuh"
 #include "kernels/common/cuda/attend_fragments.cuh"
+#include "kernels/common/cuda/attend_link.cuh"
 #include "kernels/common/cuda/attend_unit.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 
@@ -370,7 +371,13 @@ class LatentAttendCta {
     const float total = of_all(totals_, Sum()), inverse = __fdividef(1.0f, total);
     for (int j = 0; j < kLatentQueryTiles; ++j) total_[j] = of_queries(inverse, j);
     if (thread_ < unit.count) {
-      args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] = largest_ + log2f(total);
+      const float weight = largest_ + log2f(total);
+      const long long at = static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z;
+      if (args_.linked) {
+        store_linked_weight(args_.weights + at * kLinkReaders, weight);
+      } else {
+        args_.weights[at] = weight;
+      }
     }
   }
 
@@ -407,14 +414,15 @@ class LatentAttendCta {
                                                         kLatentOutputStride, lane_, sums_[i][j], total_[j]);
       }
     }
-    const int values = args_.call.value_dim;
+    const int values = args_.call.value_dim, stride = args_.linked ? kMaxValueDim : values;
     __syncthreads();
 #pragma unroll 1
     for (int n = warp_; n < unit.count; n += kAttendWarps) {
-      __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
+      __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * stride;
 #pragma unroll 2
       for (int c = 8 * lane_; c < values; c += 8 * 32) {
-        *reinterpret_cast<uint4*>(to + c) = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
+        const uint4 v = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
+        store_words(reinterpret_cast<uint4*>(to + c), args_.linked ? inverted(v) : v);
       }
     }
   }

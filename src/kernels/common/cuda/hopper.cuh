@@ -547,6 +547,27 @@ __device__ __forceinline__ void group_sync() {
   asm volatile("bar.sync %0, %1;" ::"n"(2 + kGroup), "n"(kThreads) : "memory");
 }
 
+// Words that other CTAs poll, read and written as a whole beside the first-level cache: four of them, 16-byte aligned,
+// by two and two, and one.
+__device__ __forceinline__ void store_words(uint4* to, uint4 v) {
+  asm volatile(
+      "{\n"
+      ".reg .b64 x, y;\n"
+      "mov.b64 x, {%1, %2};\n"
+      "mov.b64 y, {%3, %4};\n"
+      "st.relaxed.gpu.global.v2.b64 [%0], {x, y};\n"
+      "}\n" ::"l"(to),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+      : "memory");
+}
+__device__ __forceinline__ uint4 load_words(const uint4* from) {
+  return load_numbered(from);
+}
+__device__ __forceinline__ unsigned load_word(const unsigned* from) {
+  unsigned v;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+  return v;
+}
 // 2^v, to within 2 units of a float's last place; zero below 2^-126.
 __device__ __forceinline__ float power_of_two(float v) {
   float power;
