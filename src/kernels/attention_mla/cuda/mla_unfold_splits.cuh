@@ -139,21 +139,27 @@ class SplitsCta {
     const long long first = query * args_.splits + begin;
     uint4* const from = reinterpret_cast<uint4*>(args_.partial) + first * kLinkPieces + rank_ * slice + piece;
     auto* const weights = reinterpret_cast<unsigned*>(args_.weights) + first * kLinkReaders + rank_;
-    bool all;
+    // Weights come last and are few: while they are missing, little else is read in vain.
     int polls = 0;
+    bool all;
     do {
-#pragma unroll
-      for (int i = 0; i < kSplitsBatch; ++i) {
-        values[i] = load_words(from + i * kSplitsGroups * kLinkPieces);
-        weight[i] = __uint_as_float(load_word(weights + i * kSplitsGroups * kLinkReaders));
-      }
       all = true;
 #pragma unroll
       for (int i = 0; i < kSplitsBatch; ++i) {
-        all &= begin + i * kSplitsGroups >= used || (__float_as_uint(weight[i]) != 0 && is_linked(values[i]));
+        const unsigned word = load_word(weights + i * kSplitsGroups * kLinkReaders);
+        weight[i] = __uint_as_float(word);
+        all &= begin + i * kSplitsGroups >= used || word != 0;
       }
       poll_again(++polls);
-    } while (!__all_sync(0xFFFFFFFFu, all));  // all have read a weight before one lane makes it zeros
+    } while (!__all_sync(0xFFFFFFFFu, all));
+    do {
+#pragma unroll
+      for (int i = 0; i < kSplitsBatch; ++i) values[i] = load_words(from + i * kSplitsGroups * kLinkPieces);
+      all = true;
+#pragma unroll
+      for (int i = 0; i < kSplitsBatch; ++i) all &= begin + i * kSplitsGroups >= used || is_linked(values[i]);
+      poll_again(++polls);
+    } while (!__all_sync(0xFFFFFFFFu, all));  // so all have read a weight before one lane makes it zeros
 #pragma unroll
     for (int i = 0; i < kSplitsBatch; ++i) {
       weight[i] = __uint_as_float(~__float_as_uint(weight[i]));

@@ -104,7 +104,7 @@ class LatentAttendCta {
       first += kLatentPositions;
       const bool last = first >= end;
       score(count, is_first);
-      gather(unit, count, last);
+      gather(count, last);
       if (last) break;
       is_first = false;
       __syncthreads();  // keys and probabilities are no longer read
@@ -363,26 +363,18 @@ class LatentAttendCta {
   }
 
   // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
-  __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
+  __device__ __forceinline__ void take_totals() {
     float mine[kPairs];
     for (int j = 0; j < kLatentQueryTiles; ++j) mine[2 * j] = total_[j].x, mine[2 * j + 1] = total_[j].y;
     leave(mine, totals_, Sum());
     __syncthreads();
     const float total = of_all(totals_, Sum()), inverse = __fdividef(1.0f, total);
     for (int j = 0; j < kLatentQueryTiles; ++j) total_[j] = of_queries(inverse, j);
-    if (thread_ < unit.count) {
-      const float weight = largest_ + log2f(total);
-      const long long at = static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z;
-      if (args_.linked) {
-        store_linked_weight(args_.weights + at * kLinkReaders, weight);
-      } else {
-        args_.weights[at] = weight;
-      }
-    }
+    weight_ = largest_ + log2f(total);
   }
 
   // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
-  __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
+  __device__ __forceinline__ void gather(int count, bool last) {
     const int last_block = args_.call.value_dim / kLatentBlock - 1;
     unsigned values[kLatentValueTiles];
     for (int i = 0; i < kLatentValueTiles; ++i) {
@@ -400,7 +392,7 @@ class LatentAttendCta {
       }
       wgmma_commit();
     } while (16 * ++step < static_cast<unsigned>(count));
-    if (last) take_totals(unit);
+    if (last) take_totals();
     wgmma_wait<0>();
     for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
   }
@@ -425,6 +417,14 @@ class LatentAttendCta {
         store_words(reinterpret_cast<uint4*>(to + c), args_.linked ? inverted(v) : v);
       }
     }
+    if (thread_ < unit.count) {
+      const long long at = static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z;
+      if (args_.linked) {
+        store_linked_weight(args_.weights + at * kLinkReaders, weight_);
+      } else {
+        args_.weights[at] = weight_;
+      }
+    }
   }
 
   const AttendArgs& args_;
@@ -433,7 +433,7 @@ class LatentAttendCta {
   unsigned char *keys_, *queries_, *probabilities_;
   float *maxima_, *totals_;  // [warps, queries]
 
-  float largest_;  // score of query `lane`
+  float largest_, weight_;  // score and weight of query `lane`
   // Of queries 8 j + 2 * (lane % 4) and the next, of this lane's positions.
   float2 total_[kLatentQueryTiles];
   float sums_[kLatentValueTiles][kLatentQueryTiles][4];
