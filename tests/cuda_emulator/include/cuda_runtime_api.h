@@ -112,11 +112,6 @@ struct cudaLaunchConfig_t {
   cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
-template <class T>
-cudaError_t cudaGetSymbolAddress(void** address, T& symbol) {
-  *address = &symbol;
-  return cudaSuccess;
-}
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* ctas, const void* kernel, int threads,
                                                           std::size_t shared_bytes);

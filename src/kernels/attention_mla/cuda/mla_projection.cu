@@ -95,13 +95,13 @@ void unfold_splits(const MlaUpProjection& up, const AttendPlan& plan, __half* ou
   const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(plan.args.call.rows.count));
   with_up_weight(up.type, [&](auto type) {
     constexpr UpWeight kType = decltype(type)::value;
-    const auto kernel = plan.args.linked ? unfold_splits_kernel<kType, true> : unfold_splits_kernel<kType, false>;
     // As the kernel ahead has it: an SM cannot divide its memory anew while that one runs on it.
-    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(unfold_splits_kernel<kType>),
                                              cudaFuncAttributePreferredSharedMemoryCarveout, 100),
                         "mla_attend_unfold");
     const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory<kType>)), kOneCluster};
-    backend::check_cuda(launch(kernel, shape, stream, up, plan.args, out, ldo), "mla_attend_unfold");
+    backend::check_cuda(launch(unfold_splits_kernel<kType>, shape, stream, up, plan.args, out, ldo),
+                        "mla_attend_unfold");
   });
 }
 
@@ -165,13 +165,12 @@ void mla_attend_unfold(const MlaUpProjection& up, const AttendCall& call, void* 
   check_mla_output(up, ldo);
   require(call.heads == up.heads, "heads of the attention", call.heads, "those of kv_b_proj");
   require(call.value_dim == up.latent, "value_dim of the attention", call.value_dim, "the latent");
-  AttendPlan plan = plan_attend(call, workspace);
+  const AttendPlan plan = plan_attend(call, workspace);
   if (!unfold_splits_fits(up, plan)) {
     attend(call, workspace, stream);
     mla_unfold(up, call.out, rows, out, ldo, stream);
     return;
   }
-  link_latent(plan);
   launch_attend_units(plan, stream);
   unfold_splits(up, plan, out, ldo, stream);
 }

@@ -160,15 +160,10 @@ struct FewQueries {
   int head_stride;
 };
 
-struct NothingElse {
-  __device__ __forceinline__ void operator()() const {}
-};
-
-// Waits for the previous kernel, and has called before_wait() then. Rows [begin, end) of one block of outputs,
-// blockIdx.x of a grid of heads and blocks.
-template <UpWeight kType, class T, class BeforeWait = NothingElse>
+// Waits for the previous kernel. Rows [begin, end) of one block of outputs, blockIdx.x of a grid of heads and blocks.
+template <UpWeight kType, class T>
 __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const FewQueries<T>& q, int begin, int end,
-                                            __half* out, int out_stride, const BeforeWait& before_wait = {}) {
+                                            __half* out, int out_stride) {
   // [2][parts][kFewRows][kAbsorbOutputs + kFewPad], then the scales of the head's rows, [nope], with bytes.
   auto* const sums = dynamic_shared<float>();
   constexpr int kStride = kAbsorbOutputs + kFewPad, kPart = kFewRows * kStride;
@@ -186,7 +181,6 @@ __device__ __forceinline__ void absorb_rows(const MlaUpProjection& up, const Few
   AbsorbWeights<kType> weights;
   weights.load(up, row0, first, part, lane);
   if constexpr (kType == UpWeight::kByte) __syncthreads();  // the scales are there
-  before_wait();
   wait_with_weights(weights.a);
   let_next_kernel_start();
 

@@ -7,7 +7,6 @@
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
 #include "kernels/common/cuda/attend_args.cuh"
-#include "kernels/common/cuda/attend_link.cuh"
 #include "kernels/common/cuda/attend_merge.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 
@@ -19,7 +18,6 @@ constexpr int kSplitsGroups = kOneThreads / kSplitsPieces;   // of threads that 
 // they keep no more than half of the weights in shared memory as halves.
 template <UpWeight kType>
 using SplitsUnfold = UnfoldOne<kType, kType == UpWeight::kHalf ? 2 : 0>;
-constexpr int kSplitsRegisters = 56;
 constexpr int kSplitsBatch = 5;  // splits of a thread that are under way at a time: a few more than 4 * kSplitsGroups
 
 template <UpWeight kType>
@@ -31,7 +29,7 @@ struct alignas(16) SplitsMemory {
   float latent[kOneLatent];
 };
 
-template <UpWeight kType, bool kLinked>
+template <UpWeight kType>
 class SplitsCta {
  public:
   __device__ SplitsCta(const MlaUpProjection& up, const AttendArgs& args)
@@ -56,7 +54,7 @@ class SplitsCta {
     unfold.prefetch_held(up_, head_, rank_);
     const int row = static_cast<int>(blockIdx.y);
     const int used = attend_used_splits(args_.call.rows.position[row], args_.splits);
-    if constexpr (!kLinked) wait_for_previous_kernel();
+    wait_for_previous_kernel();
     let_next_kernel_start();
     cluster_wait();  // the others' barriers are initialised
 
@@ -68,31 +66,24 @@ class SplitsCta {
     barrier_wait(&memory_.weights_there, 0);
     barrier_wait_cluster(&memory_.latent_sent, 0);
     unfold.run(memory_.weights, memory_.latent, out + row * ldo, held);
-    if constexpr (kLinked) wait_for_previous_kernel();
   }
 
  private:
   // Lane l has piece l % 8 of the slice, and splits of its group: every kSplitsGroups-th.
   __device__ __forceinline__ void merge(long long query, int used) const {
-    static_assert(!kLinked || (kLinkReaders == kOneCluster && kLinkSplits <= kSplitsBatch * kSplitsGroups));
     const int lane = thread_ % 32, warp = thread_ / 32, group = thread_ / kSplitsPieces;
     const int slice = up_.latent / kOneCluster, piece = min(lane % kSplitsPieces, slice / 8 - 1);
     const float* const weights = args_.weights + query * args_.splits;
     const __half* const from = args_.partial + query * args_.splits * up_.latent + rank_ * slice + 8 * piece;
     float most = -__builtin_huge_valf(), total = 0, sum[8] = {};
-    for (int begin = group; kLinked || begin < used; begin += kSplitsBatch * kSplitsGroups) {
+    for (int begin = group; begin < used; begin += kSplitsBatch * kSplitsGroups) {
       uint4 values[kSplitsBatch];
       float weight[kSplitsBatch];
-      if constexpr (kLinked) {
-        load_linked(query, begin, used, piece, weight, values);
-        if (begin >= used) break;
-      } else {
 #pragma unroll
-        for (int i = 0; i < kSplitsBatch; ++i) {  // what is beyond the last is read from there
-          const int split = min(begin + i * kSplitsGroups, used - 1);
-          weight[i] = weights[split];
-          values[i] = *reinterpret_cast<const uint4*>(from + static_cast<long long>(split) * up_.latent);
-        }
+      for (int i = 0; i < kSplitsBatch; ++i) {  // what is beyond the last is read from there
+        const int split = min(begin + i * kSplitsGroups, used - 1);
+        weight[i] = weights[split];
+        values[i] = *reinterpret_cast<const uint4*>(from + static_cast<long long>(split) * up_.latent);
       }
       float reference = most;
 #pragma unroll
@@ -114,7 +105,6 @@ class SplitsCta {
           sum[2 * w + 1] = fmaf(factor, v.y, sum[2 * w + 1]);
         }
       }
-      if constexpr (kLinked) break;  // there are no more
     }
     float all = most;
     for (int d = kSplitsPieces; d < 32; d *= 2) all = fmaxf(all, __shfl_xor_sync(0xFFFFFFFFu, all, d));
@@ -132,43 +122,6 @@ class SplitsCta {
     if (lane == 0) memory_.statistics[warp] = make_float2(all, total);
   }
 
-  // Splits `begin`, begin + kSplitsGroups ... when they are there. Zeros beyond the last, with any weight.
-  __device__ __forceinline__ void load_linked(long long query, int begin, int used, int piece,
-                                              float (&weight)[kSplitsBatch], uint4 (&values)[kSplitsBatch]) const {
-    const int lane = thread_ % 32, slice = up_.latent / 8 / kOneCluster;
-    const long long first = query * args_.splits + begin;
-    uint4* const from = reinterpret_cast<uint4*>(args_.partial) + first * kLinkPieces + rank_ * slice + piece;
-    auto* const weights = reinterpret_cast<unsigned*>(args_.weights) + first * kLinkReaders + rank_;
-    // Weights come last and are few: while they are missing, little else is read in vain.
-    int polls = 0;
-    bool all;
-    do {
-      all = true;
-#pragma unroll
-      for (int i = 0; i < kSplitsBatch; ++i) {
-        const unsigned word = load_word(weights + i * kSplitsGroups * kLinkReaders);
-        weight[i] = __uint_as_float(word);
-        all &= begin + i * kSplitsGroups >= used || word != 0;
-      }
-      poll_again(++polls);
-    } while (!__all_sync(0xFFFFFFFFu, all));
-    do {
-#pragma unroll
-      for (int i = 0; i < kSplitsBatch; ++i) values[i] = load_words(from + i * kSplitsGroups * kLinkPieces);
-      all = true;
-#pragma unroll
-      for (int i = 0; i < kSplitsBatch; ++i) all &= begin + i * kSplitsGroups >= used || is_linked(values[i]);
-      poll_again(++polls);
-    } while (!__all_sync(0xFFFFFFFFu, all));  // so all have read a weight before one lane makes it zeros
-#pragma unroll
-    for (int i = 0; i < kSplitsBatch; ++i) {
-      weight[i] = __uint_as_float(~__float_as_uint(weight[i]));
-      values[i] = begin + i * kSplitsGroups < used ? inverted(values[i]) : make_uint4(0, 0, 0, 0);
-      if (begin + i * kSplitsGroups >= used) continue;
-      if (lane % kSplitsPieces < slice) store_words(from + i * kSplitsGroups * kLinkPieces, make_uint4(0, 0, 0, 0));
-      if (lane % kSplitsPieces == 0) weights[i * kSplitsGroups * kLinkReaders] = 0;
-    }
-  }
   __device__ static __forceinline__ void scale(float (&sum)[8], float& total, float factor) {
     total *= factor;
 #pragma unroll
@@ -196,12 +149,12 @@ class SplitsCta {
   const int thread_, rank_, head_;
 };
 
-template <UpWeight kType, bool kLinked>
-__global__ void __maxnreg__(kSplitsRegisters)
+template <UpWeight kType>
+__global__ void __launch_bounds__(kOneThreads)
     unfold_splits_kernel(const __grid_constant__ MlaUpProjection up, const __grid_constant__ AttendArgs args,
                          __half* out, long long ldo) {
   if constexpr (kCodeHasClusters) {
-    SplitsCta<kType, kLinked>(up, args).run(out, ldo);
+    SplitsCta<kType>(up, args).run(out, ldo);
   } else {
     not_for_this_code();
   }

@@ -23,7 +23,6 @@ struct AttendArgs {
   float scale_log2;            // scores in units of log2, for exp2
   __half* partial;  // [rows * heads, splits, value_dim], each as if its split were all there is. Unused if splits is 1
   float* weights;   // [rows * heads, splits] log2 of the sum of exponentials
-  bool linked;      // both are written and read as attend_link.cuh says
 };
 
 struct AttendSpan {
@@ -59,9 +58,6 @@ AttendKernel attend_kernel_e4m3_small(int queries);
 // For calls that latent_fits(), with splits, of a few tiles each.
 AttendKernel attend_kernel_latent(CacheType type);
 bool latent_fits(const AttendCall& call);
-// Lets the plan's partial results be linked, if its kernel and the device have a place for them.
-struct AttendPlan;
-void link_latent(AttendPlan& plan);
 
 // What attend() launches first. Without splits it writes the call's `out`; a kernel that merges them itself
 // (attend_merge.cuh) saves a launch.

@@ -1,7 +1,5 @@
 // The instances of the kernel for latent attention of decode steps.
-#include "backend/cuda/check.cuh"
 #include "kernels/common/cuda/attend_latent.cuh"
-#include "kernels/common/cuda/attend_link.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
@@ -15,25 +13,7 @@ __global__ void __maxnreg__(kLatentRegisters) attend_latent(const __grid_constan
   }
 }
 
-constexpr int kLinkedSms = 144;
-constexpr int kLinkedResults = kLatentQueries * kLinkedSms;  // of a query and a split
-__device__ uint4 linked_partial[(kLinkedResults + kLinkSplits) * kLinkPieces];
-__device__ uint4 linked_weights[(kLinkedResults + kLinkSplits) * (kLinkReaders / 4)];
-
 }  // namespace
-
-void link_latent(AttendPlan& plan) {
-  AttendArgs& args = plan.args;
-  if (!plan.is_latent || args.splits > kLinkSplits ||
-      args.call.rows.count * args.call.heads * args.splits > kLinkedResults)
-    return;
-  void *partial = nullptr, *weights = nullptr;
-  backend::check_cuda(cudaGetSymbolAddress(&partial, linked_partial), "link_latent");
-  backend::check_cuda(cudaGetSymbolAddress(&weights, linked_weights), "link_latent");
-  args.partial = static_cast<__half*>(partial);
-  args.weights = static_cast<float*>(weights);
-  args.linked = true;
-}
 
 AttendKernel attend_kernel_latent(CacheType type) {
   return {type == CacheType::kHalf ? attend_latent<CacheType::kHalf> : attend_latent<CacheType::kE4m3>, kLatentQueries,

@@ -15,7 +15,6 @@
 
 #include "kernels/common/cuda/attend_args.cuh"
 #include "kernels/common/cuda/attend_fragments.cuh"
-#include "kernels/common/cuda/attend_link.cuh"
 #include "kernels/common/cuda/attend_unit.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 
@@ -104,7 +103,7 @@ class LatentAttendCta {
       first += kLatentPositions;
       const bool last = first >= end;
       score(count, is_first);
-      gather(count, last);
+      gather(unit, count, last);
       if (last) break;
       is_first = false;
       __syncthreads();  // keys and probabilities are no longer read
@@ -363,18 +362,20 @@ class LatentAttendCta {
   }
 
   // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
-  __device__ __forceinline__ void take_totals() {
+  __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
     float mine[kPairs];
     for (int j = 0; j < kLatentQueryTiles; ++j) mine[2 * j] = total_[j].x, mine[2 * j + 1] = total_[j].y;
     leave(mine, totals_, Sum());
     __syncthreads();
     const float total = of_all(totals_, Sum()), inverse = __fdividef(1.0f, total);
     for (int j = 0; j < kLatentQueryTiles; ++j) total_[j] = of_queries(inverse, j);
-    weight_ = largest_ + log2f(total);
+    if (thread_ < unit.count) {
+      args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] = largest_ + log2f(total);
+    }
   }
 
   // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
-  __device__ __forceinline__ void gather(int count, bool last) {
+  __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
     const int last_block = args_.call.value_dim / kLatentBlock - 1;
     unsigned values[kLatentValueTiles];
     for (int i = 0; i < kLatentValueTiles; ++i) {
@@ -392,7 +393,7 @@ class LatentAttendCta {
       }
       wgmma_commit();
     } while (16 * ++step < static_cast<unsigned>(count));
-    if (last) take_totals();
+    if (last) take_totals(unit);
     wgmma_wait<0>();
     for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
   }
@@ -406,23 +407,14 @@ class LatentAttendCta {
                                                         kLatentOutputStride, lane_, sums_[i][j], total_[j]);
       }
     }
-    const int values = args_.call.value_dim, stride = args_.linked ? kMaxValueDim : values;
+    const int values = args_.call.value_dim;
     __syncthreads();
 #pragma unroll 1
     for (int n = warp_; n < unit.count; n += kAttendWarps) {
-      __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * stride;
+      __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
 #pragma unroll 2
       for (int c = 8 * lane_; c < values; c += 8 * 32) {
-        const uint4 v = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
-        store_words(reinterpret_cast<uint4*>(to + c), args_.linked ? inverted(v) : v);
-      }
-    }
-    if (thread_ < unit.count) {
-      const long long at = static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z;
-      if (args_.linked) {
-        store_linked_weight(args_.weights + at * kLinkReaders, weight_);
-      } else {
-        args_.weights[at] = weight_;
+        *reinterpret_cast<uint4*>(to + c) = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
       }
     }
   }
@@ -433,7 +425,7 @@ class LatentAttendCta {
   unsigned char *keys_, *queries_, *probabilities_;
   float *maxima_, *totals_;  // [warps, queries]
 
-  float largest_, weight_;  // score and weight of query `lane`
+  float largest_;  // score of query `lane`
   // Of queries 8 j + 2 * (lane % 4) and the next, of this lane's positions.
   float2 total_[kLatentQueryTiles];
   float sums_[kLatentValueTiles][kLatentQueryTiles][4];

@@ -547,39 +547,11 @@ __device__ __forceinline__ void group_sync() {
   asm volatile("bar.sync %0, %1;" ::"n"(2 + kGroup), "n"(kThreads) : "memory");
 }
 
-// Words that other CTAs poll, read and written as a whole beside the first-level cache: four of them, 16-byte aligned,
-// by two and two, and one.
-__device__ __forceinline__ void store_words(uint4* to, uint4 v) {
-  asm volatile(
-      "{\n"
-      ".reg .b64 x, y;\n"
-      "mov.b64 x, {%1, %2};\n"
-      "mov.b64 y, {%3, %4};\n"
-      "st.relaxed.gpu.global.v2.b64 [%0], {x, y};\n"
-      "}\n" ::"l"(to),
-      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-      : "memory");
-}
-__device__ __forceinline__ uint4 load_words(const uint4* from) {
-  return load_numbered(from);
-}
-__device__ __forceinline__ unsigned load_word(const unsigned* from) {
-  unsigned v;
-  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
-  return v;
-}
 // 2^v, to within 2 units of a float's last place; zero below 2^-126.
 __device__ __forceinline__ float power_of_two(float v) {
   float power;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v));
   return power;
-}
-
-// Asks for bytes (a multiple of 16, aligned to 16) to be brought into the second-level cache.
-__device__ __forceinline__ void bulk_prefetch(const void* from, unsigned bytes) {
-#if FAIRWAY_CODE_HAS_CLUSTERS
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#endif
 }
 
 }  // namespace fairway::kernels::cuda

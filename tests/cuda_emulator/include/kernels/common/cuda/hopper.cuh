@@ -473,28 +473,8 @@ void group_sync() {
   emulator::named_sync(2 + kGroup, kThreads);
 }
 
-inline void store_words(uint4* to, uint4 v) {
-  check_numbered(to);
-  *to = v;
-  emulator::progress();
-}
-inline uint4 load_words(const uint4* from) {
-  return load_numbered(from);
-}
-inline unsigned load_word(const unsigned* from) {
-  return *from;
-}
 inline float power_of_two(float v) {
   return v < -126.0f ? 0.0f : std::exp2(v);
-}
-
-inline void bulk_prefetch(const void* from, unsigned bytes) {
-  if (((reinterpret_cast<std::uintptr_t>(from) | bytes) & 15) != 0) {
-    emulator::fail("a bulk prefetch that is not aligned to 16 bytes");
-  }
-  if (bytes == 0) return;
-  prefetch_line(from);
-  prefetch_line(static_cast<const unsigned char*>(from) + bytes - 1);
 }
 
 }  // namespace fairway::kernels::cuda
