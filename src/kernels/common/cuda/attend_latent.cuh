@@ -45,15 +45,16 @@ __host__ __device__ constexpr int latent_query_bytes(int blocks) {
 inline int latent_shared_bytes(const AttendArgs& args) {
   const int blocks = latent_blocks(args.call.key_dim);
   return blocks * kLatentKeyBytes + latent_query_bytes(blocks) + kLatentTiles * kLatentQueryBytes +
-         (2 * kLatentStatistics + kLatentQueries) * static_cast<int>(sizeof(float));
+         2 * kLatentStatistics * static_cast<int>(sizeof(float));
 }
 
 template <CacheType kType>
 class LatentAttendCta {
   static constexpr int kElemBytes = cache_type_bytes(kType);
-  static constexpr int kNoEnd = 0x7FFFFFFF;
+  static constexpr int kWarpRows = kLatentPositions / kAttendWarps;  // that a warp copies
   // Blocks that E4M3 is converted by at a time.
   static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
+  static constexpr int kPairs = 2 * kLatentQueryTiles;  // queries of a lane's sums
   static constexpr float kNone = -__builtin_huge_valf();
 
  public:
@@ -77,32 +78,37 @@ class LatentAttendCta {
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const int end = min(span.end * kAttendTile, unit.last_position + 1);
     int first = span.begin * kAttendTile;
+    const int settled = args_.call.fresh == 0 ? end : min(unit.settled, end);
     const bool few = span.end - span.begin < kLatentTiles;
     if (few) let_next_kernel_start();  // see the note above
-    copy_keys(unit, first, end, 0, unit.settled);
+    copy_keys(unit, first, end, settled);
     wait_for_previous_kernel();
     if (!few) let_next_kernel_start();
     if (first >= end) return;
     copy_queries(unit);
-    copy_keys(unit, first, end, unit.settled, kNoEnd);
+    convert_keys(min(end - first, kLatentPositions), settled - first);
+    if (settled < min(end, first + kLatentPositions)) {
+      __syncthreads();  // what waited to be converted is no longer where they belong
+      late_keys(unit, first, max(first, settled), min(end, first + kLatentPositions));
+    }
     start();
-    bool is_first = true, any_late = unit.settled < end;
+    bool is_first = true;
 #pragma unroll 1
     while (true) {
       copy_async_commit();
-      convert_keys(min(end - first, kLatentPositions), any_late);
       copy_async_wait<0>();
       fence_for_wgmma();
       __syncthreads();
       const int count = min(end - first, kLatentPositions);
       first += kLatentPositions;
       const bool last = first >= end;
-      score(count, is_first, last);
+      score(count, is_first);
       gather(unit, count, last);
       if (last) break;
-      is_first = false, any_late = true;
+      is_first = false;
       __syncthreads();  // keys and probabilities are no longer read
-      copy_keys(unit, first, end, 0, kNoEnd);
+      copy_keys(unit, first, end, end);
+      convert_keys(min(end - first, kLatentPositions), kLatentPositions);
     }
     finish(unit);
   }
@@ -113,85 +119,112 @@ class LatentAttendCta {
     return row * kLatentRowBytes + ((column ^ (row & 7)) << 4);
   }
 
-  // Positions from `first` on, before `end`, that are in [begin, stop). Zeros for those that fill up 16, and for
-  // elements that fill up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied
-  // by zero. Halves go where they belong. E4M3 goes to the upper halves of the blocks, which have as many bytes, where
-  // convert_keys() finds it, in kBatches groups of copies. The copies do not read through the first-level cache, which
-  // could have a part of a row that another kernel has written since the launch began.
-  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int begin, int stop) const {
-    constexpr int kLanes = 4 * kElemBytes;  // of a block: 16 bytes each
-    const int lane = thread_ % kLanes, filled = min((end - first + 15) / 16 * 16, kLatentPositions);
-#pragma unroll 1
-    for (int block = 0; block < kBatches * kBatch; block += kBatch) {
-#pragma unroll 1
-      for (int row = thread_ / kLanes; row < filled; row += kAttendThreads / kLanes) {
-        const int position = first + row;
-        if (position < begin || position >= stop) continue;
-        const bool beyond = position >= end;
-        const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes;
-        unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(row, lane) : waiting_piece(row, lane));
-#pragma unroll 3
-        for (int b = block; b < min(block + kBatch, blocks_); ++b) {
-          const int c = kLanes * b + lane;
-          const bool absent = c >= args_.key_pieces;
-          copy_async_16(to + b * kLatentKeyBytes, from + (absent ? 0 : c) * kPieceBytes, beyond || absent);
-        }
+  // Positions from `first` on, before `stop`; zeros for those from `end` on that fill up 16, and for elements that fill
+  // up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied by zero. A warp
+  // copies its 16 rows. Halves go where they belong. E4M3 goes to the second half of that, which has as many bytes,
+  // where the thread that copied it finds it again, in kBatches groups of copies. The copies do not read through the
+  // first-level cache, which could have a part of a row that another kernel has written since the launch began.
+  __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int stop) const {
+    constexpr int kLanes = 4 * kElemBytes, kRows = 32 / kLanes;  // lanes of a block: 16 bytes each
+    const int lane = lane_ % kLanes, row = kWarpRows * warp_ + lane_ / kLanes;
+    const int filled = min((end - first + 15) / 16 * 16, kLatentPositions);
+    const auto copy = [&](int r, int begin) {
+      const int position = first + r;
+      const bool beyond = position >= end;
+      if (r >= filled || (position >= stop && !beyond)) return;
+      const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes + lane * kPieceBytes;
+      unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(r, lane) : waiting_piece(r, lane));
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int block = begin + i;
+        if (block >= blocks_) break;
+        const bool absent = beyond || kLanes * block + lane >= args_.key_pieces;
+        copy_async_16(to + block * kLatentKeyBytes, from + block * kLanes * kPieceBytes, absent);
       }
-      if (kType == CacheType::kE4m3) copy_async_commit();
+    };
+    if constexpr (kType == CacheType::kE4m3) {
+#pragma unroll
+      for (int batch = 0; batch < kBatches; ++batch) {
+#pragma unroll
+        for (int i = 0; i < kWarpRows; i += kRows) copy(row + i, kBatch * batch);
+        copy_async_commit();
+      }
+    } else {
+#pragma unroll 1
+      for (int i = 0; i < kWarpRows; i += kRows) copy(row + i, 0);
     }
   }
   __device__ static __forceinline__ int waiting_piece(int row, int lane) {
-    return kLatentKeyBytes / 2 + (4 * row + lane) * kPieceBytes;
+    constexpr int kBytes = kWarpRows * kLatentRowBytes;
+    return row / kWarpRows * kBytes + kBytes / 2 + (4 * (row % kWarpRows) + lane) * kPieceBytes;
+  }
+
+  // Positions [begin, end) that the kernel ahead may have written. Position `first` is row 0.
+  __device__ __forceinline__ void late_keys(const AttendUnit& unit, int first, int begin, int end) const {
+    constexpr int kMost = 128;  // pieces of a position
+    static_assert(kMaxKeyDim * 2 / kPieceBytes <= kMost);
+#pragma unroll 1
+    for (int i = thread_; i < (end - begin) * kMost; i += kAttendThreads) {
+      const int c = i % kMost, position = begin + i / kMost, row = position - first;
+      if (c >= 4 * kElemBytes * blocks_) continue;
+      const bool absent = c >= args_.key_pieces;
+      const unsigned char* const from = unit.keys + position * unit.row_bytes + (absent ? 0 : c) * kPieceBytes;
+      unsigned char* const block = keys_ + c / (4 * kElemBytes) * kLatentKeyBytes;
+      if constexpr (kType == CacheType::kE4m3) {
+        const uint4 v = absent ? make_uint4(0, 0, 0, 0) : __ldcg(reinterpret_cast<const uint4*>(from));
+        store_halves_of(block, row, c % 4, v);
+      } else {
+        copy_async_16(block + piece(row, c % 8), from, absent);
+      }
+    }
   }
 
   // E4M3 to halves: `count` positions, by the threads that copied them, a batch of blocks when it is there. What waits
-  // where the later positions belong is in registers before anything is stored there. any_late: some of the copies are
-  // in later groups than those of all.
-  __device__ __forceinline__ void convert_keys(int count, bool any_late) const {
+  // where others of the warp's positions belong is in registers before anything is stored there. Rows from `late` on
+  // are those of late_keys().
+  __device__ __forceinline__ void convert_keys(int count, int late) const {
     if constexpr (kType == CacheType::kE4m3) {
-      constexpr int kRows = kLatentPositions / 2;
-      static_assert(kRows == kAttendThreads / 4);
-      const int lane = thread_ % 4, row = thread_ / 4;
+      const int lane = lane_ % 4, row = kWarpRows * warp_ + lane_ / 4, filled = (count + 15) / 16 * 16;
+      if (kWarpRows * warp_ >= filled) return;
+      const auto mine = [&](int r) { return r < late || r >= count; };
       const auto waiting = [&](int r, int b) {
         return *reinterpret_cast<const uint4*>(keys_ + b * kLatentKeyBytes + waiting_piece(r, lane));
       };
 #pragma unroll 1
       for (int begin = 0; begin < blocks_; begin += kBatch) {
-        wait_for_batch(any_late ? kBatches : begin / kBatch);
-        uint4 early[kBatch], late[kBatch];
+        wait_for_batch(begin / kBatch);
+        uint4 early[kBatch], other[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
           early[i] = waiting(row, min(begin + i, blocks_ - 1));
-          late[i] = waiting(row + kRows, min(begin + i, blocks_ - 1));
+          other[i] = waiting(row + 8, min(begin + i, blocks_ - 1));
         }
-        __syncthreads();
+        __syncwarp();
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
           if (begin + i >= blocks_) break;
-          store_halves_of(row, begin + i, early[i]);
-          if (count > kRows) store_halves_of(row + kRows, begin + i, late[i]);
+          unsigned char* const to = keys_ + (begin + i) * kLatentKeyBytes;
+          if (mine(row)) store_halves_of(to, row, lane, early[i]);
+          if (mine(row + 8)) store_halves_of(to, row + 8, lane, other[i]);
         }
       }
     }
   }
-  // Groups: those of copy_keys(), those of a second call of it, and the last one.
+  // Groups are those of copy_keys(). Queries are in none yet.
   __device__ static __forceinline__ void wait_for_batch(int batch) {
     static_assert(kType != CacheType::kE4m3 || kBatches == 3);
     if (batch == 0) {
-      copy_async_wait<2 * kBatches>();
+      copy_async_wait<kBatches - 1>();
     } else if (batch == 1) {
-      copy_async_wait<2 * kBatches - 1>();
-    } else if (batch == 2) {
-      copy_async_wait<2 * kBatches - 2>();
+      copy_async_wait<kBatches - 2>();
     } else {
       copy_async_wait<0>();
     }
   }
-  __device__ __forceinline__ void store_halves_of(int row, int block, uint4 v) const {
-    unsigned char* const to = keys_ + block * kLatentKeyBytes;
-    const int lane = thread_ % 4;
-    *reinterpret_cast<uint4*>(to + piece(row, 2 * lane)) = halves_of(v.x, v.y);
-    *reinterpret_cast<uint4*>(to + piece(row, 2 * lane + 1)) = halves_of(v.z, v.w);
+  // Piece `lane` of a block of E4M3.
+  __device__ static __forceinline__ void store_halves_of(unsigned char* block, int row, int lane, uint4 v) {
+    *reinterpret_cast<uint4*>(block + piece(row, 2 * lane)) = halves_of(v.x, v.y);
+    *reinterpret_cast<uint4*>(block + piece(row, 2 * lane + 1)) = halves_of(v.z, v.w);
   }
   __device__ static __forceinline__ uint4 halves_of(unsigned low, unsigned high) {
     return make_uint4(halves_from_e4m3(low & 0xFFFFu), halves_from_e4m3(low >> 16), halves_from_e4m3(high & 0xFFFFu),
@@ -202,18 +235,20 @@ class LatentAttendCta {
   __device__ __forceinline__ void copy_queries(const AttendUnit& unit) const {
     const int n = thread_ / 8, lane = thread_ % 8, pieces = args_.call.key_dim / 8;
     if (n >= kLatentQueries) return;
-    const __half* const from = args_.call.q + static_cast<long long>(unit.first + n) * args_.call.key_dim;
-    unsigned char* to = queries_ + piece(n, lane);
-#pragma unroll 3
-    for (int c = lane; c < 8 * blocks_; c += 8, to += kLatentQueryBytes) {
-      const bool absent = n >= unit.count || c >= pieces;
-      copy_async_16(to, absent ? args_.call.q : from + 8 * c, absent);
+    const bool lacks = n >= unit.count;
+    const __half* const from =
+        args_.call.q + static_cast<long long>(unit.first + (lacks ? 0 : n)) * args_.call.key_dim + 8 * lane;
+    unsigned char* const to = queries_ + piece(n, lane);
+#pragma unroll
+    for (int b = 0; b < kLatentMaxBlocks; ++b) {
+      if (b >= blocks_) break;
+      copy_async_16(to + b * kLatentQueryBytes, from + b * kLatentBlock, lacks || 8 * b + lane >= pieces);
     }
   }
 
   __device__ __forceinline__ void start() {
+    largest_ = kNone;
     for (int j = 0; j < kLatentQueryTiles; ++j) {
-      maximum_[j] = make_float2(kNone, kNone);
       total_[j] = make_float2(0, 0);
       for (int i = 0; i < kLatentValueTiles; ++i) {
         for (int e = 0; e < 4; ++e) sums_[i][j][e] = 0;
@@ -223,7 +258,7 @@ class LatentAttendCta {
 
   // Scores of `count` positions, their maxima, and probabilities. Element e of a lane's s[j] is position lane / 4 +
   // 8 * (e / 2) of the warp's 16, query 8 j + 2 * (lane % 4) + e % 2.
-  __device__ __forceinline__ void score(int count, bool first, bool last) {
+  __device__ __forceinline__ void score(int count, bool first) {
     unsigned keys = swizzled_rows(keys_ + group_ * kAttendTile * kLatentRowBytes), queries = swizzled_rows(queries_);
     float s[kLatentQueryTiles][4] = {};
     int block = group_ * kAttendTile < count ? 0 : blocks_ - 1;  // scores of no position are not used
@@ -240,43 +275,82 @@ class LatentAttendCta {
     wgmma_wait<0>();
     wgmma_settle(s);
     const int row = 16 * warp_ + lane_ / 4;
+    float most[kPairs];
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       for (int e = 0; e < 4; ++e) s[j][e] = row + e / 2 * 8 < count ? s[j][e] * args_.scale_log2 : kNone;
-      float2 most = make_float2(fmaxf(s[j][0], s[j][2]), fmaxf(s[j][1], s[j][3]));
-      for (int d = 4; d < 32; d *= 2) {
-        most.x = fmaxf(most.x, __shfl_xor_sync(0xFFFFFFFFu, most.x, d));
-        most.y = fmaxf(most.y, __shfl_xor_sync(0xFFFFFFFFu, most.y, d));
-      }
-      if (lane_ < 4) *reinterpret_cast<float2*>(maxima_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = most;
+      most[2 * j] = fmaxf(s[j][0], s[j][2]), most[2 * j + 1] = fmaxf(s[j][1], s[j][3]);
     }
+    leave(most, maxima_, Largest());
     __syncthreads();
     exponentials(s, first);
-    if (last) leave_totals();
     fence_for_wgmma();
     __syncthreads();
   }
 
+  struct Largest {
+    __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
+  };
+  struct Sum {
+    __device__ __forceinline__ float operator()(float a, float b) const { return a + b; }
+  };
+  // A warp's result for each query from its lanes' values of queries 8 j + 2 * (lane % 4) + e, which are number 2 j +
+  // e: to [queries] of the warp's.
+  template <class Op>
+  __device__ __forceinline__ void leave(const float (&v)[kPairs], float* of_warps, const Op& op) const {
+    constexpr int kHalf = kPairs / 2;
+    const bool upper = lane_ >= 16;  // has the later numbers
+    float half[kHalf];
+    for (int i = 0; i < kHalf; ++i) {
+      const float other = __shfl_xor_sync(0xFFFFFFFFu, upper ? v[i] : v[i + kHalf], 16);
+      half[i] = op(upper ? v[i + kHalf] : v[i], other);
+    }
+    for (int d = 8; d >= 4; d /= 2) {
+      for (float& h : half) h = op(h, __shfl_xor_sync(0xFFFFFFFFu, h, d));
+    }
+    if ((lane_ & 12) != 0) return;
+    float* const to = of_warps + warp_ * kLatentQueries + 2 * (lane_ % 4);
+    for (int i = 0; i < kHalf; ++i) {
+      const int number = upper ? i + kHalf : i;
+      to[number / 2 * 8 + number % 2] = half[i];
+    }
+  }
+  // The result of all warps for query `lane`, with what leave() has left.
+  template <class Op>
+  __device__ __forceinline__ float of_all(const float* of_warps, const Op& op) const {
+    const float* const mine = of_warps + min(lane_, kLatentQueries - 1);
+    float v[kAttendWarps];
+    for (int w = 0; w < kAttendWarps; ++w) v[w] = mine[w * kLatentQueries];
+    for (int n = kAttendWarps / 2; n > 0; n /= 2) {
+      for (int w = 0; w < n; ++w) v[w] = op(v[w], v[w + n]);
+    }
+    return v[0];
+  }
+  // Of queries 8 j + 2 * (lane % 4) and the next, from the lanes of these queries.
+  __device__ __forceinline__ float2 of_queries(float of_lane, int j) const {
+    const int query = 8 * j + 2 * (lane_ % 4);
+    return make_float2(__shfl_sync(0xFFFFFFFFu, of_lane, query), __shfl_sync(0xFFFFFFFFu, of_lane, query + 1));
+  }
+
   __device__ __forceinline__ void exponentials(const float (&s)[kLatentQueryTiles][4], bool first) {
-    for (int j = 0; j < kLatentQueryTiles; ++j) {
-      float2 most = maximum_[j];
-      const float* const of_warps = maxima_ + 8 * j + 2 * (lane_ % 4);
-      for (int w = 0; w < kAttendWarps; ++w) {
-        const float2 of_warp = *reinterpret_cast<const float2*>(of_warps + w * kLatentQueries);
-        most.x = fmaxf(most.x, of_warp.x), most.y = fmaxf(most.y, of_warp.y);
-      }
-      if (!first) {
-        const float2 factor = make_float2(exp2f(maximum_[j].x - most.x), exp2f(maximum_[j].y - most.y));
+    const float before = largest_;
+    largest_ = fmaxf(before, of_all(maxima_, Largest()));  // finite: every iteration has a position
+    if (!first) {
+      const float of_lane = exp2f(before - largest_);
+      for (int j = 0; j < kLatentQueryTiles; ++j) {
+        const float2 factor = of_queries(of_lane, j);
         total_[j].x *= factor.x, total_[j].y *= factor.y;
         for (int i = 0; i < kLatentValueTiles; ++i) {
           sums_[i][j][0] *= factor.x, sums_[i][j][1] *= factor.y;
           sums_[i][j][2] *= factor.x, sums_[i][j][3] *= factor.y;
         }
       }
-      maximum_[j] = most;  // finite: every iteration has a position
+    }
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      const float2 most = of_queries(largest_, j);
       // The sum is that of the rounded probabilities, the ones that the values get.
       unsigned pairs[2];
       for (int i = 0; i < 2; ++i) {
-        const __half2 p = __floats2half2_rn(exp2f(s[j][2 * i] - most.x), exp2f(s[j][2 * i + 1] - most.y));
+        const __half2 p = __floats2half2_rn(power_of_two(s[j][2 * i] - most.x), power_of_two(s[j][2 * i + 1] - most.y));
         total_[j].x += __low2float(p);
         total_[j].y += __high2float(p);
         pairs[i] = *reinterpret_cast<const unsigned*>(&p);
@@ -287,39 +361,16 @@ class LatentAttendCta {
     }
   }
 
-  // The warp's sums of probabilities and the maxima, for all warps.
-  __device__ __forceinline__ void leave_totals() {
-    for (int j = 0; j < kLatentQueryTiles; ++j) {
-      for (int d = 4; d < 32; d *= 2) {
-        total_[j].x += __shfl_xor_sync(0xFFFFFFFFu, total_[j].x, d);
-        total_[j].y += __shfl_xor_sync(0xFFFFFFFFu, total_[j].y, d);
-      }
-      if (lane_ < 4) {
-        *reinterpret_cast<float2*>(totals_ + warp_ * kLatentQueries + 8 * j + 2 * lane_) = total_[j];
-        if (warp_ == 0) *reinterpret_cast<float2*>(final_maxima() + 8 * j + 2 * lane_) = maximum_[j];
-      }
-    }
-  }
-  __device__ __forceinline__ float* final_maxima() const {
-    return totals_ + kLatentStatistics;
-  }
-
   // Makes 1 / sum of all probabilities, which is not zero since the largest score's is 1, of total_.
   __device__ __forceinline__ void take_totals(const AttendUnit& unit) {
-    for (int j = 0; j < kLatentQueryTiles; ++j) {
-      const float* const of_warps = totals_ + 8 * j + 2 * (lane_ % 4);
-      float2 total = make_float2(0, 0);
-      for (int w = 0; w < kAttendWarps; ++w) {
-        const float2 of_warp = *reinterpret_cast<const float2*>(of_warps + w * kLatentQueries);
-        total.x += of_warp.x, total.y += of_warp.y;
-      }
-      total_[j] = make_float2(__fdividef(1.0f, total.x), __fdividef(1.0f, total.y));
-    }
+    float mine[kPairs];
+    for (int j = 0; j < kLatentQueryTiles; ++j) mine[2 * j] = total_[j].x, mine[2 * j + 1] = total_[j].y;
+    leave(mine, totals_, Sum());
+    __syncthreads();
+    const float total = of_all(totals_, Sum()), inverse = __fdividef(1.0f, total);
+    for (int j = 0; j < kLatentQueryTiles; ++j) total_[j] = of_queries(inverse, j);
     if (thread_ < unit.count) {
-      float total = 0;
-      for (int w = 0; w < kAttendWarps; ++w) total += totals_[w * kLatentQueries + thread_];
-      args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] =
-          final_maxima()[thread_] + log2f(total);
+      args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] = largest_ + log2f(total);
     }
   }
 
@@ -374,8 +425,9 @@ class LatentAttendCta {
   unsigned char *keys_, *queries_, *probabilities_;
   float *maxima_, *totals_;  // [warps, queries]
 
-  // Of queries 8 j + 2 * (lane % 4) and the next. total: of this lane's positions.
-  float2 maximum_[kLatentQueryTiles], total_[kLatentQueryTiles];
+  float largest_;  // score of query `lane`
+  // Of queries 8 j + 2 * (lane % 4) and the next, of this lane's positions.
+  float2 total_[kLatentQueryTiles];
   float sums_[kLatentValueTiles][kLatentQueryTiles][4];
 };
 

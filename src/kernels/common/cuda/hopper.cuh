@@ -547,4 +547,11 @@ __device__ __forceinline__ void group_sync() {
   asm volatile("bar.sync %0, %1;" ::"n"(2 + kGroup), "n"(kThreads) : "memory");
 }
 
+// 2^v, to within 2 units of a float's last place; zero below 2^-126.
+__device__ __forceinline__ float power_of_two(float v) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(v));
+  return power;
+}
+
 }  // namespace fairway::kernels::cuda

@@ -473,4 +473,8 @@ void group_sync() {
   emulator::named_sync(2 + kGroup, kThreads);
 }
 
+inline float power_of_two(float v) {
+  return v < -126.0f ? 0.0f : std::exp2(v);
+}
+
 }  // namespace fairway::kernels::cuda
