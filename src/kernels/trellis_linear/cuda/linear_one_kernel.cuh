@@ -5,8 +5,7 @@
 // - Every block of 128 inputs has a fixed point of its own: a warp makes its digits by itself, and the CTA meets once,
 //   when all are there. The sums of a block become floats before the next one.
 // - A warp has 16 of the 128 outputs and all inputs, so its sums are complete: lanes send them to the CTA of the
-// cluster
-//   that finishes the item, or leave them for the warp whose turn it is to finish one, and the others go on.
+//   cluster that finishes the item, or leave them for the warp whose turn it is to finish one, and the others go on.
 // - A digit lies in shared memory as the tensor instruction takes it, four times in a word, high and low ones side by
 //   side.
 #pragma once
