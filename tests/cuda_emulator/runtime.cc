@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,7 @@ namespace {
 cudaError_t last_error = cudaSuccess;
 
 std::map<const void*, int> shared_limits;  // of kernels whose limit was set
+std::set<const void*> large_clusters;      // kernels that may have more than 8 CTAs in one
 
 int shared_limit(const void* kernel) {
   const auto found = shared_limits.find(kernel);
@@ -81,6 +83,10 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
                    launch.shared_bytes, shared_limit(kernel));
       std::abort();
     }
+    if (launch.cluster > 8 && large_clusters.count(kernel) == 0) {
+      std::fprintf(stderr, "emulator: a kernel runs with clusters of %u CTAs and was not allowed to\n", launch.cluster);
+      std::abort();
+    }
     run(launch, body);
   });
 }
@@ -108,6 +114,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   return cudaSuccess;
 }
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed) {
+    if (value != 0) large_clusters.insert(kernel);
+    return cudaSuccess;
+  }
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (value > fairway::kernels::cuda::gpu_features().shared_bytes) return result(cudaErrorInvalidValue);
   shared_limits[kernel] = value;
@@ -118,6 +128,13 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* ctas, const void*
   const int all = fairway::kernels::cuda::gpu_features().shared_bytes;
   *ctas = std::min(2048 / threads, all / static_cast<int>(shared_bytes + 1024));
   if (*ctas == 0 && static_cast<int>(shared_bytes) <= all) *ctas = 1;
+  return cudaSuccess;
+}
+// Of the GPUs that it stands in for, with room for more clusters than any test has.
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* kernel, const cudaLaunchConfig_t* config) {
+  const dim3& cluster = config->attrs[0].val.clusterDim;
+  const bool fits = static_cast<int>(config->dynamicSmemBytes) <= fairway::kernels::cuda::gpu_features().shared_bytes;
+  *clusters = fits && (cluster.x <= 8 || large_clusters.count(kernel) > 0) ? 8 : 0;
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {

@@ -19,7 +19,9 @@ void require_same(int a, int b, const char* what) {
                                      ", expected " + std::to_string(b));
 }
 
-void check(const GqaAttention& call) {
+}  // namespace
+
+void check_gqa_attention(const GqaAttention& call) {
   const GqaPrepare& prepare = call.prepare;
   check_gqa_prepare(prepare);
   require_same(call.attend.heads, prepare.heads, "heads of the attention");
@@ -28,8 +30,6 @@ void check(const GqaAttention& call) {
   require_same(call.attend.value_dim, prepare.dim, "value_dim of the attention");
 }
 
-}  // namespace
-
 bool gqa_decode_fits(const GqaAttention& call) {
   const GqaPrepare& prepare = call.prepare;
   return prepare.dim <= kGqaDim && prepare.dim % (2 * kCachePiece) == 0 && prepare.kv_heads >= 1 &&
@@ -37,7 +37,7 @@ bool gqa_decode_fits(const GqaAttention& call) {
 }
 
 void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
-  check(call);
+  check_gqa_attention(call);
   const GqaPrepare& prepare = call.prepare;
   const auto kernel = prepare.cache.type == CacheType::kHalf ? gqa_decode_kernel<CacheType::kHalf>
                                                              : gqa_decode_kernel<CacheType::kE4m3>;
@@ -48,6 +48,10 @@ void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
 }
 
 void gqa_attention(const GqaAttention& call, void* workspace, cudaStream_t stream) {
+  if (call.projections.count > 0) {
+    gqa_one(call, stream);
+    return;
+  }
   if (call.prepare.rows.count <= kDecodeRows && call.attend.max_context <= kDecodeContext && gqa_decode_fits(call)) {
     gqa_decode(call, stream);
     return;
