@@ -19,8 +19,7 @@ EMBED, NORM, Q_NORM, FIRST, Q_B, PREPARE, ABSORB, ATTEND, UNFOLD, O, ROUTER, EXP
     "mla_unfold", "o_proj", "norm, router", "experts", "dense layer", "head", "choice of a token")
 # Calls of which one launch does several.
 TO_ABSORB, MLA, GQA = "rotation and mla_absorb", "rotation to mla_unfold", "rotation and attention"
-GQA_ONE = "first projections to attention"
-TOGETHER = {TO_ABSORB: (PREPARE, ABSORB), MLA: (PREPARE, ABSORB, ATTEND, UNFOLD), GQA: (PREPARE, ATTEND), GQA_ONE: (FIRST, PREPARE, ATTEND)}
+TOGETHER = {TO_ABSORB: (PREPARE, ABSORB), MLA: (PREPARE, ABSORB, ATTEND, UNFOLD), GQA: (PREPARE, ATTEND)}
 
 
 def is_mla(config):

@@ -35,25 +35,6 @@ bool is_mla(const formats::ModelConfig& c) {
   return c.attention == formats::AttentionKind::kMla;
 }
 
-// The trellis-coded ones of matrices that read one input.
-cuda::LinearCall trellis_call(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices,
-                              float* const* outputs, int count, bool add) {
-  cuda::LinearCall call{};
-  call.x = x;
-  call.ldx = ldx;
-  call.rows = rows;
-  call.all_mul1 = true;
-  for (int i = 0; i < count; ++i) {
-    const DeviceLinear& m = *matrices[i];
-    if (!m.is_trellis) continue;
-    call.in = m.trellis_in;
-    call.all_mul1 &= m.trellis.codebook == static_cast<int>(codec::Codebook::kMul1);
-    call.max_bits = std::max(call.max_bits, m.trellis.bits);
-    call.outputs[call.count++] = {m.trellis, m.trellis_out, m.out, m.bias, outputs[i], m.out, add};
-  }
-  return call;
-}
-
 }  // namespace
 
 DevicePass::DevicePass(const formats::ModelConfig& config, const DeviceWeights& weights, const DevicePassLimits& limits,
@@ -223,7 +204,19 @@ void DevicePass::normed_linears(const cuda::NormCall& norm, std::initializer_lis
 // Trellis-coded matrices in one launch, plain ones in one each. norm: what x is to become, null if it is there.
 void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
                          int count, bool add, cudaStream_t stream, const cuda::NormCall* norm) {
-  cuda::LinearCall call = trellis_call(x, ldx, rows, matrices, outputs, count, add);
+  cuda::LinearCall call{};
+  call.x = x;
+  call.ldx = ldx;
+  call.rows = rows;
+  call.all_mul1 = true;
+  for (int i = 0; i < count; ++i) {
+    const DeviceLinear& m = *matrices[i];
+    if (!m.is_trellis) continue;
+    call.in = m.trellis_in;
+    call.all_mul1 &= m.trellis.codebook == static_cast<int>(codec::Codebook::kMul1);
+    call.max_bits = std::max(call.max_bits, m.trellis.bits);
+    call.outputs[call.count++] = {m.trellis, m.trellis_out, m.out, m.bias, outputs[i], m.out, add};
+  }
   if (call.count > 0 && paths_ != nullptr && paths_->leaves_out(call)) return;
   cuda::LinearPath path{};
   if (call.count > 0) path = paths_ != nullptr ? paths_->choose(call) : cuda::linear_default_path(call);
@@ -290,6 +283,7 @@ void DevicePass::mla(std::size_t layer, const cuda::NormCall& input, const Devic
 
 void DevicePass::gqa(std::size_t layer, const cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream) {
   const DeviceGqa& w = weights_.layers[layer].gqa;
+  normed_linears(input, {&w.q, &w.k, &w.v}, {q_, k_, v_}, stream);
   cuda::GqaAttention attention{};
   cuda::GqaPrepare& prepare = attention.prepare;
   prepare.heads = c_.num_attention_heads;
@@ -308,16 +302,6 @@ void DevicePass::gqa(std::size_t layer, const cuda::NormCall& input, const Devic
   prepare.cache = cache_of(layer);
   prepare.q_out = q_full_;
   attention.attend = attend_call(layer, pass);
-  const DeviceLinear* const first[] = {&w.q, &w.k, &w.v};
-  float* const outputs[] = {q_, k_, v_};
-  attention.projections = trellis_call(nullptr, 0, pass.rows, first, outputs, 3, false);
-  attention.projections.norm = linear_norm(input);
-  if (!cuda::gqa_one_fits(attention)) {
-    attention.projections = {};
-    normed_linears(input, {&w.q, &w.k, &w.v}, {q_, k_, v_}, stream);
-  } else if (attention.projections.norm.sum != nullptr) {
-    x_ = attention.projections.norm.sum;
-  }
   cuda::gqa_attention(attention, attend_workspace_, stream);
   const DeviceLinear* last[] = {&w.o};
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream, nullptr);

@@ -12,6 +12,8 @@ namespace {
 
 // Above these the positions are read too often: by every head.
 constexpr int kDecodeRows = 4, kDecodeContext = 256;
+// Beyond those, up to which a row's positions are best shared by a cluster.
+constexpr int kClusterRows = 1, kClusterContext = 1024;
 
 void require_same(int a, int b, const char* what) {
   if (a == b) return;
@@ -48,8 +50,9 @@ void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
 }
 
 void gqa_attention(const GqaAttention& call, void* workspace, cudaStream_t stream) {
-  if (call.projections.count > 0) {
-    gqa_one(call, stream);
+  if (call.prepare.rows.count <= kClusterRows && call.attend.max_context > kDecodeContext &&
+      call.attend.max_context <= kClusterContext && gqa_cluster_fits(call)) {
+    gqa_cluster(call, stream);
     return;
   }
   if (call.prepare.rows.count <= kDecodeRows && call.attend.max_context <= kDecodeContext && gqa_decode_fits(call)) {
