@@ -12,8 +12,8 @@ namespace {
 
 // Above these the positions are read too often: by every head.
 constexpr int kDecodeRows = 4, kDecodeContext = 256;
-// Beyond those, up to which a row's positions are best shared by a cluster.
-constexpr int kClusterRows = 1, kClusterContext = 1024;
+// Of one row, a cluster shares the positions from the first of these on up to the second.
+constexpr int kClusterRows = 1, kClusterFirst = 129, kClusterContext = 1024;
 
 void require_same(int a, int b, const char* what) {
   if (a == b) return;
@@ -50,7 +50,7 @@ void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
 }
 
 void gqa_attention(const GqaAttention& call, void* workspace, cudaStream_t stream) {
-  if (call.prepare.rows.count <= kClusterRows && call.attend.max_context > kDecodeContext &&
+  if (call.prepare.rows.count <= kClusterRows && call.attend.max_context >= kClusterFirst &&
       call.attend.max_context <= kClusterContext && gqa_cluster_fits(call)) {
     gqa_cluster(call, stream);
     return;
