@@ -1,5 +1,4 @@
 // The launch of clusters that share the positions of a row, and which calls it is for.
-#include <algorithm>
 #include <map>
 #include <mutex>
 #include <string>
@@ -14,36 +13,17 @@
 namespace fairway::kernels::cuda {
 namespace {
 
-// 16 CTAs for four heads read the positions of a key/value head half as often as 8 for two. The hardware puts clusters
-// close together, two CTAs on an SM.
-using Cluster = GqaCluster<16, 4>;
-constexpr int kBytesOfTwo = 113 * 1024;  // of each of two CTAs of an SM
-
-template <CacheType kType>
-struct Plan {
-  using Cta = GqaClusterCta<kType, Cluster>;
-  int stages, shared_bytes;
-
-  explicit Plan(int max_context) {
-    constexpr int kMemory = static_cast<int>(sizeof(GqaClusterMemory<Cluster>));
-    constexpr int kOfStage = Cluster::kCtas * Cta::kPositions;
-    constexpr int kMost = std::min(kMostStages, (kBytesOfTwo - kMemory) / Cta::kStageBytes);
-    stages = std::clamp((max_context + kOfStage - 1) / kOfStage, kLeastStages, kMost);
-    shared_bytes = kMemory + stages * Cta::kStageBytes;
-  }
-};
+constexpr int kSharedBytes = static_cast<int>(sizeof(GqaClusterMemory));
 
 template <CacheType kType>
 cudaError_t run(const GqaAttention& call, cudaStream_t stream) {
-  const Plan<kType> plan(call.attend.max_context);
-  const GqaClusterArgs args{{call.prepare, call.attend.scale * 1.4426950408889634f, call.attend.out}, plan.stages};
-  const dim3 grid(static_cast<unsigned>(call.prepare.heads / Cluster::kHeads * Cluster::kCtas),
+  const GqaDecodeArgs args{call.prepare, call.attend.scale * 1.4426950408889634f, call.attend.out};
+  const dim3 grid(static_cast<unsigned>(call.prepare.heads / kGqaHeads * kGqaCluster),
                   static_cast<unsigned>(call.prepare.rows.count));
-  return launch(gqa_cluster_kernel<kType, Cluster>, {grid, kGqaThreads, plan.shared_bytes, Cluster::kCtas}, stream,
-                args);
+  return launch(gqa_cluster_kernel<kType>, {grid, kGqaThreads, kSharedBytes, kGqaCluster}, stream, args);
 }
 
-// Not every GPU with clusters has ones of 16 CTAs, and with room for the most that a plan takes.
+// Not every GPU with clusters has ones of 16 CTAs.
 template <CacheType kType>
 bool device_has_clusters() {
   static std::mutex mutex;
@@ -54,8 +34,8 @@ bool device_has_clusters() {
   const auto [found, is_new] = known.try_emplace(device, false);
   if (is_new) {
     int clusters = 0;
-    const cudaError_t status = max_clusters(gqa_cluster_kernel<kType, Cluster>, kGqaThreads,
-                                            Plan<kType>(1 << 20).shared_bytes, Cluster::kCtas, clusters);
+    const cudaError_t status =
+        max_clusters(gqa_cluster_kernel<kType>, kGqaThreads, kSharedBytes, kGqaCluster, clusters);
     if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
     found->second = status == cudaSuccess && clusters > 0;
   }
@@ -66,8 +46,8 @@ bool device_has_clusters() {
 
 bool gqa_cluster_fits(const GqaAttention& call) {
   const GqaPrepare& p = call.prepare;
-  return p.dim == kGqaDim && p.angles.dim == p.dim && p.kv_heads >= 1 &&
-         p.heads % (p.kv_heads * Cluster::kHeads) == 0 && (p.rows.count == 1 || !call.attend.one_sequence) &&
+  return p.dim == kGqaDim && p.angles.dim == p.dim && p.kv_heads >= 1 && p.heads % (p.kv_heads * kGqaHeads) == 0 &&
+         (p.rows.count == 1 || !call.attend.one_sequence) &&
          (p.cache.type == CacheType::kHalf ? device_has_clusters<CacheType::kHalf>()
                                            : device_has_clusters<CacheType::kE4m3>());
 }
