@@ -22,9 +22,9 @@ static_assert(kGqaOwnOutputs == 32);
 struct alignas(16) GqaClusterMemory {
   unsigned char tiles[kGqaWarps][HeadsTile::kBytes];  // of each warp
   alignas(16) __half query[2 * kGqaHeads * HeadsTile::kQueryStride];
-  float sums[kGqaWarps][kGqaOutputs];           // over a warp's positions
-  unsigned char new_row[4 * kGqaDim];           // halves: key, then value
-  float gathered[kGqaCluster][kGqaOwnOutputs];  // of each CTA
+  float sums[kGqaWarps][kGqaOutputs];              // over a warp's positions
+  alignas(16) unsigned char new_row[4 * kGqaDim];  // halves: key, then value
+  float gathered[kGqaCluster][kGqaOwnOutputs];     // of each CTA
   float2 gathered_statistics[kGqaCluster];
   float2 statistics[kGqaWarps][kGqaHeads];  // of a warp: largest score, sum of factors
   std::uint64_t sums_sent;                  // barrier

@@ -13,7 +13,7 @@ namespace {
 // Above these the positions are read too often: by every head.
 constexpr int kDecodeRows = 4, kDecodeContext = 256;
 // Of one row, a cluster shares the positions from the first of these on up to the second.
-constexpr int kClusterRows = 1, kClusterFirst = 129, kClusterContext = 1024;
+constexpr int kClusterRows = 1, kClusterFirst = 129, kClusterContext = 4096;
 
 void require_same(int a, int b, const char* what) {
   if (a == b) return;
