@@ -130,12 +130,17 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* ctas, const void*
   if (*ctas == 0 && static_cast<int>(shared_bytes) <= all) *ctas = 1;
   return cudaSuccess;
 }
-// Of the GPUs that it stands in for, with room for more clusters than any test has.
 cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* kernel, const cudaLaunchConfig_t* config) {
-  const dim3& cluster = config->attrs[0].val.clusterDim;
-  const bool fits = static_cast<int>(config->dynamicSmemBytes) <= fairway::kernels::cuda::gpu_features().shared_bytes;
-  *clusters = fits && (cluster.x <= 8 || large_clusters.count(kernel) > 0) ? 8 : 0;
-  return cudaSuccess;
+  unsigned size = 1;
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    if (config->attrs[i].id == cudaLaunchAttributeClusterDimension) size = config->attrs[i].val.clusterDim.x;
+  }
+  int ctas = 0;
+  const cudaError_t status = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+      &ctas, kernel, static_cast<int>(config->blockDim.x), config->dynamicSmemBytes);
+  *clusters = ctas * fairway::cuda_emulator::kMultiprocessors / static_cast<int>(size);
+  if (size > 8) *clusters = ctas > 0 && large_clusters.count(kernel) > 0 ? std::max(*clusters, 1) : 0;
+  return status;
 }
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
   return allocate(p, bytes);

@@ -35,7 +35,7 @@ bool device_has_clusters() {
   if (is_new) {
     int clusters = 0;
     const cudaError_t status =
-        max_clusters(gqa_cluster_kernel<kType>, kGqaThreads, kSharedBytes, kGqaCluster, clusters);
+        clusters_at_once(gqa_cluster_kernel<kType>, kGqaThreads, kSharedBytes, kGqaCluster, clusters);
     if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
     found->second = status == cudaSuccess && clusters > 0;
   }

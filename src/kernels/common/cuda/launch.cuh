@@ -50,9 +50,9 @@ cudaError_t ctas_at_once(void (*kernel)(Formal...), int threads, int shared_byte
 
 constexpr int kPortableCluster = 8;  // CTAs of a cluster that every GPU with clusters has
 
-// Clusters of a kernel that the current device has room for at the same time.
+// Clusters of `cluster` CTAs that the current device has room for at the same time.
 template <class... Formal>
-cudaError_t max_clusters(void (*kernel)(Formal...), int threads, int shared_bytes, int cluster, int& clusters) {
+cudaError_t clusters_at_once(void (*kernel)(Formal...), int threads, int shared_bytes, int cluster, int& clusters) {
   const auto* const function = reinterpret_cast<const void*>(kernel);
   cudaError_t set = allow_shared_bytes(function, shared_bytes);
   if (set != cudaSuccess) return set;
