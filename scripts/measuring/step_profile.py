@@ -38,7 +38,7 @@ OTHER = "other"
 # What a kernel belongs to by its name, the first that fits. A linear layer is known by its place.
 LINEAR = "linear"
 GATE = "gate of a dense layer"  # whose matrices are linear layers around it
-KINDS = ((step_work.EMBED, FIRST), (step_work.CHOOSE, LAST), (step_work.MLA, r"mla_decode"), (step_work.GQA, r"gqa_decode"),
+KINDS = ((step_work.EMBED, FIRST), (step_work.CHOOSE, LAST), (step_work.MLA, r"mla_decode"), (step_work.GQA, r"gqa_decode|gqa_cluster"),
          (step_work.TO_ABSORB, r"prepare_absorb"), (GATE, r"^swiglu"),
          (step_work.EXPERTS, r"band_kernel|moe|stream_kernel|group|slots|expert|wide_inputs_kernel|^prepare_kernel"),
          (step_work.ROUTER, r"route"), (step_work.UNFOLD, r"unfold|project_many<(0|false)[,>]"), (step_work.ABSORB, r"absorb|project_many"),

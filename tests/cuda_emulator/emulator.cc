@@ -147,7 +147,7 @@ void check_launch(const Launch& launch) {
   if (threads == 0 || threads > 1024 || threads % kWarp != 0) fail("launch: blocks of an unusual number of threads");
   if (blocks == 0 || launch.grid.y > 65535 || launch.grid.z > 65535) fail("launch: no block, or too many");
   if (launch.shared_bytes > kMaxSharedBytes) fail("launch: more shared memory than a block can have");
-  if (launch.cluster == 0 || launch.cluster > 8 || launch.grid.x % launch.cluster != 0) fail("launch: cluster");
+  if (launch.cluster == 0 || launch.cluster > 16 || launch.grid.x % launch.cluster != 0) fail("launch: cluster");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,7 @@ namespace {
 cudaError_t last_error = cudaSuccess;
 
 std::map<const void*, int> shared_limits;  // of kernels whose limit was set
+std::set<const void*> large_clusters;      // kernels that may have more than 8 CTAs in one
 
 int shared_limit(const void* kernel) {
   const auto found = shared_limits.find(kernel);
@@ -81,6 +83,10 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
                    launch.shared_bytes, shared_limit(kernel));
       std::abort();
     }
+    if (launch.cluster > 8 && large_clusters.count(kernel) == 0) {
+      std::fprintf(stderr, "emulator: a kernel runs with clusters of %u CTAs and was not allowed to\n", launch.cluster);
+      std::abort();
+    }
     run(launch, body);
   });
 }
@@ -108,6 +114,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   return cudaSuccess;
 }
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed) {
+    if (value != 0) large_clusters.insert(kernel);
+    return cudaSuccess;
+  }
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (value > fairway::kernels::cuda::gpu_features().shared_bytes) return result(cudaErrorInvalidValue);
   shared_limits[kernel] = value;
@@ -129,6 +139,7 @@ cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* kernel, co
   const cudaError_t status = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
       &ctas, kernel, static_cast<int>(config->blockDim.x), config->dynamicSmemBytes);
   *clusters = ctas * fairway::cuda_emulator::kMultiprocessors / static_cast<int>(size);
+  if (size > 8) *clusters = ctas > 0 && large_clusters.count(kernel) > 0 ? std::max(*clusters, 1) : 0;
   return status;
 }
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {

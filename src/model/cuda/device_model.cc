@@ -35,7 +35,7 @@ using formats::ModelConfig;
 constexpr int kMaxSequences = 64, kMaxPassRows = 8192;
 constexpr int kHeadRows = 64;   // rows whose logits are computed at once
 constexpr int kStepsAhead = 2;  // unread steps that may be queued
-constexpr int kFirstContextBucket = 256, kSecondContextBucket = 1024;
+constexpr int kShortContextBuckets[] = {128, 256}, kSecondContextBucket = 1024;
 constexpr std::int64_t kSpareBytes = std::int64_t{512} << 20;  // left free for the driver and other programs
 
 void check_options(const DeviceModelOptions& o) {
@@ -87,10 +87,12 @@ std::string gigabytes(std::int64_t bytes) {
                   gigabytes(need.scratch), gigabytes(free_bytes)));
 }
 
-// kFirstContextBucket, or the smallest power of two, from kSecondContextBucket on, that is at least `positions`; at
-// most `context`.
+// The smallest that is at least `positions` of kShortContextBuckets and the powers of two from kSecondContextBucket on;
+// at most `context`.
 int context_bucket(int positions, int context) {
-  if (positions <= kFirstContextBucket) return std::min(kFirstContextBucket, context);
+  for (const int bucket : kShortContextBuckets) {
+    if (positions <= bucket) return std::min(bucket, context);
+  }
   int bucket = kSecondContextBucket;
   while (bucket < positions) bucket *= 2;
   return std::min(bucket, context);

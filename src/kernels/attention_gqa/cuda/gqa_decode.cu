@@ -12,6 +12,8 @@ namespace {
 
 // Above these the positions are read too often: by every head.
 constexpr int kDecodeRows = 4, kDecodeContext = 256;
+// Of one row, a cluster shares the positions from the first of these on up to the second.
+constexpr int kClusterRows = 1, kClusterFirst = 129, kClusterContext = 4096;
 
 void require_same(int a, int b, const char* what) {
   if (a == b) return;
@@ -19,7 +21,9 @@ void require_same(int a, int b, const char* what) {
                                      ", expected " + std::to_string(b));
 }
 
-void check(const GqaAttention& call) {
+}  // namespace
+
+void check_gqa_attention(const GqaAttention& call) {
   const GqaPrepare& prepare = call.prepare;
   check_gqa_prepare(prepare);
   require_same(call.attend.heads, prepare.heads, "heads of the attention");
@@ -28,8 +32,6 @@ void check(const GqaAttention& call) {
   require_same(call.attend.value_dim, prepare.dim, "value_dim of the attention");
 }
 
-}  // namespace
-
 bool gqa_decode_fits(const GqaAttention& call) {
   const GqaPrepare& prepare = call.prepare;
   return prepare.dim <= kGqaDim && prepare.dim % (2 * kCachePiece) == 0 && prepare.kv_heads >= 1 &&
@@ -37,7 +39,7 @@ bool gqa_decode_fits(const GqaAttention& call) {
 }
 
 void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
-  check(call);
+  check_gqa_attention(call);
   const GqaPrepare& prepare = call.prepare;
   const auto kernel = prepare.cache.type == CacheType::kHalf ? gqa_decode_kernel<CacheType::kHalf>
                                                              : gqa_decode_kernel<CacheType::kE4m3>;
@@ -48,6 +50,11 @@ void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
 }
 
 void gqa_attention(const GqaAttention& call, void* workspace, cudaStream_t stream) {
+  if (call.prepare.rows.count <= kClusterRows && call.attend.max_context >= kClusterFirst &&
+      call.attend.max_context <= kClusterContext && gqa_cluster_fits(call)) {
+    gqa_cluster(call, stream);
+    return;
+  }
   if (call.prepare.rows.count <= kDecodeRows && call.attend.max_context <= kDecodeContext && gqa_decode_fits(call)) {
     gqa_decode(call, stream);
     return;

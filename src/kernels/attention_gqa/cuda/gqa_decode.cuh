@@ -25,4 +25,12 @@ void gqa_attention(const GqaAttention& call, void* workspace, cudaStream_t strea
 bool gqa_decode_fits(const GqaAttention& call);
 void gqa_decode(const GqaAttention& call, cudaStream_t stream);
 
+// The same by clusters of CTAs that share a row's positions, for longer contexts. Only if gqa_cluster_fits(): heads of
+// 128 elements, rotated as a whole, and a multiple of four query heads for each key/value head, on a GPU with clusters.
+bool gqa_cluster_fits(const GqaAttention& call);
+void gqa_cluster(const GqaAttention& call, cudaStream_t stream);
+
+// Error(kUsage) if the parts of a call do not fit together.
+void check_gqa_attention(const GqaAttention& call);
+
 }  // namespace fairway::kernels::cuda

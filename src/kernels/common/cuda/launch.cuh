@@ -17,7 +17,7 @@ struct LaunchShape {
   dim3 grid;
   int threads;
   int shared_bytes = 0;  // dynamic shared memory
-  int cluster = 1;       // CTAs along x, at most 8; more than one needs GpuFeatures::clusters
+  int cluster = 1;       // CTAs along x, at most 16; more than one needs GpuFeatures::clusters
   // All CTAs run at the same time and may wait for each other; an error if they do not fit on the device.
   bool together = false;
   bool chained = true;  // may start while the kernel before it runs
@@ -48,11 +48,18 @@ cudaError_t ctas_at_once(void (*kernel)(Formal...), int threads, int shared_byte
                                                        static_cast<std::size_t>(shared_bytes));
 }
 
+constexpr int kPortableCluster = 8;  // CTAs of a cluster that every GPU with clusters has
+
 // Clusters of `cluster` CTAs that the current device has room for at the same time.
 template <class... Formal>
 cudaError_t clusters_at_once(void (*kernel)(Formal...), int threads, int shared_bytes, int cluster, int& clusters) {
-  const cudaError_t set = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes);
+  const auto* const function = reinterpret_cast<const void*>(kernel);
+  cudaError_t set = allow_shared_bytes(function, shared_bytes);
   if (set != cudaSuccess) return set;
+  if (cluster > kPortableCluster) {
+    set = cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    if (set != cudaSuccess) return set;
+  }
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
@@ -63,7 +70,7 @@ cudaError_t clusters_at_once(void (*kernel)(Formal...), int threads, int shared_
   config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
   config.attrs = &attribute;
   config.numAttrs = 1;
-  return cudaOccupancyMaxActiveClusters(&clusters, reinterpret_cast<const void*>(kernel), &config);
+  return cudaOccupancyMaxActiveClusters(&clusters, function, &config);
 }
 
 template <class... Formal, class... Actual>
@@ -72,6 +79,11 @@ cudaError_t launch(void (*kernel)(Formal...), const LaunchShape& shape, cudaStre
   if (set != cudaSuccess) return set;
   const bool clusters = gpu_features().clusters;
   if (shape.cluster > 1 && !clusters) return cudaErrorNotSupported;
+  if (shape.cluster > kPortableCluster) {
+    const cudaError_t large =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    if (large != cudaSuccess) return large;
+  }
   cudaLaunchAttribute attributes[3] = {};
   unsigned count = 0;
   if (shape.chained && clusters) {

@@ -192,6 +192,9 @@ void check_step(const GqaShape& shape, const std::vector<int>& positions, CacheT
     ASSERT_TRUE(gqa_decode_fits(c));
     gqa_decode(c, nullptr);
   });
+  if (gqa_cluster_fits(step.call(longest))) {
+    step.check("clusters", longest, [](const GqaAttention& c, void*) { gqa_cluster(c, nullptr); });
+  }
   // Rows of no sequence have no positions that a launch of its own could read.
   if (*std::min_element(positions.begin(), positions.end()) < 0) return;
   step.check("as it chooses", longest,
@@ -210,6 +213,15 @@ TEST(GpuGqaDecode, OfOneSequence) {
   check_step(kPart, {64}, kHalf, kAdjacent, 4);
   for (const int position : {15, 16, 31, 32, 33, 127, 300}) check_step(kPlain, {position}, kHalf, kHalves, 5);
   check_step(kPlain, {63}, kE4m3, kHalves, 6);
+}
+
+constexpr GqaShape kEight{"eight heads of each key", 8, 1, 128, 128, true};
+
+// Fewer positions than CTAs, a tile each, several, and more than all warps have at a time.
+TEST(GpuGqaDecode, ByClusters) {
+  for (const int position : {0, 15, 33, 255, 900, 2100}) check_step(kEight, {position}, kHalf, kHalves, 30);
+  check_step(kEight, {450}, kE4m3, kAdjacent, 31);
+  check_step({"without norms", 8, 2, 128, 128, false}, {100, -1, 7}, kE4m3, kHalves, 32);
 }
 
 TEST(GpuGqaDecode, OfSeveralSequences) {
