@@ -3,6 +3,7 @@
 #include <string>
 
 #include "backend/cuda/check.cuh"
+#include "codec/trellis.h"
 #include "fairway/error.h"
 #include "kernels/attention_mla/cuda/mla_decode.cuh"
 #include "kernels/attention_mla/cuda/mla_decode_kernel.cuh"
@@ -23,8 +24,36 @@ void require_same(int a, int b, const char* what) {
                                      ", expected " + std::to_string(b));
 }
 
+bool projects(const MlaAttention& call) {
+  return call.query.norm.x != nullptr;
+}
+
+template <UpWeight kUp, bool kProjects>
+void launch_decode(const MlaDecodeArgs& args, dim3 grid, cudaStream_t stream) {
+  const auto kernel = args.prepare.cache.type == CacheType::kHalf ? mla_decode_kernel<CacheType::kHalf, kUp, kProjects>
+                                                                  : mla_decode_kernel<CacheType::kE4m3, kUp, kProjects>;
+  const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(DecodeMemory<kUp, kProjects>)), kOneCluster};
+  backend::check_cuda(launch(kernel, shape, stream, args), "mla_decode");
+}
+
+// What the numbers of a query's linear layer have to be.
+bool query_is_legal(const MlaAttention& call) {
+  const MlaQuery& query = call.query;
+  const int width = call.prepare.nope + call.prepare.angles.dim;
+  return projects(call) && call.prepare.rows.count == 1 && query.norm.add == nullptr && query.norm.sum == nullptr &&
+         linear_norm_legal(query.norm, query.in) && query.in % kBand == 0 && query.in <= kQueryBlocks * kBand &&
+         width % kBand == 0 && width <= kQueryHead && query.matrix.bits >= 1 && query.matrix.bits <= 8 &&
+         query.matrix.codebook == static_cast<int>(codec::Codebook::kMul1) && is_aligned(query.matrix.words) &&
+         is_aligned(query.matrix.suh, 8) && is_aligned(query.matrix.svh, 8);
+}
+
 void check(const MlaAttention& call) {
   const MlaUpProjection& up = call.up;
+  if (projects(call) && !query_is_legal(call)) {
+    throw Error(ErrorKind::kUsage, "CUDA latent attention: it cannot have a linear layer of " +
+                                       std::to_string(call.query.in) + " inputs and " +
+                                       std::to_string(call.query.matrix.bits) + " bits for its queries");
+  }
   check_mla_prepare(call.prepare);
   check_mla_projection(up, call.prepare.rows.count);
   check_mla_output(up, call.ldo);
@@ -42,20 +71,27 @@ bool mla_decode_fits(const MlaAttention& call) {
   const int key = call.attend.key_dim;
   return one_row_fits(call.up) && key <= kDecodeKey && key % kCachePiece == 0 && call.prepare.rows.count <= 65535 &&
          call.prepare.ldkv % 4 == 0 && is_aligned(call.prepare.kv) &&
-         (call.prepare.rows.count == 1 || !call.attend.one_sequence);
+         (call.prepare.rows.count == 1 || !call.attend.one_sequence) &&
+         (!projects(call) ||
+          (query_is_legal(call) && query_coded_bytes(call.query.in, call.query.matrix.bits) <= kDecodeCoded));
+}
+
+bool mla_query_fits(const MlaAttention& call) {
+  return projects(call) && call.attend.max_context <= kDecodeContext && mla_decode_fits(call);
 }
 
 void mla_decode(const MlaAttention& call, cudaStream_t stream) {
   check(call);
   const MlaPrepare& prepare = call.prepare;
   const dim3 grid(static_cast<unsigned>(prepare.heads * kOneCluster), static_cast<unsigned>(prepare.rows.count));
-  const MlaDecodeArgs args{prepare, call.up, call.attend.scale * 1.4426950408889634f, call.out, call.ldo};
+  const MlaDecodeArgs args{call.query, prepare, call.up, call.attend.scale * 1.4426950408889634f, call.out, call.ldo};
   with_up_weight(call.up.type, [&](auto type) {
     constexpr UpWeight kUp = decltype(type)::value;
-    const auto kernel = prepare.cache.type == CacheType::kHalf ? mla_decode_kernel<CacheType::kHalf, kUp>
-                                                               : mla_decode_kernel<CacheType::kE4m3, kUp>;
-    const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(DecodeMemory<kUp>)), kOneCluster};
-    backend::check_cuda(launch(kernel, shape, stream, args), "mla_decode");
+    if (call.query.norm.x != nullptr) {
+      launch_decode<kUp, true>(args, grid, stream);
+    } else {
+      launch_decode<kUp, false>(args, grid, stream);
+    }
   });
 }
 

@@ -5,8 +5,9 @@
 
 #include <cuda_fp16.h>
 
-#include "kernels/attention_mla/cuda/four_weights.cuh"
-#include "kernels/attention_mla/cuda/mla_projection.cuh"
+#include "kernels/attention_mla/cuda/mla_absorb_one.cuh"
+#include "kernels/attention_mla/cuda/mla_decode.cuh"
+#include "kernels/attention_mla/cuda/mla_query_one.cuh"
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
 #include "kernels/common/cuda/attend_merge.cuh"
 #include "kernels/common/cuda/cache_write.cuh"
@@ -18,11 +19,11 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kDecodeSlice = kOneLatent / kOneCluster;  // latents of a CTA
-constexpr int kDecodeKey = 576;                         // most elements of a key
+constexpr int kDecodeKey = 576;  // most elements of a key
 constexpr int kDecodeBatch = 2;
 
 struct MlaDecodeArgs {
+  MlaQuery query;
   MlaPrepare prepare;
   MlaUpProjection up;
   float scale_log2;
@@ -30,86 +31,29 @@ struct MlaDecodeArgs {
   long long ldo;
 };
 
-template <UpWeight kUp>
+// Bytes of coded weights of q_b_proj that a CTA has room for.
+constexpr int kDecodeCoded = (kOneCluster + kOneWarps) * kOneLatent * static_cast<int>(sizeof(float));
+
+template <UpWeight kUp, bool kProjects>
 struct alignas(16) DecodeMemory {
   std::uint64_t query_sent, sums_sent;  // barriers
   std::uint64_t weights_there, unused;
   unsigned char weights[UnfoldOne<kUp>::kBytes];
   float4 statistics[kOneCluster];          // of each CTA: largest score, sum of factors
   float query[kDecodeKey];                 // [latent | rotated], times the scale of scores
-  float sums[kOneCluster][kOneLatent];     // of each CTA
-  float scaled[kOneNope];                  // the query before kv_b_proj, times the scales of that
-  float parts[kOneWarps][kDecodeSlice];    // of the absorbed query
+  float sums[kOneCluster][kOneLatent];     // of each CTA; before that, with warp_sums, coded weights of the query
   float warp_sums[kOneWarps][kOneLatent];  // over a warp's positions
+  AbsorbOneMemory absorb;
   float2 warp_statistics[kOneWarps];
   float latent[kOneLatent];               // the result in the latent space
   unsigned char new_row[2 * kDecodeKey];  // of the cache
+  std::conditional_t<kProjects, QueryOneMemory, std::uint64_t> projected;
 };
 
-// The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
-// every 16th.
-template <UpWeight kUp>
-class AbsorbOne {
-  using Four = FourWeights<kUp>;
-
- public:
-  __device__ __forceinline__ void load(const MlaUpProjection& up, int head, int rank) {
-    const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
-    nope_ = up.nope;
-    slice_ = up.latent / kOneCluster;
-    const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
-    const Four* const from = static_cast<const Four*>(up.weights) + (row0 * up.latent + rank * slice_) / 4 + word;
-    for (int k = 0; k < kRows; ++k) {
-      const int row = thread / 16 + 16 * k;
-      words_[k] = row < nope_ && 4 * word < slice_ ? from[static_cast<long long>(row) * up.latent / 4] : Four{};
-    }
-    scale_ = thread < nope_ ? Four::scale(up, row0 + thread) : 0.0f;
-  }
-
-  // q: [nope]. Sends the slice times `factor` to `query` of all CTAs.
-  __device__ __forceinline__ void run(const float* q, float factor, int rank, DecodeMemory<kUp>& memory) const {
-    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-    memory.scaled[thread] = thread < nope_ ? q[thread] * scale_ : 0.0f;
-    __syncthreads();
-    float sum[4] = {}, shift = 0;
-#pragma unroll
-    for (int k = 0; k < kRows; ++k) {
-      if (16 * k >= nope_) break;
-      const float x = memory.scaled[thread / 16 + 16 * k];
-      words_[k].add(sum, x);
-      shift += x;
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      Four::finish(sum[j], shift);
-      sum[j] += __shfl_xor_sync(0xFFFFFFFFu, sum[j], 16);
-    }
-    if (lane < 16) {
-      *reinterpret_cast<float4*>(&memory.parts[warp][4 * lane]) = make_float4(sum[0], sum[1], sum[2], sum[3]);
-    }
-    __syncthreads();
-    const int word = thread % 16, to = thread / 16;
-    if (to >= kOneCluster || 4 * word >= slice_) return;
-    float4 all = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int w = 0; w < kOneWarps; ++w) {
-      const float4 v = *reinterpret_cast<const float4*>(&memory.parts[w][4 * word]);
-      all.x += v.x, all.y += v.y, all.z += v.z, all.w += v.w;
-    }
-    all.x *= factor, all.y *= factor, all.z *= factor, all.w *= factor;
-    send_to_cluster(reinterpret_cast<float4*>(&memory.query[rank * slice_ + 4 * word]), &memory.query_sent, to, all);
-  }
-
- private:
-  static constexpr int kRows = kOneNope / 16;
-
-  int nope_, slice_;
-  float scale_;  // of row `thread`
-  Four words_[kRows];
-};
-
-template <CacheType kType, UpWeight kUp>
+// kProjects: MlaAttention::query is done here.
+template <CacheType kType, UpWeight kUp, bool kProjects>
 class MlaDecodeCta {
+  using Memory = DecodeMemory<kUp, kProjects>;
   using Attend = LanesAttend<kType, 32, 3, 2, true, kDecodeBatch>;
   static constexpr int kHeld = kOneLatent / kChunk / 32;
 
@@ -117,27 +61,32 @@ class MlaDecodeCta {
   __device__ explicit MlaDecodeCta(const MlaDecodeArgs& args)
       : a_(args),
         p_(args.prepare),
-        memory_(*dynamic_shared<DecodeMemory<kUp>>()),
+        memory_(*dynamic_shared<Memory>()),
         thread_(static_cast<int>(threadIdx.x)),
         rank_(static_cast<int>(blockIdx.x) % kOneCluster),
         head_(static_cast<int>(blockIdx.x) / kOneCluster),
         row_(blockIdx.y) {}
 
   __device__ void run() {
-    const int latent = p_.latent;
+    const int latent = p_.latent, warp = thread_ / 32;
     if (thread_ == 0) {
       barrier_init(&memory_.query_sent, 1);
       barrier_init(&memory_.sums_sent, 1);
       barrier_init(&memory_.weights_there, 1);
+      if constexpr (kProjects) projection().init();
       barrier_init_fence();
+      if constexpr (kProjects) projection().expect();
       UnfoldOne<kUp>::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
       barrier_expect(&memory_.query_sent, latent * 4);
       barrier_expect(&memory_.sums_sent, kOneCluster * (latent * 4 + 16));
     }
     __syncwarp();
     cluster_arrive();
+    if constexpr (kProjects) {
+      if (warp == 0) projection().load_weights();
+      __syncwarp();
+    }
     const int position = p_.rows.position[row_], sequence = p_.rows.sequence[row_];
-    const int warp = thread_ / 32;
     const bool makes_row = rank_ == kOneCluster - 1 && warp == kOneWarps - 1;
     Attend attend;
     attend.start(cached(sequence, position), rank_ + kOneCluster * warp, kOneCluster * kOneWarps);
@@ -147,26 +96,22 @@ class MlaDecodeCta {
     if (makes_row) {  // the norm's weights, where the result comes later
       for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
     }
-    wait_for_previous_kernel();
-    let_next_kernel_start();
-    cluster_wait();  // the others' barriers are initialised
-
-    const float* const kv = p_.kv + row_ * p_.ldkv;
-    const float* const rotated = makes_row ? kv + latent : q() + p_.nope;
-    const auto element = [&](int i) { return rotated[i]; };
-    float held[kHeld][kChunk];  // of the new row's latent
-    if (makes_row) {
-      for (int j = 0; j < kHeld; ++j) load_floats<true>(kv + chunk(j), latent - chunk(j), held[j]);
+    NewRow row;
+    if constexpr (kProjects) {
+      project(rotation, row, makes_row);
+    } else {
+      take_query(rotation, row, makes_row);
     }
-    if (makes_row || warp == 0) rotation.load(element);
-    absorb.run(q(), a_.scale_log2, rank_, memory_);
-    if (makes_row) {
-      const CacheRow<kType> row(memory_.new_row);
-      rotation.rotate(element, [&](int i, float v) { row.store(latent + i, v); });
-      norm(held, row);
-      __syncwarp();
-    } else if (warp == 0) {
-      rotation.rotate(element, [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
+    absorb.multiply(memory_.absorb);
+    const int word = thread_ % 16, to = thread_ / 16;
+    if (to < kOneCluster && 4 * word < absorb.slice()) {
+      send_to_cluster(reinterpret_cast<float4*>(&memory_.query[rank_ * absorb.slice() + 4 * word]), &memory_.query_sent,
+                      to, AbsorbOne<kUp>::sum(memory_.absorb, word, a_.scale_log2));
+    }
+    if (!kProjects && makes_row) make_row(rotation, row);
+    if (warp == 0) {
+      rotation.rotate(element_of(rotated_query()),
+                      [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
     }
     __syncthreads();  // the rotated part of the query is there
     barrier_wait_cluster(&memory_.query_sent, 0);
@@ -184,11 +129,69 @@ class MlaDecodeCta {
   }
 
  private:
-  __device__ __forceinline__ const float* q() const {
-    return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (p_.nope + p_.angles.dim);
-  }
   // First of a lane's elements j of the latent.
   __device__ static __forceinline__ int chunk(int j) { return kChunk * (static_cast<int>(threadIdx.x) % 32 + 32 * j); }
+  // What a Rotation reads.
+  __device__ static __forceinline__ auto element_of(const float* from) {
+    return [from](int i) { return from[i]; };
+  }
+
+  // The latent that the position's own row is made of, in a warp's registers.
+  struct NewRow {
+    float held[kHeld][kChunk];
+  };
+  __device__ __forceinline__ const float* kv() const { return p_.kv + row_ * p_.ldkv; }
+  __device__ __forceinline__ void load_row(Rotation& rotation, NewRow& row) const {
+    for (int j = 0; j < kHeld; ++j) load_floats<true>(kv() + chunk(j), p_.latent - chunk(j), row.held[j]);
+    rotation.load(element_of(kv() + p_.latent));
+  }
+  // As the cache has it, by the warp that needs it.
+  __device__ __forceinline__ void make_row(Rotation& rotation, const NewRow& from) const {
+    const CacheRow<kType> row(memory_.new_row);
+    rotation.rotate(element_of(kv() + p_.latent), [&](int i, float v) { row.store(p_.latent + i, v); });
+    norm(from.held, row);
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ const float* rotated_query() const {
+    if constexpr (kProjects) return memory_.absorb.scaled + p_.nope;
+    return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (p_.nope + p_.angles.dim) + p_.nope;
+  }
+  // Waits for the kernel ahead, which has written the query.
+  __device__ __forceinline__ void take_query(Rotation& rotation, NewRow& row, bool makes_row) const {
+    const float scale = thread_ < p_.nope ? AbsorbOne<kUp>::scale(a_.up, head_, thread_) : 0.0f;
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    cluster_wait();  // the others' barriers are initialised
+    if (makes_row) load_row(rotation, row);
+    if (thread_ < 32) rotation.load(element_of(rotated_query()));
+    const float* const q = rotated_query() - p_.nope;
+    memory_.absorb.scaled[thread_] = thread_ < p_.nope ? q[thread_] * scale : 0.0f;
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ QueryOne<kUp> projection() const {
+    return {a_.query, p_, head_, rank_, memory_.projected, reinterpret_cast<unsigned char*>(memory_.sums)};
+  }
+  // Waits for the kernel ahead, and computes the query from what it has written.
+  __device__ __forceinline__ void project(Rotation& rotation, NewRow& row, bool makes_row) const {
+    QueryOne<kUp> query = projection();
+    query.load(a_.up);
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    query.stage();
+    __syncthreads();
+    query.multiply();
+    __syncthreads();
+    cluster_wait();  // the others' barriers are initialised
+    query.send();
+    if (makes_row) {  // while the outputs are on their way
+      load_row(rotation, row);
+      make_row(rotation, row);
+    }
+    query.receive(memory_.absorb.scaled);
+    if (thread_ < 32) rotation.load(element_of(rotated_query()));
+  }
 
   // By the warp that makes the position's own row: its latent, as the cache has it.
   __device__ __forceinline__ void norm(const float (&held)[kHeld][kChunk], const CacheRow<kType>& row) const {
@@ -276,15 +279,15 @@ class MlaDecodeCta {
 
   const MlaDecodeArgs& a_;
   const MlaPrepare& p_;
-  DecodeMemory<kUp>& memory_;
+  Memory& memory_;
   const int thread_, rank_, head_;
   const long long row_;
 };
 
-template <CacheType kType, UpWeight kUp>
+template <CacheType kType, UpWeight kUp, bool kProjects>
 __global__ void __launch_bounds__(kOneThreads, 2) mla_decode_kernel(const __grid_constant__ MlaDecodeArgs args) {
   if constexpr (kCodeHasClusters) {
-    MlaDecodeCta<kType, kUp>(args).run();
+    MlaDecodeCta<kType, kUp, kProjects>(args).run();
   } else {
     not_for_this_code();
   }

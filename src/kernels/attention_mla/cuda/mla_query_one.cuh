@@ -1,0 +1,218 @@
+// q_b_proj with the norm in front of it for one row of one head, by a cluster: each CTA computes 32 of the head's
+// outputs over all inputs, and sends them to the others. Coded weights are on their way before the kernel ahead has
+// ended. The code is short, because it runs once.
+//
+// Every block of 128 inputs has a fixed point of its own, so that its warp makes the digits without asking the others;
+// the norm's factor joins when the sums are there.
+#pragma once
+
+#include "kernels/attention_mla/cuda/mla_absorb_one.cuh"
+#include "kernels/attention_mla/cuda/mla_decode.cuh"
+#include "kernels/common/cuda/hopper.cuh"
+#include "kernels/trellis_band/cuda/int_band.cuh"
+#include "kernels/trellis_linear/cuda/linear_norm.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kQueryBlocks = kOneWarps;  // of inputs, most: a warp stages one
+constexpr int kQueryTiles = 2;           // side by side, of a CTA
+constexpr int kQueryOutputs = 16 * kQueryTiles;
+constexpr int kQueryHead = kQueryOutputs * kOneCluster;  // outputs of a head, most
+constexpr int kQueryDigits = kQueryBlocks * kBand + 32;  // bytes from high to low digits: other banks
+static_assert(kQueryHead == kOneNope);
+
+__host__ __device__ constexpr int query_coded_bytes(int in, int bits) {
+  return in * kQueryOutputs / 8 * bits;
+}
+
+struct alignas(16) QueryOneMemory {
+  std::uint64_t weights_there, outputs_sent;  // barriers
+  unsigned char digits[2][kQueryDigits];      // high and low ones, in fragment order
+  // Of each block: what its digits are multiples of, their share of the codebook's bias, squares in front of the norm.
+  float unit[kQueryBlocks], bias[kQueryBlocks], squares[kQueryBlocks];
+  float parts[kOneWarps][kQueryOutputs + 4];  // over a warp's inputs
+  float outputs[kQueryHead];                  // of all CTAs, before their transform
+};
+
+template <UpWeight kUp>
+class QueryOne {
+ public:
+  __device__ __forceinline__ QueryOne(const MlaQuery& query, const MlaPrepare& prepare, int head, int rank,
+                                      QueryOneMemory& memory, unsigned char* coded)
+      : q_(query),
+        p_(prepare),
+        memory_(memory),
+        coded_(coded),
+        width_(prepare.nope + prepare.angles.dim),
+        head_(head),
+        rank_(rank),
+        warp_(static_cast<int>(threadIdx.x) / 32),
+        lane_(static_cast<int>(threadIdx.x) % 32) {}
+
+  // By one thread, before the cluster meets.
+  __device__ __forceinline__ void init() const {
+    barrier_init(&memory_.weights_there, 1);
+    barrier_init(&memory_.outputs_sent, 1);
+  }
+  __device__ __forceinline__ void expect() const {
+    if (computes()) barrier_expect(&memory_.weights_there, query_coded_bytes(q_.in, q_.matrix.bits));
+    barrier_expect(&memory_.outputs_sent, 4 * width_);
+  }
+
+  // By a warp that knows of expect(): asks for the coded weights.
+  __device__ __forceinline__ void load_weights() const {
+    if (!computes()) return;
+    const int bits = q_.matrix.bits, piece = 2 * kQueryOutputs * bits;
+    const long long row_bytes = 2LL * p_.heads * width_ * bits;
+    const unsigned char* const from = q_.matrix.words + 2LL * (head_ * width_ + rank_ * kQueryOutputs) * bits;
+#pragma unroll 1
+    for (int row = lane_; row < q_.in / 16; row += 32) {
+      bulk_load(coded_ + row * piece, from + row * row_bytes, piece, &memory_.weights_there);
+    }
+  }
+
+  // What else is constant, into registers.
+  __device__ __forceinline__ void load(const MlaUpProjection& up) {
+    const int k = warp_ * kBand + 4 * lane_;
+    if (k < q_.norm.n) {
+      const float4 weight = *reinterpret_cast<const float4*>(q_.norm.weight + k);
+      scale_[0] = weight.x, scale_[1] = weight.y, scale_[2] = weight.z, scale_[3] = weight.w;
+      scale_by(scale_, q_.matrix.suh + k);
+    }
+    if (k >= width_) return;
+    svh_ = *reinterpret_cast<const uint2*>(q_.matrix.svh + head_ * width_ + k);
+    for (int j = 0; j < 4; ++j) up_scale_[j] = k + j < p_.nope ? AbsorbOne<kUp>::scale(up, head_, k + j) : 1.0f;
+  }
+
+  // After the wait for the kernel ahead. Between this and multiply() a barrier.
+  __device__ __forceinline__ void stage() const {
+    const int k = warp_ * kBand + 4 * lane_;
+    float unit = 0, bias = 0, squares = 0;
+    if (warp_ * kBand < q_.in) {
+      float4 x = make_float4(0, 0, 0, 0);
+      if (k < q_.norm.n) x = __ldcg(reinterpret_cast<const float4*>(q_.norm.x + k));
+      float v[4] = {x.x * scale_[0], x.y * scale_[1], x.z * scale_[2], x.w * scale_[3]};
+      squares = add_squares(0.0f, x);
+      hadamard128_and_sum(v, squares);
+      const float own = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+      // Without a sign the bits are ordered as the floats are.
+      const float largest = __int_as_float(__reduce_max_sync(0xFFFFFFFFu, __float_as_int(own)));
+      const float inverse = largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
+      unsigned char* const at = memory_.digits[0] + warp_ * kBand;
+      const int sum = IntBand<1>::store_pair(at, kQueryDigits, 4 * lane_, v[0] * inverse, v[1] * inverse) +
+                      IntBand<1>::store_pair(at, kQueryDigits, 4 * lane_ + 2, v[2] * inverse, v[3] * inverse);
+      unit = largest * (1.0f / kDigitMax);
+      bias = unit * (kMul1Bias * static_cast<float>(__reduce_add_sync(0xFFFFFFFFu, sum)));
+    }
+    if (lane_ == 0) memory_.unit[warp_] = unit, memory_.bias[warp_] = bias, memory_.squares[warp_] = squares;
+  }
+
+  // Between this and send() a barrier.
+  __device__ __forceinline__ void multiply() const {
+    if (!computes()) return;
+    barrier_wait(&memory_.weights_there, 0);
+    float sum[kQueryTiles][2] = {};
+    switch (q_.matrix.bits) {
+#define FAIRWAY_CASE(bits) \
+  case bits:               \
+    walk<bits>(sum);       \
+    break;
+      FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
+#undef FAIRWAY_CASE
+    }
+    if (lane_ % 4 != 0) return;
+#pragma unroll
+    for (int tile = 0; tile < kQueryTiles; ++tile) {
+      memory_.parts[warp_][16 * tile + lane_ / 4] = sum[tile][0];
+      memory_.parts[warp_][16 * tile + lane_ / 4 + 8] = sum[tile][1];
+    }
+  }
+
+  // By the first threads: four outputs for a CTA each.
+  __device__ __forceinline__ void send() const {
+    constexpr int kWords = kQueryOutputs / 4;
+    const int thread = static_cast<int>(threadIdx.x), word = thread % kWords, to = thread / kWords;
+    if (to >= kOneCluster || !computes()) return;
+    float squares = 0, bias = 0;
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int w = 0; w < kOneWarps; ++w) {
+      squares += memory_.squares[w];
+      bias += memory_.bias[w];
+      const float4 part = *reinterpret_cast<const float4*>(&memory_.parts[w][4 * word]);
+      sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+    }
+    const float factor = norm_factor(q_.norm, squares);
+    send_to_cluster(reinterpret_cast<float4*>(&memory_.outputs[rank_ * kQueryOutputs + 4 * word]),
+                    &memory_.outputs_sent, to,
+                    make_float4(factor * fmaf(kMul1Scale, sum.x, bias), factor * fmaf(kMul1Scale, sum.y, bias),
+                                factor * fmaf(kMul1Scale, sum.z, bias), factor * fmaf(kMul1Scale, sum.w, bias)));
+  }
+
+  // By all warps: the head's query, what kv_b_proj takes times its scales. Ends with a barrier.
+  __device__ __forceinline__ void receive(float* scaled) const {
+    if (warp_ * kBand < width_) {
+      const int k = warp_ * kBand + 4 * lane_;
+      barrier_wait_cluster(&memory_.outputs_sent, 0);
+      const float4 output = *reinterpret_cast<const float4*>(&memory_.outputs[k]);
+      float v[4] = {output.x, output.y, output.z, output.w};
+      hadamard128(v);
+      const float2 low = __half22float2(as_half2(svh_.x)), high = __half22float2(as_half2(svh_.y));
+      *reinterpret_cast<float4*>(scaled + k) = make_float4(v[0] * low.x * up_scale_[0], v[1] * low.y * up_scale_[1],
+                                                           v[2] * high.x * up_scale_[2], v[3] * high.y * up_scale_[3]);
+    }
+    __syncthreads();
+  }
+
+ private:
+  // A head of 128 outputs has work for half of the CTAs.
+  __device__ __forceinline__ bool computes() const {
+    return rank_ * kQueryOutputs < width_;
+  }
+
+  // A warp has two tile rows of every 16.
+  template <int kBits>
+  __device__ __forceinline__ void walk(float (&sum)[kQueryTiles][2]) const {
+    constexpr int kTileBytes = 32 * kBits, kPairBytes = 2 * kQueryTiles * kTileBytes;
+    const LaneStream<kBits> stream(lane_);
+    // Nobody looks at the sums of columns beyond the two of the digits.
+    const unsigned char* in = memory_.digits[min(lane_ / 4, 1)] + warp_ * 32 + lane_ % 4 * 8;
+    const unsigned char* tiles = coded_ + warp_ * kPairBytes;
+    const int pairs = q_.in / 32;
+#pragma unroll 1
+    for (int pair = warp_; pair < pairs; pair += kOneWarps, in += kOneWarps * 32, tiles += kOneWarps * kPairBytes) {
+      const uint2 digits = *reinterpret_cast<const uint2*>(in);
+      int acc[kQueryTiles][1][4] = {};
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        u32 b[1][4];
+        repeat_digits(row == 0 ? digits.x : digits.y, b[0]);
+#pragma unroll
+        for (int tile = 0; tile < kQueryTiles; ++tile) {
+          u32 a[3], x[8];
+          stream.load(tiles + (row * kQueryTiles + tile) * kTileBytes, a);
+          windows<kBits>(a, x);
+          multiply_tile<1>(x, b, acc[tile]);
+        }
+      }
+      const float unit = memory_.unit[pair / 4];
+#pragma unroll
+      for (int tile = 0; tile < kQueryTiles; ++tile) {
+        const int(&c)[4] = acc[tile][0];
+        sum[tile][0] = fmaf(unit, 128.0f * static_cast<float>(c[0]) + static_cast<float>(c[1]), sum[tile][0]);
+        sum[tile][1] = fmaf(unit, 128.0f * static_cast<float>(c[2]) + static_cast<float>(c[3]), sum[tile][1]);
+      }
+    }
+  }
+
+  const MlaQuery& q_;
+  const MlaPrepare& p_;
+  QueryOneMemory& memory_;
+  unsigned char* const coded_;
+  const int width_, head_, rank_, warp_, lane_;
+  float scale_[4] = {};  // of the lane's inputs
+  uint2 svh_ = {};       // of its outputs
+  float up_scale_[4];    // the same, of kv_b_proj
+};
+
+}  // namespace fairway::kernels::cuda
