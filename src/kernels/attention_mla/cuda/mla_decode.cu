@@ -8,6 +8,7 @@
 #include "kernels/attention_mla/cuda/mla_decode.cuh"
 #include "kernels/attention_mla/cuda/mla_decode_kernel.cuh"
 #include "kernels/attention_mla/cuda/mla_prepare_absorb.cuh"
+#include "kernels/attention_mla/cuda/mla_query_absorb.cuh"
 #include "kernels/common/cuda/chunk.cuh"
 #include "kernels/common/cuda/launch.cuh"
 
@@ -77,7 +78,28 @@ bool mla_decode_fits(const MlaAttention& call) {
 }
 
 bool mla_query_fits(const MlaAttention& call) {
-  return projects(call) && call.attend.max_context <= kDecodeContext && mla_decode_fits(call);
+  if (!projects(call)) return false;
+  return call.attend.max_context <= kDecodeContext ? mla_decode_fits(call) : mla_query_absorb_fits(call);
+}
+
+bool mla_query_absorb_fits(const MlaAttention& call) {
+  const MlaPrepare& prepare = call.prepare;
+  return query_is_legal(call) && one_row_fits(call.up) && is_aligned(prepare.q_full) &&
+         (call.up.latent + prepare.angles.dim) % 4 == 0 && query_absorb_bytes(call.query) <= kQueryAbsorbBytes;
+}
+
+void mla_query_absorb(const MlaAttention& call, cudaStream_t stream) {
+  check(call);
+  const MlaPrepare& prepare = call.prepare;
+  const LaunchShape shape{dim3(static_cast<unsigned>((prepare.heads + 1) * kOneCluster)), kOneThreads,
+                          query_absorb_bytes(call.query), kOneCluster};
+  const QueryAbsorb args{call.query, prepare, call.up};
+  with_up_weight(call.up.type, [&](auto type) {
+    constexpr UpWeight kUp = decltype(type)::value;
+    const auto kernel = prepare.cache.type == CacheType::kHalf ? query_absorb_kernel<CacheType::kHalf, kUp>
+                                                               : query_absorb_kernel<CacheType::kE4m3, kUp>;
+    backend::check_cuda(launch(kernel, shape, stream, args), "mla_query_absorb");
+  });
 }
 
 void mla_decode(const MlaAttention& call, cudaStream_t stream) {
@@ -127,7 +149,9 @@ void mla_attention(const MlaAttention& call, void* workspace, cudaStream_t strea
     mla_decode(call, stream);
     return;
   }
-  if (mla_prepare_absorb_fits(prepare, call.up)) {
+  if (projects(call)) {
+    mla_query_absorb(call, stream);
+  } else if (mla_prepare_absorb_fits(prepare, call.up)) {
     mla_prepare_absorb(prepare, call.up, stream);
   } else {
     mla_prepare(prepare, stream);

@@ -45,6 +45,10 @@ bool mla_query_fits(const MlaAttention& call);
 bool mla_decode_fits(const MlaAttention& call);
 void mla_decode(const MlaAttention& call, cudaStream_t stream);
 
+// call.query, mla_prepare() and mla_absorb() in one launch, for a single row and if mla_query_absorb_fits().
+bool mla_query_absorb_fits(const MlaAttention& call);
+void mla_query_absorb(const MlaAttention& call, cudaStream_t stream);
+
 // mla_prepare() and mla_absorb() in one launch, for up to 64 rows and if mla_prepare_absorb_fits().
 bool mla_prepare_absorb_fits(const MlaPrepare& prepare, const MlaUpProjection& up);
 void mla_prepare_absorb(const MlaPrepare& prepare, const MlaUpProjection& up, cudaStream_t stream);

@@ -295,6 +295,15 @@ void check_query(const Shape& shape, int position, CacheType type, RopeLayout la
     ASSERT_TRUE(mla_query_fits(c));
     mla_decode(c, nullptr);
   });
+  step.check(what + ", three launches", position + 1, [](const MlaAttention& c, void* workspace) {
+    ASSERT_TRUE(mla_query_absorb_fits(c));
+    mla_query_absorb(c, nullptr);
+    mla_attend_unfold(c.up, c.attend, workspace, c.out, c.ldo, nullptr);
+  });
+  step.check(what + ", long", 8192, [](const MlaAttention& c, void* workspace) {
+    ASSERT_TRUE(mla_query_fits(c));
+    mla_attention(c, workspace, nullptr);
+  });
 }
 
 TEST(GpuMlaDecode, WithTheLinearLayerOfItsQueries) {
