@@ -15,22 +15,27 @@ struct AbsorbOneMemory {
 };
 
 // The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
-// every 16th.
+// every 16th. The weights wait in shared memory: registers are short when the query is computed.
 template <UpWeight kUp>
 class AbsorbOne {
   using Four = FourWeights<kUp>;
 
  public:
-  __device__ __forceinline__ void load(const MlaUpProjection& up, int head, int rank) {
+  // Of shared memory for the weights.
+  __host__ __device__ static constexpr int bytes(int nope) {
+    return nope / 16 * kOneThreads * static_cast<int>(sizeof(Four));
+  }
+
+  // Asks for the weights.
+  __device__ __forceinline__ AbsorbOne(const MlaUpProjection& up, int head, int rank, unsigned char* weights)
+      : nope_(up.nope), slice_(up.latent / kOneCluster), words_(reinterpret_cast<Four*>(weights) + threadIdx.x) {
     const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
-    nope_ = up.nope;
-    slice_ = up.latent / kOneCluster;
     const Four* const from =
         static_cast<const Four*>(up.weights) + (first_row(up, head) * up.latent + rank * slice_) / 4 + word;
-    for (int k = 0; k < kRows; ++k) {
-      const int row = thread / 16 + 16 * k;
-      words_[k] = row < nope_ && 4 * word < slice_ ? from[static_cast<long long>(row) * up.latent / 4] : Four{};
+    for (int row = thread / 16, k = 0; row < nope_ && 4 * word < slice_; row += 16, ++k) {
+      copy_async_few<sizeof(Four)>(words_ + k * kOneThreads, from + static_cast<long long>(row) * up.latent / 4);
     }
+    copy_async_commit();
   }
 
   // What element n < nope of a head's query is multiplied by.
@@ -42,11 +47,12 @@ class AbsorbOne {
   __device__ __forceinline__ void multiply(AbsorbOneMemory& memory) const {
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
     float sum[4] = {}, shift = 0;
+    copy_async_wait<0>();
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       if (16 * k >= nope_) break;
       const float x = memory.scaled[thread / 16 + 16 * k];
-      words_[k].add(sum, x);
+      words_[k * kOneThreads].add(sum, x);
       shift += x;
     }
 #pragma unroll
@@ -83,7 +89,7 @@ class AbsorbOne {
   }
 
   int nope_, slice_;
-  Four words_[kRows];
+  Four* words_;  // [nope / 16], kOneThreads apart: of this thread for itself
 };
 
 }  // namespace fairway::kernels::cuda

@@ -85,19 +85,20 @@ bool mla_query_fits(const MlaAttention& call) {
 bool mla_query_absorb_fits(const MlaAttention& call) {
   const MlaPrepare& prepare = call.prepare;
   return query_is_legal(call) && one_row_fits(call.up) && is_aligned(prepare.q_full) &&
-         (call.up.latent + prepare.angles.dim) % 4 == 0 && query_absorb_bytes(call.query) <= kQueryAbsorbBytes;
+         (call.up.latent + prepare.angles.dim) % 4 == 0 &&
+         query_absorb_bytes<UpWeight::kHalf>(call.query, prepare.nope) <= kQueryAbsorbBytes;
 }
 
 void mla_query_absorb(const MlaAttention& call, cudaStream_t stream) {
   check(call);
   const MlaPrepare& prepare = call.prepare;
-  const LaunchShape shape{dim3(static_cast<unsigned>((prepare.heads + 1) * kOneCluster)), kOneThreads,
-                          query_absorb_bytes(call.query), kOneCluster};
+  const dim3 grid(static_cast<unsigned>((prepare.heads + 1) * kOneCluster));
   const QueryAbsorb args{call.query, prepare, call.up};
   with_up_weight(call.up.type, [&](auto type) {
     constexpr UpWeight kUp = decltype(type)::value;
     const auto kernel = prepare.cache.type == CacheType::kHalf ? query_absorb_kernel<CacheType::kHalf, kUp>
                                                                : query_absorb_kernel<CacheType::kE4m3, kUp>;
+    const LaunchShape shape{grid, kOneThreads, query_absorb_bytes<kUp>(call.query, prepare.nope), kOneCluster};
     backend::check_cuda(launch(kernel, shape, stream, args), "mla_query_absorb");
   });
 }

@@ -39,6 +39,7 @@ struct alignas(16) DecodeMemory {
   std::uint64_t query_sent, sums_sent;  // barriers
   std::uint64_t weights_there, unused;
   unsigned char weights[UnfoldOne<kUp>::kBytes];
+  unsigned char absorb_weights[AbsorbOne<kUp>::bytes(kOneNope)];
   float4 statistics[kOneCluster];          // of each CTA: largest score, sum of factors
   float query[kDecodeKey];                 // [latent | rotated], times the scale of scores
   float sums[kOneCluster][kOneLatent];     // of each CTA; before that, with warp_sums, coded weights of the query
@@ -76,7 +77,6 @@ class MlaDecodeCta {
       if constexpr (kProjects) projection().init();
       barrier_init_fence();
       if constexpr (kProjects) projection().expect();
-      UnfoldOne<kUp>::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
       barrier_expect(&memory_.query_sent, latent * 4);
       barrier_expect(&memory_.sums_sent, kOneCluster * (latent * 4 + 16));
     }
@@ -84,14 +84,19 @@ class MlaDecodeCta {
     cluster_arrive();
     if constexpr (kProjects) {
       if (warp == 0) projection().load_weights();
-      __syncwarp();
     }
+    if (thread_ == 0) UnfoldOne<kUp>::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
+    __syncwarp();
     const int position = p_.rows.position[row_], sequence = p_.rows.sequence[row_];
     const bool makes_row = rank_ == kOneCluster - 1 && warp == kOneWarps - 1;
     Attend attend;
-    attend.start(cached(sequence, position), rank_ + kOneCluster * warp, kOneCluster * kOneWarps);
-    AbsorbOne<kUp> absorb;
-    absorb.load(a_.up, head_, rank_);
+    const int first = rank_ + kOneCluster * warp, step = kOneCluster * kOneWarps;
+    if constexpr (kProjects) {
+      Attend::prefetch(cached(sequence, position), first, step);  // registers are short until the query is there
+    } else {
+      attend.start(cached(sequence, position), first, step);
+    }
+    const AbsorbOne<kUp> absorb(a_.up, head_, rank_, memory_.absorb_weights);
     Rotation rotation(p_.angles, position);
     if (makes_row) {  // the norm's weights, where the result comes later
       for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
@@ -99,6 +104,7 @@ class MlaDecodeCta {
     NewRow row;
     if constexpr (kProjects) {
       project(rotation, row, makes_row);
+      attend.start(cached(sequence, position), first, step);
     } else {
       take_query(rotation, row, makes_row);
     }

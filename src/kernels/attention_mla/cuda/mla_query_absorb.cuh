@@ -14,7 +14,7 @@ struct QueryAbsorb {
   MlaUpProjection up;
 };
 
-// And behind it the coded weights.
+// And behind it the weights of kv_b_proj, and the coded ones.
 struct alignas(16) QueryAbsorbMemory {
   QueryOneMemory query;
   AbsorbOneMemory absorb;
@@ -22,8 +22,10 @@ struct alignas(16) QueryAbsorbMemory {
 
 // Of shared memory: three CTAs fit on an SM.
 constexpr int kQueryAbsorbBytes = 72 * 1024;
-inline int query_absorb_bytes(const MlaQuery& query) {
-  return static_cast<int>(sizeof(QueryAbsorbMemory)) + query_coded_bytes(query.in, query.matrix.bits);
+template <UpWeight kUp>
+int query_absorb_bytes(const MlaQuery& query, int nope) {
+  return static_cast<int>(sizeof(QueryAbsorbMemory)) + AbsorbOne<kUp>::bytes(nope) +
+         query_coded_bytes(query.in, query.matrix.bits);
 }
 
 template <CacheType kType, UpWeight kUp>
@@ -36,7 +38,8 @@ __device__ __forceinline__ void query_absorb(const QueryAbsorb& a) {
     return;
   }
   auto& memory = *dynamic_shared<QueryAbsorbMemory>();
-  QueryOne<kUp> query(a.query, p, head, rank, memory.query, reinterpret_cast<unsigned char*>(&memory + 1));
+  unsigned char* const weights = reinterpret_cast<unsigned char*>(&memory + 1);
+  QueryOne<kUp> query(a.query, p, head, rank, memory.query, weights + AbsorbOne<kUp>::bytes(p.nope));
   if (thread == 0) {
     query.init();
     barrier_init_fence();
@@ -46,8 +49,7 @@ __device__ __forceinline__ void query_absorb(const QueryAbsorb& a) {
   cluster_arrive();
   if (warp == 0) query.load_weights();
   __syncwarp();
-  AbsorbOne<kUp> absorb;
-  absorb.load(a.up, head, rank);
+  const AbsorbOne<kUp> absorb(a.up, head, rank, weights);
   Rotation rotation(p.angles, p.rows.position[0]);
   query.load(a.up);
   wait_for_previous_kernel();

@@ -112,14 +112,7 @@ class QueryOne {
     if (!computes()) return;
     barrier_wait(&memory_.weights_there, 0);
     float sum[kQueryTiles][2] = {};
-    switch (q_.matrix.bits) {
-#define FAIRWAY_CASE(bits) \
-  case bits:               \
-    walk<bits>(sum);       \
-    break;
-      FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
-#undef FAIRWAY_CASE
-    }
+    walk_any<1, 8>(sum);
     if (lane_ % 4 != 0) return;
 #pragma unroll
     for (int tile = 0; tile < kQueryTiles; ++tile) {
@@ -168,6 +161,21 @@ class QueryOne {
   // A head of 128 outputs has work for half of the CTAs.
   __device__ __forceinline__ bool computes() const {
     return rank_ * kQueryOutputs < width_;
+  }
+
+  // Halves the widths that are left until it has the matrix's: a switch would read a table of jumps, from far.
+  template <int kFirst, int kLast>
+  __device__ __forceinline__ void walk_any(float (&sum)[kQueryTiles][2]) const {
+    if constexpr (kFirst == kLast) {
+      walk<kFirst>(sum);
+    } else {
+      constexpr int kMiddle = (kFirst + kLast) / 2;
+      if (q_.matrix.bits <= kMiddle) {
+        walk_any<kFirst, kMiddle>(sum);
+      } else {
+        walk_any<kMiddle + 1, kLast>(sum);
+      }
+    }
   }
 
   // A warp has two tile rows of every 16.

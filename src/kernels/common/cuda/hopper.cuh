@@ -547,4 +547,12 @@ __device__ __forceinline__ void group_sync() {
   asm volatile("bar.sync %0, %1;" ::"n"(2 + kGroup), "n"(kThreads) : "memory");
 }
 
+// As copy_async_16(), for 4 or 8 bytes, to which both addresses are aligned.
+template <int kBytes>
+__device__ __forceinline__ void copy_async_few(void* to, const void* from) {
+  static_assert(kBytes == 4 || kBytes == 8);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(kBytes)
+               : "memory");
+}
+
 }  // namespace fairway::kernels::cuda
