@@ -31,8 +31,13 @@ bool projects(const MlaAttention& call) {
 
 template <UpWeight kUp, bool kProjects>
 void launch_decode(const MlaDecodeArgs& args, dim3 grid, cudaStream_t stream) {
-  const auto kernel = args.prepare.cache.type == CacheType::kHalf ? mla_decode_kernel<CacheType::kHalf, kUp, kProjects>
-                                                                  : mla_decode_kernel<CacheType::kE4m3, kUp, kProjects>;
+  const auto kernel_of = [](auto type) {
+    constexpr CacheType kType = decltype(type)::value;
+    return kProjects ? mla_query_decode_kernel<kType, kUp> : mla_decode_kernel<kType, kUp>;
+  };
+  const auto kernel = args.prepare.cache.type == CacheType::kHalf
+                          ? kernel_of(std::integral_constant<CacheType, CacheType::kHalf>{})
+                          : kernel_of(std::integral_constant<CacheType, CacheType::kE4m3>{});
   const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(DecodeMemory<kUp, kProjects>)), kOneCluster};
   backend::check_cuda(launch(kernel, shape, stream, args), "mla_decode");
 }

@@ -290,10 +290,20 @@ class MlaDecodeCta {
   const long long row_;
 };
 
-template <CacheType kType, UpWeight kUp, bool kProjects>
+template <CacheType kType, UpWeight kUp>
 __global__ void __launch_bounds__(kOneThreads, 2) mla_decode_kernel(const __grid_constant__ MlaDecodeArgs args) {
   if constexpr (kCodeHasClusters) {
-    MlaDecodeCta<kType, kUp, kProjects>(args).run();
+    MlaDecodeCta<kType, kUp, false>(args).run();
+  } else {
+    not_for_this_code();
+  }
+}
+
+// With MlaAttention::query. A name of its own, by which profiles know what a launch does.
+template <CacheType kType, UpWeight kUp>
+__global__ void __launch_bounds__(kOneThreads, 2) mla_query_decode_kernel(const __grid_constant__ MlaDecodeArgs args) {
+  if constexpr (kCodeHasClusters) {
+    MlaDecodeCta<kType, kUp, true>(args).run();
   } else {
     not_for_this_code();
   }
