@@ -43,16 +43,24 @@ class AbsorbOne {
     return Four::scale(up, first_row(up, head) + n);
   }
 
+  // Brings the weights into registers, while something else is waited for.
+  __device__ __forceinline__ void take() {
+    copy_async_wait<0>();
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      if (16 * k < nope_) held_[k] = words_[k * kOneThreads];
+    }
+  }
+
   // memory.scaled is there for all threads. Leaves what sum() adds up, behind a barrier.
   __device__ __forceinline__ void multiply(AbsorbOneMemory& memory) const {
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
     float sum[4] = {}, shift = 0;
-    copy_async_wait<0>();
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       if (16 * k >= nope_) break;
       const float x = memory.scaled[thread / 16 + 16 * k];
-      words_[k * kOneThreads].add(sum, x);
+      held_[k].add(sum, x);
       shift += x;
     }
 #pragma unroll
@@ -90,6 +98,7 @@ class AbsorbOne {
 
   int nope_, slice_;
   Four* words_;  // [nope / 16], kOneThreads apart: of this thread for itself
+  Four held_[kRows];
 };
 
 }  // namespace fairway::kernels::cuda

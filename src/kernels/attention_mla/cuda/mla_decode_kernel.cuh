@@ -96,17 +96,20 @@ class MlaDecodeCta {
     } else {
       attend.start(cached(sequence, position), first, step);
     }
-    const AbsorbOne<kUp> absorb(a_.up, head_, rank_, memory_.absorb_weights);
+    AbsorbOne<kUp> absorb(a_.up, head_, rank_, memory_.absorb_weights);
     Rotation rotation(p_.angles, position);
     if (makes_row) {  // the norm's weights, where the result comes later
       for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
     }
     NewRow row;
     if constexpr (kProjects) {
-      project(rotation, row, makes_row);
-      attend.start(cached(sequence, position), first, step);
+      project(rotation, row, makes_row, [&] {
+        absorb.take();
+        attend.start(cached(sequence, position), first, step);
+      });
     } else {
       take_query(rotation, row, makes_row);
+      absorb.take();
     }
     absorb.multiply(memory_.absorb);
     const int word = thread_ % 16, to = thread_ / 16;
@@ -179,8 +182,11 @@ class MlaDecodeCta {
   __device__ __forceinline__ QueryOne<kUp> projection() const {
     return {a_.query, p_, head_, rank_, memory_.projected, reinterpret_cast<unsigned char*>(memory_.sums)};
   }
-  // Waits for the kernel ahead, and computes the query from what it has written.
-  __device__ __forceinline__ void project(Rotation& rotation, NewRow& row, bool makes_row) const {
+  // Waits for the kernel ahead, and computes the query from what it has written. meanwhile(): what there is time for
+  // while the outputs are on their way.
+  template <class Meanwhile>
+  __device__ __forceinline__ void project(Rotation& rotation, NewRow& row, bool makes_row,
+                                          const Meanwhile& meanwhile) const {
     QueryOne<kUp> query = projection();
     query.load(a_.up);
     wait_for_previous_kernel();
@@ -191,7 +197,8 @@ class MlaDecodeCta {
     __syncthreads();
     cluster_wait();  // the others' barriers are initialised
     query.send();
-    if (makes_row) {  // while the outputs are on their way
+    meanwhile();
+    if (makes_row) {
       load_row(rotation, row);
       make_row(rotation, row);
     }

@@ -49,7 +49,7 @@ __device__ __forceinline__ void query_absorb(const QueryAbsorb& a) {
   cluster_arrive();
   if (warp == 0) query.load_weights();
   __syncwarp();
-  const AbsorbOne<kUp> absorb(a.up, head, rank, weights);
+  AbsorbOne<kUp> absorb(a.up, head, rank, weights);
   Rotation rotation(p.angles, p.rows.position[0]);
   query.load(a.up);
   wait_for_previous_kernel();
@@ -61,6 +61,7 @@ __device__ __forceinline__ void query_absorb(const QueryAbsorb& a) {
   __syncthreads();
   cluster_wait();  // the others' barriers are initialised
   query.send();
+  absorb.take();
   query.receive(memory.absorb.scaled);
   __half* const out = p.q_full + static_cast<long long>(head) * (p.latent + p.angles.dim);
   if (rank == 0 && warp == kOneWarps - 1) {
