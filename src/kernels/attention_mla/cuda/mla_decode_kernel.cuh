@@ -82,12 +82,15 @@ class MlaDecodeCta {
     }
     __syncwarp();
     cluster_arrive();
+    const int position = p_.rows.position[row_], sequence = p_.rows.sequence[row_];  // used when more is asked for
+    [[maybe_unused]] Projection query = projection();
     if constexpr (kProjects) {
-      if (warp == 0) projection().load_weights();
+      query.load(a_.up);
+      if (warp == 0) query.load_weights();
     }
     if (thread_ == 0) UnfoldOne<kUp>::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
     __syncwarp();
-    const int position = p_.rows.position[row_], sequence = p_.rows.sequence[row_];
+    AbsorbOne<kUp> absorb(a_.up, head_, rank_, memory_.absorb_weights);
     const bool makes_row = rank_ == kOneCluster - 1 && warp == kOneWarps - 1;
     Attend attend;
     const int first = rank_ + kOneCluster * warp, step = kOneCluster * kOneWarps;
@@ -96,14 +99,13 @@ class MlaDecodeCta {
     } else {
       attend.start(cached(sequence, position), first, step);
     }
-    AbsorbOne<kUp> absorb(a_.up, head_, rank_, memory_.absorb_weights);
     Rotation rotation(p_.angles, position);
     if (makes_row) {  // the norm's weights, where the result comes later
       for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
     }
     NewRow row;
     if constexpr (kProjects) {
-      project(rotation, row, makes_row, [&] {
+      project(query, rotation, row, makes_row, [&] {
         absorb.take();
         attend.start(cached(sequence, position), first, step);
       });
@@ -179,16 +181,20 @@ class MlaDecodeCta {
     __syncthreads();
   }
 
-  __device__ __forceinline__ QueryOne<kUp> projection() const {
-    return {a_.query, p_, head_, rank_, memory_.projected, reinterpret_cast<unsigned char*>(memory_.sums)};
+  struct NoProjection {};
+  using Projection = std::conditional_t<kProjects, QueryOne<kUp>, NoProjection>;
+  __device__ __forceinline__ Projection projection() const {
+    if constexpr (kProjects) {
+      return {a_.query, p_, head_, rank_, memory_.projected, reinterpret_cast<unsigned char*>(memory_.sums)};
+    } else {
+      return {};
+    }
   }
   // Waits for the kernel ahead, and computes the query from what it has written. meanwhile(): what there is time for
   // while the outputs are on their way.
   template <class Meanwhile>
-  __device__ __forceinline__ void project(Rotation& rotation, NewRow& row, bool makes_row,
+  __device__ __forceinline__ void project(QueryOne<kUp>& query, Rotation& rotation, NewRow& row, bool makes_row,
                                           const Meanwhile& meanwhile) const {
-    QueryOne<kUp> query = projection();
-    query.load(a_.up);
     wait_for_previous_kernel();
     let_next_kernel_start();
     query.stage();

@@ -47,11 +47,12 @@ __device__ __forceinline__ void query_absorb(const QueryAbsorb& a) {
   }
   __syncwarp();
   cluster_arrive();
+  const int position = p.rows.position[0];  // used when more is asked for
+  query.load(a.up);
   if (warp == 0) query.load_weights();
   __syncwarp();
   AbsorbOne<kUp> absorb(a.up, head, rank, weights);
-  Rotation rotation(p.angles, p.rows.position[0]);
-  query.load(a.up);
+  Rotation rotation(p.angles, position);
   wait_for_previous_kernel();
   let_next_kernel_start();
 

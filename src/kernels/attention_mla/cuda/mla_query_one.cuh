@@ -71,13 +71,12 @@ class QueryOne {
     }
   }
 
-  // What else is constant, into registers.
+  // What else is constant, into registers. Nothing waits for it here.
   __device__ __forceinline__ void load(const MlaUpProjection& up) {
     const int k = warp_ * kBand + 4 * lane_;
     if (k < q_.norm.n) {
-      const float4 weight = *reinterpret_cast<const float4*>(q_.norm.weight + k);
-      scale_[0] = weight.x, scale_[1] = weight.y, scale_[2] = weight.z, scale_[3] = weight.w;
-      scale_by(scale_, q_.matrix.suh + k);
+      weight_ = *reinterpret_cast<const float4*>(q_.norm.weight + k);
+      suh_ = *reinterpret_cast<const uint2*>(q_.matrix.suh + k);
     }
     if (k >= width_) return;
     svh_ = *reinterpret_cast<const uint2*>(q_.matrix.svh + head_ * width_ + k);
@@ -91,7 +90,9 @@ class QueryOne {
     if (warp_ * kBand < q_.in) {
       float4 x = make_float4(0, 0, 0, 0);
       if (k < q_.norm.n) x = __ldcg(reinterpret_cast<const float4*>(q_.norm.x + k));
-      float v[4] = {x.x * scale_[0], x.y * scale_[1], x.z * scale_[2], x.w * scale_[3]};
+      const float2 low = __half22float2(as_half2(suh_.x)), high = __half22float2(as_half2(suh_.y));
+      float v[4] = {x.x * (weight_.x * low.x), x.y * (weight_.y * low.y), x.z * (weight_.z * high.x),
+                    x.w * (weight_.w * high.y)};
       squares = add_squares(0.0f, x);
       hadamard128_and_sum(v, squares);
       const float own = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
@@ -218,9 +219,10 @@ class QueryOne {
   QueryOneMemory& memory_;
   unsigned char* const coded_;
   const int width_, head_, rank_, warp_, lane_;
-  float scale_[4] = {};  // of the lane's inputs
-  uint2 svh_ = {};       // of its outputs
-  float up_scale_[4];    // the same, of kv_b_proj
+  float4 weight_ = {};  // of the norm, of the lane's inputs
+  uint2 suh_ = {};
+  uint2 svh_ = {};     // of its outputs
+  float up_scale_[4];  // the same, of kv_b_proj
 };
 
 }  // namespace fairway::kernels::cuda
