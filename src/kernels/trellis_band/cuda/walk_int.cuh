@@ -12,7 +12,7 @@
 #include "kernels/common/cuda/hidden.cuh"
 #include "kernels/trellis_band/cuda/band.cuh"
 #include "kernels/trellis_band/cuda/ring.cuh"
-#include "kernels/trellis_band/cuda/trellis_decode.cuh"
+#include "kernels/trellis_band/cuda/tile_windows.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -43,6 +43,25 @@ __device__ __forceinline__ void multiply_tile(u32 (&x)[8], const u32 (&b)[kGroup
   for (int g = 0; g < kGroups; ++g) mma_u8s8(acc[g], x[2], x[6], x[3], x[7], b[g][2], b[g][3]);
 }
 
+// One tile row: four[group] is a lane's four digits of it. All words are read first: a warp has few neighbours that
+// would hide what it waits for.
+template <int kBits, int kGroups>
+__device__ __forceinline__ void multiply_row(const LaneStream<kBits>& stream, const unsigned char* tiles,
+                                             const u32 (&four)[kGroups], int (&acc)[kIntTiles][kGroups][4]) {
+  u32 words[kIntTiles][LaneStream<kBits>::kWords];
+#pragma unroll
+  for (int tile = 0; tile < kIntTiles; ++tile) stream.read(tiles + tile * stream.kTileBytes, words[tile]);
+  u32 b[kGroups][4];
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) repeat_digits(four[g], b[g]);
+#pragma unroll
+  for (int tile = 0; tile < kIntTiles; ++tile) {
+    u32 x[8];
+    tile_windows<kBits>(stream, words[tile], x);
+    multiply_tile<kGroups>(x, b, acc[tile]);
+  }
+}
+
 // acc[tile][group]: sums of n * digit. Columns 2i, 2i + 1 of a group are the digits of its token i.
 template <int kBits, int kGroups>
 __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const unsigned char* input, int input_stride,
@@ -51,25 +70,19 @@ __device__ __forceinline__ void walk_int(RingCursor& ring, int blocks, const uns
   const int column_half = warp & 1, row_part = warp >> 1;
   const LaneStream<kBits> stream(lane);
   const unsigned char* in = input + (lane >> 2) * input_stride + row_part * 32 + (lane & 3) * 8;
+#pragma unroll 1
   for (int block = 0; block < blocks; ++block, in += kBand) {
-    uint2 digits[kGroups];
+    u32 upper[kGroups], lower[kGroups];
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) digits[g] = *reinterpret_cast<const uint2*>(in + 8 * g * input_stride);
+    for (int g = 0; g < kGroups; ++g) {
+      const uint2 digits = *reinterpret_cast<const uint2*>(in + 8 * g * input_stride);
+      upper[g] = digits.x;
+      lower[g] = digits.y;
+    }
     ring.wait_full();
     const unsigned char* tiles = ring.data() + (2 * row_part * kBandTiles + column_half * kIntTiles) * (32 * kBits);
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      u32 b[kGroups][4];
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) repeat_digits(row == 0 ? digits[g].x : digits[g].y, b[g]);
-#pragma unroll
-      for (int tile = 0; tile < kIntTiles; ++tile) {
-        u32 a[3], x[8];
-        stream.load(tiles + (row * kBandTiles + tile) * (32 * kBits), a);
-        windows<kBits>(a, x);
-        multiply_tile<kGroups>(x, b, acc[tile]);
-      }
-    }
+    multiply_row<kBits, kGroups>(stream, tiles, upper, acc);
+    multiply_row<kBits, kGroups>(stream, tiles + kBandTiles * stream.kTileBytes, lower, acc);
     ring.release();
     ring.advance();
   }

@@ -5,6 +5,7 @@
 
 #include "kernels/trellis_linear/cuda/linear_few_paths.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernel.cuh"
+#include "kernels/trellis_linear/cuda/linear_read.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -26,28 +27,6 @@ __device__ __forceinline__ void load_few(RingBarriers& barriers, const LinearOut
   }
 }
 
-// What a lane's four inputs of a block are multiplied by: read before the kernel in front has ended.
-struct FewScales {
-  float4 weight;  // of the norm; ones without it
-  uint2 suh;
-
-  __device__ __forceinline__ void load(const LinearArgs& a, const __half* scales, int k) {
-    suh = *reinterpret_cast<const uint2*>(scales + k);
-    const bool norms = a.call.norm.x != nullptr;
-    weight = norms ? make_float4(0, 0, 0, 0) : make_float4(1, 1, 1, 1);
-    if (norms && k < a.call.norm.n) {
-      weight = *reinterpret_cast<const float4*>(a.call.norm.weight + k);
-    }
-  }
-  __device__ __forceinline__ void apply(const float (&x)[4], float (&v)[4]) const {
-    const float2 low = __half22float2(as_half2(suh.x)), high = __half22float2(as_half2(suh.y));
-    v[0] = x[0] * weight.x * low.x;
-    v[1] = x[1] * weight.y * low.y;
-    v[2] = x[2] * weight.z * high.x;
-    v[3] = x[3] * weight.w * high.y;
-  }
-};
-
 // The units of a warp: block `block` of row `row`.
 struct FewUnit {
   int unit, row = 0, block;
@@ -66,37 +45,16 @@ struct FewUnit {
   }
 };
 
-// A row's part of a norm in front, or of x. Squares of the former.
-struct FewInput {
-  float v[4];
-  float squares = 0;
-
-  __device__ __forceinline__ void load(const LinearArgs& a, const LinearInput& in, int row, int k) {
-    const LinearNorm& norm = a.call.norm;
-    if (norm.x == nullptr) {
-      load_half4(a.call.x + row * a.call.ldx + k, v);
-      return;
-    }
-    const float4 sum = load_norm_sum(norm, row, k);
-    if (in.stores_sum) store_norm_sum(norm, row, k, sum);
-    squares = add_squares(0.0f, sum);
-    v[0] = sum.x;
-    v[1] = sum.y;
-    v[2] = sum.z;
-    v[3] = sum.w;
-  }
-};
-
 // The inputs of the item, transformed, where the tensor instructions read them. held: [units][32 lanes]. scales: of
 // the warp's first unit.
 template <class Path>
-__device__ __forceinline__ void stage_few(const LinearArgs& a, const LinearInput& in, FewScales scales,
+__device__ __forceinline__ void stage_few(const LinearArgs& a, const LinearInput& in, InputScales scales,
                                           LinearShared<Path>& shared, unsigned char* input, float4* held) {
   const int lane = threadIdx.x & 31, blocks = in.share.count, units = in.rows * blocks;
   const int begin = in.share.begin * kBand + 4 * lane;
   held += lane;
   FewUnit u(blocks);
-  FewInput x;
+  InputPart x;
   constexpr bool kAhead = Path::kRows > 8;  // a warp has several units: the next one's inputs come meanwhile
   if (kAhead && u.unit < units) x.load(a, in, u.row, begin + u.block * kBand);
 #pragma unroll 1
@@ -148,7 +106,7 @@ __device__ __forceinline__ void run_few_linear_cta(const LinearArgs& a) {
   }
   LinearScale scale;
   scale.load(output, item.band);
-  FewScales scales;
+  InputScales scales;
   scales.load(a, output.matrix.suh, (share.begin + FewUnit(share.count).block) * kBand + 4 * lane);
   const LanePlace place(output.matrix.bits, lane);
   __syncthreads();

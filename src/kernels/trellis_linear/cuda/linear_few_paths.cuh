@@ -70,9 +70,9 @@ struct FewIntPath {
         repeat_digits(row == 0 ? digits.x : digits.y, b[0]);
 #pragma unroll
         for (int tile = 0; tile < kFewTiles; ++tile) {
-          u32 a[3], x[8];
-          stream.load(tiles + (row * kBandTiles + tile) * (32 * kBits), a);
-          windows<kBits>(a, x);
+          u32 words[LaneStream<kBits>::kWords], x[8];
+          stream.read(tiles + (row * kBandTiles + tile) * (32 * kBits), words);
+          tile_windows<kBits>(stream, words, x);
           multiply_tile<1>(x, b, acc[tile]);
         }
       }

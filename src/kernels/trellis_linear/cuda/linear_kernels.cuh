@@ -23,6 +23,7 @@ struct LinearKernel {
 };
 
 LinearKernel linear_int_kernel(int rows);   // 4, 8
+LinearKernel linear_one_row_kernel();       // needs clusters
 LinearKernel linear_half_kernel(int rows);  // 8, 16
 LinearKernel linear_streamed_kernel();      // 32
 

@@ -37,7 +37,8 @@ bool is_few(LinearPath path) {
   return path == LinearPath::kIntFew || path == LinearPath::kHalfFew;
 }
 
-LinearKernel kernel_of(LinearPath path) {
+LinearKernel kernel_of(const LinearCall& call, LinearPath path) {
+  if (path == LinearPath::kInt4 && call.rows == 1 && gpu_features().clusters) return linear_one_row_kernel();
   const LinearFacts& f = facts_of(path);
   if (f.integer) return linear_int_kernel(f.rows);
   return f.rows <= 16 ? linear_half_kernel(f.rows) : linear_streamed_kernel();
@@ -211,7 +212,7 @@ bool linear_path_legal(const LinearCall& call, LinearPath path) {
   if (is_few(path)) return features.clusters && few_linear_fits(call, facts_of(path).integer);
   // Without clusters a CTA shares an item only where there are few of them.
   const int split = features.clusters ? std::min(kMaxCluster, call.in / kBand) : 1;
-  const SharedMemory m = shared_memory(call, kernel_of(path), split, features.clusters);
+  const SharedMemory m = shared_memory(call, kernel_of(call, path), split, features.clusters);
   return plan_ring(features.shared_bytes, 1, m.fixed, m.stage_bytes, 1).stages >= 1;
 }
 
@@ -229,9 +230,10 @@ bool linear_takes_norm(const LinearCall& call, LinearPath path) {
   if (path == LinearPath::kWide128 || path == LinearPath::kHalf32) return true;
   if (!linear_path_legal(call, path)) return false;
   if (is_few(path)) return true;
-  const LinearKernel kernel = kernel_of(path);
+  const LinearKernel kernel = kernel_of(call, path);
   const int blocks = best_plan(call, kernel, sm_count()).memory.blocks;
-  return std::min(call.rows, kernel.rows) * blocks <= kernel.norm_blocks;
+  return std::min(call.rows, kernel.rows) * blocks <= kernel.norm_blocks &&
+         (kernel.rows > 1 || call.in <= kMaxLinearNorm);
 }
 
 // The fastest of the paths on an H200 inside chains of layers of GLM-4.7-Flash and Qwen3-30B-A3B (`fairway bench
@@ -279,7 +281,7 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
     backend::check_cuda(run_few_linear(args, facts_of(path).integer, stream), name);
     return;
   }
-  const LinearKernel kernel = kernel_of(path);
+  const LinearKernel kernel = kernel_of(call, path);
   const int sms = sm_count();
   const LinearPlan plan = best_plan(call, kernel, sms);
   args.bands = count_bands(call);
