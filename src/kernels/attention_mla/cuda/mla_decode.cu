@@ -79,7 +79,7 @@ bool mla_decode_fits(const MlaAttention& call) {
          call.prepare.ldkv % 4 == 0 && is_aligned(call.prepare.kv) &&
          (call.prepare.rows.count == 1 || !call.attend.one_sequence) &&
          (!projects(call) ||
-          (query_is_legal(call) && query_coded_bytes(call.query.in, call.query.matrix.bits) <= kDecodeCoded));
+          (query_is_legal(call) && query_operand_bytes(call.query.in, call.query.matrix.bits) <= kDecodeOperands));
 }
 
 bool mla_query_fits(const MlaAttention& call) {

@@ -31,8 +31,8 @@ struct MlaDecodeArgs {
   long long ldo;
 };
 
-// Bytes of coded weights of q_b_proj that a CTA has room for.
-constexpr int kDecodeCoded = (kOneCluster + kOneWarps) * kOneLatent * static_cast<int>(sizeof(float));
+// Bytes of query_operand_bytes() that a CTA has room for.
+constexpr int kDecodeOperands = (kOneCluster + kOneWarps) * kOneLatent * static_cast<int>(sizeof(float));
 
 template <UpWeight kUp, bool kProjects>
 struct alignas(16) DecodeMemory {
@@ -42,7 +42,7 @@ struct alignas(16) DecodeMemory {
   unsigned char absorb_weights[AbsorbOne<kUp>::bytes(kOneNope)];
   float4 statistics[kOneCluster];          // of each CTA: largest score, sum of factors
   float query[kDecodeKey];                 // [latent | rotated], times the scale of scores
-  float sums[kOneCluster][kOneLatent];     // of each CTA; before that, with warp_sums, coded weights of the query
+  float sums[kOneCluster][kOneLatent];     // of each CTA; before that, with warp_sums, operands of the query
   float warp_sums[kOneWarps][kOneLatent];  // over a warp's positions
   AbsorbOneMemory absorb;
   float2 warp_statistics[kOneWarps];
@@ -110,8 +110,8 @@ class MlaDecodeCta {
         attend.start(cached(sequence, position), first, step);
       });
     } else {
-      take_query(rotation, row, makes_row);
       absorb.take();
+      take_query(rotation, row, makes_row);
     }
     absorb.multiply(memory_.absorb);
     const int word = thread_ % 16, to = thread_ / 16;
@@ -196,7 +196,6 @@ class MlaDecodeCta {
   __device__ __forceinline__ void project(QueryOne<kUp>& query, Rotation& rotation, NewRow& row, bool makes_row,
                                           const Meanwhile& meanwhile) const {
     wait_for_previous_kernel();
-    let_next_kernel_start();
     query.stage();
     __syncthreads();
     query.multiply();
@@ -209,6 +208,7 @@ class MlaDecodeCta {
       make_row(rotation, row);
     }
     query.receive(memory_.absorb.scaled);
+    let_next_kernel_start();  // not before: it would take issue slots where they are short
     if (thread_ < 32) rotation.load(element_of(rotated_query()));
   }
 

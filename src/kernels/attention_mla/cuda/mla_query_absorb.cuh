@@ -25,7 +25,7 @@ constexpr int kQueryAbsorbBytes = 72 * 1024;
 template <UpWeight kUp>
 int query_absorb_bytes(const MlaQuery& query, int nope) {
   return static_cast<int>(sizeof(QueryAbsorbMemory)) + AbsorbOne<kUp>::bytes(nope) +
-         query_coded_bytes(query.in, query.matrix.bits);
+         query_operand_bytes(query.in, query.matrix.bits);
 }
 
 template <CacheType kType, UpWeight kUp>

@@ -10,6 +10,8 @@
 #include "kernels/attention_mla/cuda/mla_decode.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/trellis_band/cuda/int_band.cuh"
+#include "kernels/trellis_band/cuda/one_row_digits.cuh"
+#include "kernels/trellis_band/cuda/tile_windows.cuh"
 #include "kernels/trellis_linear/cuda/linear_norm.cuh"
 
 namespace fairway::kernels::cuda {
@@ -18,31 +20,35 @@ constexpr int kQueryBlocks = kOneWarps;  // of inputs, most: a warp stages one
 constexpr int kQueryTiles = 2;           // side by side, of a CTA
 constexpr int kQueryOutputs = 16 * kQueryTiles;
 constexpr int kQueryHead = kQueryOutputs * kOneCluster;  // outputs of a head, most
-constexpr int kQueryDigits = kQueryBlocks * kBand + 32;  // bytes from high to low digits: other banks
+constexpr int kQueryParts = kOneWarps / kQueryTiles;     // warps that share the inputs of 16 outputs
+constexpr int kQueryRows = 4;                            // tile rows that a warp multiplies at a time
 static_assert(kQueryHead == kOneNope);
 
 __host__ __device__ constexpr int query_coded_bytes(int in, int bits) {
   return in * kQueryOutputs / 8 * bits;
 }
+// Coded weights, and behind them the digits of the inputs, see store_one_digits().
+__host__ __device__ constexpr int query_operand_bytes(int in, int bits) {
+  return query_coded_bytes(in, bits) + in / 16 * kOneRowDigits;
+}
 
 struct alignas(16) QueryOneMemory {
   std::uint64_t weights_there, outputs_sent;  // barriers
-  unsigned char digits[2][kQueryDigits];      // high and low ones, in fragment order
   // Of each block: what its digits are multiples of, their share of the codebook's bias, squares in front of the norm.
   float unit[kQueryBlocks], bias[kQueryBlocks], squares[kQueryBlocks];
-  float parts[kOneWarps][kQueryOutputs + 4];  // over a warp's inputs
-  float outputs[kQueryHead];                  // of all CTAs, before their transform
+  float parts[kQueryParts][kQueryOutputs];  // over a warp's inputs
+  float outputs[kQueryHead];                // of all CTAs, before their transform
 };
 
 template <UpWeight kUp>
 class QueryOne {
  public:
   __device__ __forceinline__ QueryOne(const MlaQuery& query, const MlaPrepare& prepare, int head, int rank,
-                                      QueryOneMemory& memory, unsigned char* coded)
+                                      QueryOneMemory& memory, unsigned char* operands)
       : q_(query),
         p_(prepare),
         memory_(memory),
-        coded_(coded),
+        coded_(operands),
         width_(prepare.nope + prepare.angles.dim),
         head_(head),
         rank_(rank),
@@ -74,6 +80,7 @@ class QueryOne {
   // What else is constant, into registers. Nothing waits for it here.
   __device__ __forceinline__ void load(const MlaUpProjection& up) {
     const int k = warp_ * kBand + 4 * lane_;
+    place_ = LanePlace(q_.matrix.bits, lane_);
     if (k < q_.norm.n) {
       weight_ = *reinterpret_cast<const float4*>(q_.norm.weight + k);
       suh_ = *reinterpret_cast<const uint2*>(q_.matrix.suh + k);
@@ -99,11 +106,13 @@ class QueryOne {
       // Without a sign the bits are ordered as the floats are.
       const float largest = __int_as_float(__reduce_max_sync(0xFFFFFFFFu, __float_as_int(own)));
       const float inverse = largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
-      unsigned char* const at = memory_.digits[0] + warp_ * kBand;
-      const int sum = IntBand<1>::store_pair(at, kQueryDigits, 4 * lane_, v[0] * inverse, v[1] * inverse) +
-                      IntBand<1>::store_pair(at, kQueryDigits, 4 * lane_ + 2, v[2] * inverse, v[3] * inverse);
+      int q[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) q[i] = __float2int_rn(v[i] * inverse);
+      store_one_digits(digits() + warp_ * kOneBlockDigits, q);
+      const int sum = __reduce_add_sync(0xFFFFFFFFu, q[0] + q[1] + q[2] + q[3]);
       unit = largest * (1.0f / kDigitMax);
-      bias = unit * (kMul1Bias * static_cast<float>(__reduce_add_sync(0xFFFFFFFFu, sum)));
+      bias = unit * (kMul1Bias * static_cast<float>(sum));
     }
     if (lane_ == 0) memory_.unit[warp_] = unit, memory_.bias[warp_] = bias, memory_.squares[warp_] = squares;
   }
@@ -112,14 +121,12 @@ class QueryOne {
   __device__ __forceinline__ void multiply() const {
     if (!computes()) return;
     barrier_wait(&memory_.weights_there, 0);
-    float sum[kQueryTiles][2] = {};
+    float sum[2] = {};
     walk_any<1, 8>(sum);
     if (lane_ % 4 != 0) return;
-#pragma unroll
-    for (int tile = 0; tile < kQueryTiles; ++tile) {
-      memory_.parts[warp_][16 * tile + lane_ / 4] = sum[tile][0];
-      memory_.parts[warp_][16 * tile + lane_ / 4 + 8] = sum[tile][1];
-    }
+    float* const part = memory_.parts[warp_ / kQueryTiles] + 16 * (warp_ % kQueryTiles) + lane_ / 4;
+    part[0] = sum[0];
+    part[8] = sum[1];
   }
 
   // By the first threads: four outputs for a CTA each.
@@ -133,7 +140,10 @@ class QueryOne {
     for (int w = 0; w < kOneWarps; ++w) {
       squares += memory_.squares[w];
       bias += memory_.bias[w];
-      const float4 part = *reinterpret_cast<const float4*>(&memory_.parts[w][4 * word]);
+    }
+#pragma unroll
+    for (int i = 0; i < kQueryParts; ++i) {
+      const float4 part = *reinterpret_cast<const float4*>(&memory_.parts[i][4 * word]);
       sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
     }
     const float factor = norm_factor(q_.norm, squares);
@@ -159,6 +169,9 @@ class QueryOne {
   }
 
  private:
+  __device__ __forceinline__ unsigned char* digits() const {
+    return coded_ + query_coded_bytes(q_.in, q_.matrix.bits);
+  }
   // A head of 128 outputs has work for half of the CTAs.
   __device__ __forceinline__ bool computes() const {
     return rank_ * kQueryOutputs < width_;
@@ -166,7 +179,7 @@ class QueryOne {
 
   // Halves the widths that are left until it has the matrix's: a switch would read a table of jumps, from far.
   template <int kFirst, int kLast>
-  __device__ __forceinline__ void walk_any(float (&sum)[kQueryTiles][2]) const {
+  __device__ __forceinline__ void walk_any(float (&sum)[2]) const {
     if constexpr (kFirst == kLast) {
       walk<kFirst>(sum);
     } else {
@@ -179,37 +192,40 @@ class QueryOne {
     }
   }
 
-  // A warp has two tile rows of every 16.
+  // A warp has 16 outputs, and every kQueryParts-th four of their tile rows. All that it needs of them is read at once:
+  // it has few neighbours that would hide what it waits for.
   template <int kBits>
-  __device__ __forceinline__ void walk(float (&sum)[kQueryTiles][2]) const {
-    constexpr int kTileBytes = 32 * kBits, kPairBytes = 2 * kQueryTiles * kTileBytes;
-    const LaneStream<kBits> stream(lane_);
-    // Nobody looks at the sums of columns beyond the two of the digits.
-    const unsigned char* in = memory_.digits[min(lane_ / 4, 1)] + warp_ * 32 + lane_ % 4 * 8;
-    const unsigned char* tiles = coded_ + warp_ * kPairBytes;
-    const int pairs = q_.in / 32;
+  __device__ __forceinline__ void walk(float (&sum)[2]) const {
+    constexpr int kRowBytes = 32 * kBits * kQueryTiles;
+    const LaneStream<kBits> stream(place_);
+    const int part = warp_ / kQueryTiles, fours = q_.in / (16 * kQueryRows);
+    const unsigned char* const tiles = coded_ + warp_ % kQueryTiles * 32 * kBits;
+    const unsigned char* const in = digits() + lane_ / 4 % 2 * (kOneRowDigits / 2) + lane_ % 4 * 16;
 #pragma unroll 1
-    for (int pair = warp_; pair < pairs; pair += kOneWarps, in += kOneWarps * 32, tiles += kOneWarps * kPairBytes) {
-      const uint2 digits = *reinterpret_cast<const uint2*>(in);
-      int acc[kQueryTiles][1][4] = {};
+    for (int four = part; four < fours; four += kQueryParts) {
+      u32 words[kQueryRows][LaneStream<kBits>::kWords];
+      uint4 b[kQueryRows];
 #pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        u32 b[1][4];
-        repeat_digits(row == 0 ? digits.x : digits.y, b[0]);
-#pragma unroll
-        for (int tile = 0; tile < kQueryTiles; ++tile) {
-          u32 a[3], x[8];
-          stream.load(tiles + (row * kQueryTiles + tile) * kTileBytes, a);
-          windows<kBits>(a, x);
-          multiply_tile<1>(x, b, acc[tile]);
-        }
+      for (int i = 0; i < kQueryRows; ++i) {
+        stream.read(tiles + (four * kQueryRows + i) * kRowBytes, words[i]);
+        b[i] = *reinterpret_cast<const uint4*>(in + (four * kQueryRows + i) * kOneRowDigits);
       }
-      const float unit = memory_.unit[pair / 4];
+      const float unit = memory_.unit[four * kQueryRows / kBandTiles];
+      int acc[2][4] = {};
 #pragma unroll
-      for (int tile = 0; tile < kQueryTiles; ++tile) {
-        const int(&c)[4] = acc[tile][0];
-        sum[tile][0] = fmaf(unit, 128.0f * static_cast<float>(c[0]) + static_cast<float>(c[1]), sum[tile][0]);
-        sum[tile][1] = fmaf(unit, 128.0f * static_cast<float>(c[2]) + static_cast<float>(c[3]), sum[tile][1]);
+      for (int i = 0; i < kQueryRows; ++i) {
+        u32 x[8];
+        tile_windows<kBits>(stream, words[i], x);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
+        mma_u8s8(acc[0], x[0], x[4], x[1], x[5], b[i].x, b[i].y);
+        mma_u8s8(acc[1], x[2], x[6], x[3], x[7], b[i].z, b[i].w);
+      }
+      // High digits times 128 and low ones make at most 1020 * kDigitMax * 64, which an int holds.
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int all = 128 * (acc[0][2 * i] + acc[1][2 * i]) + acc[0][2 * i + 1] + acc[1][2 * i + 1];
+        sum[i] = fmaf(unit, static_cast<float>(all), sum[i]);
       }
     }
   }
@@ -219,6 +235,7 @@ class QueryOne {
   QueryOneMemory& memory_;
   unsigned char* const coded_;
   const int width_, head_, rank_, warp_, lane_;
+  LanePlace place_;
   float4 weight_ = {};  // of the norm, of the lane's inputs
   uint2 suh_ = {};
   uint2 svh_ = {};     // of its outputs

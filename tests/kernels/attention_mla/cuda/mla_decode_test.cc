@@ -308,11 +308,11 @@ void check_query(const Shape& shape, int position, CacheType type, RopeLayout la
 
 TEST(GpuMlaDecode, WithTheLinearLayerOfItsQueries) {
   check_query(kLarge, 5, kHalf, kAdjacent, 30, UpWeight::kHalf, {3, 768, 768});
-  check_query(kLarge, 70, kE4m3, kHalves, 31, UpWeight::kByte, {8, 1024, 1000});
+  check_query(kLarge, 70, kE4m3, kHalves, 31, UpWeight::kByte, {6, 1024, 1000});
   check_query(kHeads128, 9, kHalf, kAdjacent, 32, UpWeight::kByte, {4, 128, 128});
   check_query(kLongRotation, 3, kE4m3, kHalves, 33, UpWeight::kHalf, {5, 384, 300});
   for (int bits = 1; bits <= 8; ++bits) {
-    const QueryLayer layer{bits, 128 * (1 + bits % 8), 128 * (1 + bits % 8) - 4 * (bits % 3)};
+    const QueryLayer layer{bits, 128 * (1 + 3 * bits % 7), 128 * (1 + 3 * bits % 7) - 4 * (bits % 3)};
     check_query(kHeads128, bits, bits % 2 == 0 ? kHalf : kE4m3, kAdjacent, static_cast<std::uint64_t>(40 + bits),
                 UpWeight::kHalf, layer);
   }
@@ -333,6 +333,7 @@ TEST(GpuMlaDecode, LinearLayersThatDoNotFit) {
   refuses([](MlaAttention& c) { c.query.norm.n = 260; });
   refuses([](MlaAttention& c) { c.query.norm.add = c.prepare.kv; });
   refuses([](MlaAttention& c) { c.query.in = 192; });
+  refuses([](MlaAttention& c) { c.query.in = 1024, c.query.matrix.bits = 8; });  // no room for the weights
   refuses([](MlaAttention& c) { c.query.in = 1152; });
   refuses([](MlaAttention& c) { c.query.matrix.codebook = static_cast<int>(codec::Codebook::k3inst); });
   refuses([](MlaAttention& c) { c.query.matrix.words += 8; });
