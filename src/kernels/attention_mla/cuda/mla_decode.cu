@@ -17,6 +17,9 @@ namespace {
 
 // Above these the positions are read too often: by every head.
 constexpr int kDecodeRows = 1, kDecodeContext = 1024;
+// Above this the cache takes longest, and attention's CTAs cannot ask for it beside those of mla_query_absorb(), of
+// which an SM gets two. Measured on an H200 with 20 heads.
+constexpr int kQueryContext = 8192;
 constexpr int kMaxPrepareCtas = 160;  // about as many as run beside those that absorb
 
 void require_same(int a, int b, const char* what) {
@@ -84,7 +87,8 @@ bool mla_decode_fits(const MlaAttention& call) {
 
 bool mla_query_fits(const MlaAttention& call) {
   if (!projects(call)) return false;
-  return call.attend.max_context <= kDecodeContext ? mla_decode_fits(call) : mla_query_absorb_fits(call);
+  if (call.attend.max_context <= kDecodeContext) return mla_decode_fits(call);
+  return call.attend.max_context <= kQueryContext && mla_query_absorb_fits(call);
 }
 
 bool mla_query_absorb_fits(const MlaAttention& call) {

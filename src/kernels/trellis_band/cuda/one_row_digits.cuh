@@ -1,5 +1,5 @@
-// The 15-bit inputs of a single row as the byte tensor instruction takes them, for kernels whose warps read each of them
-// once or twice.
+// The 15-bit inputs of a single row as the byte tensor instruction takes them, for kernels whose warps read each of
+// them once or twice.
 #pragma once
 
 #include "kernels/trellis_band/cuda/int_band.cuh"
