@@ -120,6 +120,17 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* ctas, const void*
   if (*ctas == 0 && static_cast<int>(shared_bytes) <= all) *ctas = 1;
   return cudaSuccess;
 }
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* kernel, const cudaLaunchConfig_t* config) {
+  unsigned size = 1;
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    if (config->attrs[i].id == cudaLaunchAttributeClusterDimension) size = config->attrs[i].val.clusterDim.x;
+  }
+  int ctas = 0;
+  const cudaError_t status = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+      &ctas, kernel, static_cast<int>(config->blockDim.x), config->dynamicSmemBytes);
+  *clusters = ctas * fairway::cuda_emulator::kMultiprocessors / static_cast<int>(size);
+  return status;
+}
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
   return allocate(p, bytes);
 }

@@ -74,6 +74,9 @@ void DevicePass::place() {
   }
   expert_ids_ = take<int>(rows * slots, "chosen experts");
   expert_weights_ = take<float>(rows * slots, "weights of experts");
+  route_units_bytes_ = rows * slots * sizeof(uint4);
+  route_units_ = take<uint4>(rows * slots, "announced experts");
+  route_turn_ = take<unsigned>(1, "number of announced experts");
   router_logits_ = take<float>(rows * experts, "router logits");
   moe_workspace_ = take<unsigned char>(moe_bytes, "scratch of the expert layer");
   int dense = 0;  // widest dense MLP
@@ -126,6 +129,8 @@ void DevicePass::place_attention() {
 
 void DevicePass::clear(backend::CudaStream& stream) const {
   stream.fill(cache_, 0, layer_cache_bytes_ * weights_.layers.size());
+  stream.fill(route_units_, 0, route_units_bytes_);
+  stream.fill(route_turn_, 0, sizeof(unsigned));
   stream.fill(attended_, 0,
               static_cast<std::size_t>(limits_.rows) * static_cast<std::size_t>(attended_padded_) * sizeof(__half));
 }
@@ -328,13 +333,17 @@ void DevicePass::dense_mlp(const DeviceMlp& mlp, const cuda::NormCall& input, cu
 
 // delta = experts(norm(x)); the next norm adds it.
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) {
-  if (layer.moe.top_k == 0) {
-    const cuda::NormCall input = norm_call(nullptr, layer.mlp_input_norm, rows);
-    if (layer.dense.gate.is_trellis && rows <= kDenseRows) {
-      dense_mlp(layer.dense, input, stream);
-      return;
-    }
-    cuda::rms_norm(input, stream);
+  const bool routed = layer.moe.top_k > 0;
+  if (!routed && layer.dense.gate.is_trellis && rows <= kDenseRows) {
+    dense_mlp(layer.dense, norm_call(nullptr, layer.mlp_input_norm, rows), stream);
+    return;
+  }
+  const bool left_out = paths_ != nullptr && paths_->leaves_out(layer.moe);
+  const cuda::MoePath path =
+      paths_ != nullptr && !left_out ? paths_->choose(layer.moe, rows) : cuda::moe_default_path(layer.moe, rows);
+  const bool announces = routed && !left_out && cuda::moe_polls_routes(layer.moe, rows, path);
+  if (!routed) {
+    cuda::rms_norm(norm_call(nullptr, layer.mlp_input_norm, rows), stream);
   } else {
     cuda::RouteCall call{};
     call.norm = norm_call(nullptr, layer.mlp_input_norm, rows);
@@ -349,15 +358,15 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
     call.ids = expert_ids_;
     call.weights = expert_weights_;
     call.logits = router_logits_;
+    if (announces) call.announced = {route_units_, route_turn_};
     cuda::norm_and_route(call, stream);
   }
   cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
   // The kernel that has just been queued only reads x_.
   call.norm = {x_, hidden_padded_, layer.mlp_input_norm, c_.rms_norm_eps, c_.hidden_size};
   if (calls_ != nullptr) calls_->experts.push_back({layer.moe, call});
-  if (paths_ != nullptr && paths_->leaves_out(layer.moe)) return;
-  const cuda::MoePath path =
-      paths_ != nullptr ? paths_->choose(layer.moe, rows) : cuda::moe_default_path(layer.moe, rows);
+  if (left_out) return;
+  if (announces) call.announced = {route_units_, route_turn_};
   cuda::moe_swiglu(layer.moe, call, path, moe_workspace_, stream);
 }
 

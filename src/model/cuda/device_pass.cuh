@@ -116,6 +116,9 @@ class DevicePass {
   __half* attended_ = nullptr;                        // [rows, attended_padded]
   int* expert_ids_ = nullptr;                         // [rows, top_k]
   float *expert_weights_ = nullptr, *router_logits_ = nullptr;
+  uint4* route_units_ = nullptr;  // see AnnouncedRoutes
+  unsigned* route_turn_ = nullptr;
+  std::size_t route_units_bytes_ = 0;
   float *gate_ = nullptr, *up_ = nullptr;  // [up to kDenseRows, padded width of a dense MLP]
   __half* gated_ = nullptr;                // the same
   float* logits_ = nullptr;                // [head_rows, vocab_size]

@@ -115,6 +115,7 @@ struct cudaLaunchConfig_t {
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* ctas, const void* kernel, int threads,
                                                           std::size_t shared_bytes);
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* kernel, const cudaLaunchConfig_t* config);
 
 namespace fairway::cuda_emulator {
 // Runs or records a kernel whose arguments are bound. Its dynamic shared memory must be within the limit of the kernel

@@ -48,6 +48,24 @@ cudaError_t ctas_at_once(void (*kernel)(Formal...), int threads, int shared_byte
                                                        static_cast<std::size_t>(shared_bytes));
 }
 
+// Clusters of `cluster` CTAs that the current device has room for at the same time.
+template <class... Formal>
+cudaError_t clusters_at_once(void (*kernel)(Formal...), int threads, int shared_bytes, int cluster, int& clusters) {
+  const cudaError_t set = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes);
+  if (set != cudaSuccess) return set;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(cluster));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaOccupancyMaxActiveClusters(&clusters, reinterpret_cast<const void*>(kernel), &config);
+}
+
 template <class... Formal, class... Actual>
 cudaError_t launch(void (*kernel)(Formal...), const LaunchShape& shape, cudaStream_t stream, Actual... args) {
   const cudaError_t set = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shape.shared_bytes);

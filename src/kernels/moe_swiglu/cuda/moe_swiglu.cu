@@ -243,6 +243,10 @@ std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens) {
       {lay_out(layer, max_tokens, false, nullptr).bytes, lay_out(layer, max_tokens, true, nullptr).bytes, stream});
 }
 
+bool moe_polls_routes(const MoeLayer& layer, int tokens, MoePath path) {
+  return path == MoePath::kIntStream && moe_path_legal(layer, path) && stream_starts_early(layer, tokens);
+}
+
 void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream) {
   const std::string name = std::string("CUDA expert layer, path ") + moe_path_name(path);
   if (!moe_path_legal(layer, path)) {

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 
+#include "kernels/common/cuda/announced_routes.cuh"
 #include "kernels/trellis_band/cuda/trellis_ref.cuh"
 
 namespace fairway::kernels::cuda {
@@ -88,6 +89,9 @@ struct MoeCall {
   long long ldy;
   MoeProbe probe = {};
   MoeNorm norm = {};
+  // The routes once more, by the kernel before the call, for whose end it then does not wait; the call counts their
+  // turn up. Only for calls of which moe_polls_routes() is true.
+  AnnouncedRoutes announced = {};
 };
 
 // How a call is computed. Choosing is the caller's business; a path is legal for every number of tokens or for none:
@@ -113,6 +117,9 @@ MoePath moe_default_path(const MoeLayer& layer, int tokens);  // from the mean n
 
 // Scratch of a call, 256-byte aligned; may be shared by calls that follow each other on a stream. Needs no clearing.
 std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens);
+
+// Whether a call on this path polls announced routes.
+bool moe_polls_routes(const MoeLayer& layer, int tokens, MoePath path);
 
 // On the current device. Error(kUsage) if the path is for another codebook or there is no token, Error(kUnsupported) if
 // it is not legal otherwise and as require_gpu(); else as backend::check_cuda().

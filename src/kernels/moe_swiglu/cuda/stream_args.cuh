@@ -11,8 +11,9 @@
 namespace fairway::kernels::cuda {
 
 constexpr int kTeamWarps = 8;
-constexpr int kSegmentTokens = 8;  // of a segment, at most, in any shape
-constexpr int kStreamSlots = 256;  // of a call, at most
+constexpr int kSegmentTokens = 8;    // of a segment, at most, in any shape
+constexpr int kStreamSlots = 256;    // of a call, at most
+constexpr int kMostEarlySlots = 32;  // of a call in an early launch
 
 // A CTA has teams of computing warps, which share its units: of two teams one takes gate, one up; of down each has half
 // of the units of a segment, see TeamShare. And warps that load: each the same tile rows of every unit of one team. An
@@ -168,7 +169,8 @@ struct StreamTable {
   int segment_count;
   Run run;
   StreamSegment segments[kStreamSlots];
-  int place[kStreamSlots];  // of a slot: kSegmentTokens * segment + token, or -1
+  int place[kStreamSlots];         // of a slot: kSegmentTokens * segment + token, or -1
+  float weights[kMostEarlySlots];  // of the slots of an early launch
 };
 
 // While the table is made, by expert. It lies where sums will be.

@@ -34,14 +34,34 @@ __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, Exp
   const int token = lane / a.slots_per_token, j = lane % a.slots_per_token;
   const bool routed = lane < slots && j < a.layer.top_k;
   int expert = lane < slots ? a.layer.routed + j - a.layer.top_k : -1;
-  const int* const id = a.call.ids + (routed ? token * a.layer.top_k + j : 0);
+  const int at = routed ? token * a.layer.top_k + j : 0;
+  int chosen = 0;
+  float weight = 1.0f;
+  unsigned launch;
   barrier_wait(&barriers.experts, 0);
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  const int chosen = routed ? *id : 0;
-  const unsigned launch = launch_number();
+  if (a.call.announced.units != nullptr) {
+    launch = launch_number();  // the launches before are gone
+    const unsigned number = __ldcg(a.call.announced.turn) + 1;
+    uint4 unit = make_uint4(0, number, 0, number);
+    int polls = 0;
+    do {
+      if (routed) unit = load_numbered(a.call.announced.units + at);
+      poll_again(++polls);
+    } while (!__all_sync(kAllLanes, unit.y == number && unit.w == number));
+    chosen = static_cast<int>(unit.x);
+    if (routed) weight = __uint_as_float(unit.z);
+  } else {
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    launch = launch_number();
+    if (routed) {
+      chosen = a.call.ids[at];
+      weight = a.call.weights[at];
+    }
+  }
   if (routed) expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
   if (lane == 0) t.launch = launch;
+  if (lane < slots) t.weights[lane] = weight;
   make_small_table<Shape>(a, t, x, slots, expert);
   barrier_arrive(&barriers.table);
 }

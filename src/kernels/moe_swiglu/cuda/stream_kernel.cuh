@@ -108,16 +108,22 @@ __device__ inline void finish_gate_up_piece(const StreamArgs& a, unsigned launch
   }
 }
 
+template <class Shape>
+__device__ __forceinline__ const float* early_weights(const StreamTable& t) {
+  return Shape::kEarly ? t.weights : nullptr;
+}
+
 // What a lane scales its outputs of a piece of down with: read before the weights are multiplied, used after it.
 struct DownScales {
   uint2 svh = {};
   float weight = 0;
 
   __device__ DownScales() {}
-  __device__ DownScales(const StreamArgs& a, const StreamSegment& s, int band, int token)
+  // weights: of the slots in an early launch, else null
+  __device__ DownScales(const StreamArgs& a, const StreamSegment& s, const float* weights, int band, int token)
       : svh(*reinterpret_cast<const uint2*>(a.layer.experts[s.expert].down.svh + band * kBand +
                                             4 * static_cast<int>(threadIdx.x & 31))),
-        weight(slot_weight(a, s.slots[token])) {}
+        weight(weights != nullptr ? weights[s.slots[token]] : slot_weight(a, s.slots[token])) {}
 };
 
 // One token of a piece of down, by a warp. sums: of its team. row: where they are stored.
@@ -216,7 +222,7 @@ struct DownPlan {
             share,
             at,
             first_middle(a, t, s),
-            DownScales(a, s, first.band, finished_token(warp, buffer, s.count)),
+            DownScales(a, s, early_weights<Shape>(t), first.band, finished_token(warp, buffer, s.count)),
             StagePlace(segment_bits(s, 2), a.input_stride)};
   }
 };
@@ -248,7 +254,7 @@ __device__ __forceinline__ void compute_down_segment(const StreamArgs& a, const 
       buffer ^= 1;  // its last readers have passed the barrier above
     }
     if (!plan.share.next_piece_of(t, a.layer.hidden / kBand, at, p)) return;
-    scales = DownScales(a, s, p.band, finished_token(warp, buffer, s.count));
+    scales = DownScales(a, s, early_weights<Shape>(t), p.band, finished_token(warp, buffer, s.count));
   }
 }
 
@@ -463,7 +469,7 @@ __device__ inline void run_early(const StreamArgs& a, const RingOf& ring_of, uns
     stamp(a, kStampInput);
   }
   barrier_wait(&shared.early.table, 0);
-  wait_for_previous_kernel();  // which the table has waited for
+  if (a.call.announced.units == nullptr) wait_for_previous_kernel();  // which the table has waited for
   if (a.call.norm.x != nullptr) {
     stamp_time(a, kStampReleased);
     stamp(a, kStampStart);
@@ -480,7 +486,11 @@ __device__ inline void run_early(const StreamArgs& a, const RingOf& ring_of, uns
     return;
   }
   if (works) load_run<Shape>(a, t, loader, ring_of(loader % Shape::kTeams));
-  if (threadIdx.x == Shape::kComputeThreads) leave_launch(t.launch);
+  if (a.call.announced.units != nullptr && loader == 0) {
+    wait_for_previous_kernel();  // whose data is here: but it has to be over before this one is
+    let_next_kernel_start();
+  }
+  if (threadIdx.x == Shape::kComputeThreads) leave_launch(t.launch, a.call.announced.turn);
 }
 
 template <class Shape>

@@ -24,11 +24,6 @@ int most_tokens(const MoeLayer& layer) {
   return kStreamSlots / std::max(slots_per_token(layer), 1);
 }
 
-// Whether a call is one for an early launch.
-bool starts_early(const MoeLayer& layer, const MoeCall& call) {
-  return layer.hidden <= kMostEarlyBlocks * kBand && layer.common_suh != nullptr &&
-         call.tokens <= StreamEarly::kTokens && call.tokens * slots_per_token(layer) <= 32;
-}
 // Whether it can make its inputs from what is in front of the norm.
 bool norm_serves(const MoeLayer& layer, const MoeNorm& norm) {
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
@@ -145,6 +140,11 @@ int stream_tokens(const MoeLayer& layer, bool wide) {
   return stages_of(layer, wide) >= kFewStages ? most_tokens(layer) : 0;
 }
 
+bool stream_starts_early(const MoeLayer& layer, int tokens) {
+  return layer.hidden <= kMostEarlyBlocks * kBand && layer.common_suh != nullptr && tokens <= StreamEarly::kTokens &&
+         tokens * slots_per_token(layer) <= kMostEarlySlots;
+}
+
 bool stream_fits(const MoeLayer& layer, bool wide) {
   return stages_of(layer, wide) >= 1 && most_tokens(layer) >= 1;
 }
@@ -163,7 +163,7 @@ cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, vo
   args.gate_up = static_cast<float*>(scratch);
   args.down = args.gate_up + gate_up_bytes(most_pieces(layer, std::min(call.tokens, chunk))) / sizeof(float);
   if (!wide) return run_shape<StreamNarrow>(args, call, chunk, stream);
-  if (starts_early(layer, call)) {
+  if (stream_starts_early(layer, call.tokens)) {
     MoeCall early = call;
     if (!norm_serves(layer, call.norm)) early.norm = {};
     return run_shape<StreamEarly>(args, early, chunk, stream);

@@ -13,6 +13,9 @@ std::size_t stream_scratch_bytes(const MoeLayer& layer, int tokens);
 // Tokens of one launch, at most; 0 if the layer leaves too little shared memory for it to be fast.
 int stream_tokens(const MoeLayer& layer, bool wide);
 
+// Whether a call makes its inputs before it knows the routes.
+bool stream_starts_early(const MoeLayer& layer, int tokens);
+
 // Whether a stage of the layer's widest matrix fits into shared memory beside its inputs, and tables have room for its
 // experts.
 bool stream_fits(const MoeLayer& layer, bool wide);

@@ -101,9 +101,10 @@ __device__ __forceinline__ unsigned launch_number() {
   return __ldcg(&stream_state.last) + 1;
 }
 
-// One thread of every CTA, once, when the CTA knows the number.
-__device__ __forceinline__ void leave_launch(unsigned launch) {
+// One thread of every CTA, once, when the CTA knows the number. turn: of AnnouncedRoutes, or null.
+__device__ __forceinline__ void leave_launch(unsigned launch, unsigned* turn = nullptr) {
   if (atomicAdd(&stream_state.left, 1u) != gridDim.x - 1) return;
+  if (turn != nullptr) ++*turn;
   stream_state.left = 0;
   stream_state.last = launch;
 }

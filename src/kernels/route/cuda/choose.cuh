@@ -4,6 +4,7 @@
 // at once instead of one maximum after the other.
 #pragma once
 
+#include "kernels/common/cuda/hopper.cuh"
 #include "kernels/common/cuda/reduce.cuh"
 #include "kernels/route/cuda/route_cuda.cuh"
 
@@ -57,9 +58,17 @@ __device__ __forceinline__ double expert_score(float logit, RouteKind kind, doub
   return softmax ? e : 1.0 / (1.0 + e);
 }
 
-// thread: 0..kTeam-1, kTeam = 32 or the whole CTA. m.logits and load_bias() must be visible to all of the team.
+// The number of the launch's routes, if they are announced. May be read before the wait for the previous kernel: those
+// who count it up ended before that one began.
+__device__ __forceinline__ unsigned route_number(const AnnouncedRoutes& announced) {
+  return announced.turn != nullptr ? __ldcg(announced.turn) + 1 : 0;
+}
+
+// thread: 0..kTeam-1, kTeam = 32 or the whole CTA. number: route_number(). m.logits and load_bias() must be visible to
+// all of the team.
 template <int kTeam>
-__device__ inline void choose_experts(const RouteCall& a, long long row, int thread, const ChoiceMemory& m) {
+__device__ inline void choose_experts(const RouteCall& a, long long row, int thread, const ChoiceMemory& m,
+                                      unsigned number) {
   const auto sync = [] {
     if constexpr (kTeam == 32) {
       __syncwarp();
@@ -129,6 +138,9 @@ __device__ inline void choose_experts(const RouteCall& a, long long row, int thr
   if (a.normalize && chosen_sum > 0) weight /= chosen_sum;
   weight *= a.scaling_factor;
   if (lane < a.top_k) {
+    if (a.announced.units != nullptr) {
+      store_numbered(a.announced.units + row * a.top_k + lane, __int_as_float(id), weight, number);
+    }
     a.ids[row * a.top_k + lane] = id;
     a.weights[row * a.top_k + lane] = weight;
   }

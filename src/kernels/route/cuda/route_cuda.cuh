@@ -11,6 +11,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/common/cuda/announced_routes.cuh"
 #include "kernels/common/matrix.h"
 #include "kernels/rms_norm/cuda/rms_norm_cuda.cuh"
 #include "kernels/route/route.h"
@@ -31,10 +32,11 @@ struct RouteCall {
   RouteKind kind;
   bool normalize;
   float scaling_factor;
-  const float* selection_bias;  // [experts] or null
-  int* ids;                     // [rows, top_k]
-  float* weights;               // [rows, top_k]
-  float* logits;                // [rows, experts] or null
+  const float* selection_bias;     // [experts] or null
+  int* ids;                        // [rows, top_k]
+  float* weights;                  // [rows, top_k]
+  float* logits;                   // [rows, experts] or null
+  AnnouncedRoutes announced = {};  // where the choice goes too, if anywhere
 };
 
 // Error(kUsage) if a number is out of range, Error(kUnsupported) above the limits.

@@ -85,6 +85,7 @@ __device__ __forceinline__ void route_few(const RouteFewArgs& args) {
   // Behind the other loads, because it waits for its own.
   if (rank < rows) load_bias(a, static_cast<int>(threadIdx.x), kThreads, choice);
 
+  const unsigned number = route_number(a.announced);
   cluster_wait();  // all have started: their shared memory may be written
   wait_for_previous_kernel();
   let_next_kernel_start();
@@ -187,7 +188,7 @@ __device__ __forceinline__ void route_few(const RouteFewArgs& args) {
   }
   if (rank < rows) {
     barrier_wait_cluster(all_here, 0);
-    choose_experts<kThreads>(a, first_row + rank, static_cast<int>(threadIdx.x), choice);
+    choose_experts<kThreads>(a, first_row + rank, static_cast<int>(threadIdx.x), choice, number);
   }
 }
 

@@ -86,6 +86,7 @@ __global__ void __launch_bounds__(kManyThreads, 2) route_many_kernel(const __gri
                                (a.norm.padded + kChunk - 1) / kChunk};
   const long long first_row = static_cast<long long>(blockIdx.x) * kRows;
   if (warp < kRows) load_bias(a, lane, 32, choice(warp));
+  const unsigned number = route_number(a.announced);
   wait_for_previous_kernel();
   let_next_kernel_start();
   if (warp < kRows) norm_row<kRows, kAligned>(a.norm, first_row + warp, warp, rows);
@@ -122,7 +123,8 @@ __global__ void __launch_bounds__(kManyThreads, 2) route_many_kernel(const __gri
     }
   }
   __syncthreads();
-  if (warp < kRows && first_row + warp < a.norm.rows) choose_experts<32>(a, first_row + warp, lane, choice(warp));
+  if (warp < kRows && first_row + warp < a.norm.rows)
+    choose_experts<32>(a, first_row + warp, lane, choice(warp), number);
 }
 
 }  // namespace fairway::kernels::cuda

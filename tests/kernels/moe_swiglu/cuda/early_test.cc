@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,18 @@ std::vector<int> make_ids(const MoeLayer& layer, Use use, Random& random) {
   return ids;
 }
 
+unsigned bits_of(float v) {
+  unsigned bits = 0;
+  std::memcpy(&bits, &v, sizeof bits);
+  return bits;
+}
+
+unsigned turn_of(const AnnouncedRoutes& announced) {
+  unsigned turn = 0;
+  check_cuda(cudaMemcpy(&turn, announced.turn, sizeof turn, cudaMemcpyDeviceToHost), "turn");
+  return turn;
+}
+
 class EarlyLayer {
  public:
   EarlyLayer(const LayerShape& shape, int n, float scale)
@@ -71,6 +84,8 @@ class EarlyLayer {
     for (int i = 0; i < kTokens * layer().top_k; ++i) weights.push_back(random_.uniform(0.1f, 1.0f));
     weights.push_back(0);
     weights_ = device_.upload(weights);
+    weights_here_ = weights;
+    nonsense_ = device_.upload(std::vector<int>(weights.size(), -1));
     norm_ = {device_.upload(rows_.x), n, device_.upload(rows_.weight), kEps, n};
     halves_ = device_.upload(to_halves(rows_.normed));
     nans_ = device_.upload(std::vector<float>(rows_.normed.size() / 2, std::nanf("")));
@@ -84,15 +99,34 @@ class EarlyLayer {
     std::vector<int> ids = make_ids(layer(), use, random_);
     ids.push_back(0);
     ids_ = device_.upload(ids);
+    ids_here_ = ids;
+  }
+
+  // Announces the routes for the next run, as a router would, with a number that has not been there yet.
+  AnnouncedRoutes announce() {
+    std::vector<uint4> units;
+    const unsigned number = ++turn_here_;
+    for (int i = 0; i < kTokens * layer().top_k; ++i) {
+      units.push_back({static_cast<unsigned>(ids_here_[i]), number, bits_of(weights_here_[i]), number});
+    }
+    units.push_back({});
+    const std::vector<unsigned> turn{number - 1};
+    return {device_.upload(units), device_.upload(turn)};
   }
 
   // With the norm the rows behind it are NaNs: only a launch that does not read them gives numbers.
-  std::vector<float> run(int tokens, MoePath path, bool with_norm, int poison) {
+  // Announced routes are the only ones.
+  std::vector<float> run(int tokens, MoePath path, bool with_norm, int poison, const AnnouncedRoutes& announced = {}) {
     check_cuda(cudaMemset(workspace_, poison, workspace_bytes_), "poison");
     check_cuda(cudaMemset(y_, poison, rows_.normed.size() * sizeof(float)), "poison");
     const __half* x = with_norm ? reinterpret_cast<const __half*>(nans_) : halves_;
     MoeCall call{x, layer().hidden, ids_, weights_, tokens, y_, layer().hidden};
     if (with_norm) call.norm = norm_;
+    if (announced.units != nullptr) {
+      call.ids = nonsense_;
+      call.weights = nans_;
+      call.announced = announced;
+    }
     moe_swiglu(layer(), call, path, workspace_, nullptr);
     std::vector<float> values(static_cast<std::size_t>(tokens) * layer().hidden);
     check_cuda(cudaMemcpy(values.data(), y_, values.size() * sizeof(float), cudaMemcpyDeviceToHost), "y");
@@ -110,7 +144,10 @@ class EarlyLayer {
   const __half* halves_ = nullptr;
   float *nans_ = nullptr, *y_ = nullptr;
   unsigned char* workspace_ = nullptr;
-  int* ids_ = nullptr;
+  int *ids_ = nullptr, *nonsense_ = nullptr;
+  std::vector<int> ids_here_;
+  std::vector<float> weights_here_;
+  unsigned turn_here_ = 0;
 };
 
 // tokens: up to so many begin early.
@@ -127,6 +164,18 @@ void check_early(const LayerShape& shape, int n, float scale, int tokens, const 
       const std::vector<float> y = layer.run(t, MoePath::kIntStream, true, 0xFF);
       EXPECT_EQ(verify::compare(expected, y, shape.hidden, {.row_relative = 0.002}), "") << what;
       EXPECT_EQ(verify::compare_exact(y, layer.run(t, MoePath::kIntStream, true, 0x7F)), "") << what << ": two runs";
+      EXPECT_TRUE(moe_polls_routes(layer.layer(), t, MoePath::kIntStream)) << what;
+      for (const bool with_norm : {true, false}) {
+        const AnnouncedRoutes announced = layer.announce();
+        const unsigned before = turn_of(announced);
+        const std::vector<float> polled = layer.run(t, MoePath::kIntStream, with_norm, 0x7F, announced);
+        EXPECT_EQ(turn_of(announced), before + 1) << what;
+        if (with_norm) {
+          EXPECT_EQ(verify::compare_exact(y, polled), "") << what << ": announced routes";
+        } else {
+          EXPECT_EQ(verify::compare(expected, polled, shape.hidden, {.row_relative = 0.002}), "") << what;
+        }
+      }
     }
   }
 }
@@ -177,6 +226,9 @@ TEST(GpuMoeEarly, OthersTakeTheRowsBehindTheNorm) {
   EXPECT_TRUE(same_without_norm(common, 1, MoePath::kIntStream3));
   EXPECT_TRUE(same_without_norm(common, 1, MoePath::kHalf8));
   EXPECT_TRUE(same_without_norm(own, 1, MoePath::kIntStream));
+  EXPECT_FALSE(moe_polls_routes(common.layer(), 5, MoePath::kIntStream));
+  EXPECT_FALSE(moe_polls_routes(common.layer(), 1, MoePath::kIntStream3));
+  EXPECT_FALSE(moe_polls_routes(own.layer(), 1, MoePath::kIntStream));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -36,6 +37,8 @@ std::string describe(const RouteCase& c) {
 }
 
 // Everything that a call reads and writes.
+constexpr unsigned kTurn = 41;
+
 struct Setup {
   std::vector<float> x, add, norm_weight, bias;
   StoredMatrix w;
@@ -44,6 +47,8 @@ struct Setup {
   DeviceValues<HalfBits> out;
   DeviceValues<float> out_fp32, weights, logits;
   DeviceValues<int> ids;
+  DeviceValues<uint4> units;
+  DeviceValues<unsigned> turn;
   int padded;
 
   static std::vector<float> router_weights(const RouteCase& c, Random& random) {
@@ -70,6 +75,8 @@ struct Setup {
         weights(static_cast<std::size_t>(c.rows) * c.top_k),
         logits(static_cast<std::size_t>(c.rows) * c.experts),
         ids(static_cast<std::size_t>(c.rows) * c.top_k),
+        units(static_cast<std::size_t>(c.rows) * c.top_k),
+        turn(std::vector<unsigned>{kTurn}),
         padded((c.n + 127) / 128 * 128) {}
 
   RouteCall call(const RouteCase& c) {
@@ -109,6 +116,21 @@ void check_choice(const RouteCase& c, const Setup& s, const std::vector<float>& 
   EXPECT_EQ(s.ids.download(), ids) << describe(c);
   EXPECT_EQ(verify::compare(weights, s.weights.download(), c.top_k, {.absolute = 1e-30, .relative = 4e-7}), "")
       << describe(c);
+}
+
+// The units of the choice, with the number after the turn that nobody has counted up.
+void check_announced(const RouteCase& c, const Setup& s, const std::vector<int>& ids,
+                     const std::vector<float>& weights) {
+  const std::vector<uint4> units = s.units.download();
+  int wrong = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    float weight = 0;
+    std::memcpy(&weight, &units[i].z, sizeof weight);
+    wrong += units[i].x != static_cast<unsigned>(ids[i]) || units[i].y != kTurn + 1 || units[i].w != kTurn + 1;
+    wrong += !(weight == weights[i]);
+  }
+  EXPECT_EQ(wrong, 0) << describe(c) << ": announced";
+  EXPECT_EQ(s.turn.download()[0], kTurn) << describe(c);
 }
 
 void check_route(const RouteCase& c) {
@@ -157,9 +179,12 @@ void check_route(const RouteCase& c) {
   for (auto* values : {&s.weights, &s.logits, &s.out_fp32}) values->poison(0x7F);
   s.ids.poison(0x7F);
   s.out.poison(0x7F);
-  norm_and_route(s.call(c), nullptr);
+  RouteCall again = s.call(c);
+  again.announced = {s.units.get(), s.turn.get()};
+  norm_and_route(again, nullptr);
   EXPECT_EQ(s.ids.download(), ids) << describe(c);
   EXPECT_EQ(s.out.download(), halves) << describe(c);
+  check_announced(c, s, ids, weights);
   if (c.nan_expert < 0) {
     EXPECT_EQ(verify::compare_exact(logits, s.logits.download()), "") << describe(c);
   }

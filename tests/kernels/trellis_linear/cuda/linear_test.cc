@@ -124,6 +124,40 @@ TEST(GpuLinear, NormInFront) {
                kOdd, kSome);
 }
 
+// One row has an integer kernel of its own: every width, clusters with shares of unequal sizes, several inputs, CTAs of
+// many items that go round the ring, with a norm and without.
+TEST(GpuLinear, OneRow) {
+  const std::vector<LinearPath> integers{LinearPath::kInt4};
+  for (int bits = 1; bits <= 8; ++bits) {
+    check_linear({"one row, " + std::to_string(bits) + " bits",
+                  384,
+                  384,
+                  {{128, 128, bits, kMul1, 0, false, false}},
+                  70u + static_cast<unsigned>(bits)},
+                 {1}, integers);
+  }
+  for (const bool norm : {false, true}) {
+    check_linear({norm ? "one row, norm, a cluster" : "one row, a cluster",
+                  17 * 128,
+                  17 * 128 - 4,
+                  {{128, 77, 3, kMul1, 0, true, true}, {128, 128, 5, kMul1, 1, false, false}},
+                  80,
+                  norm,
+                  norm},
+                 {1}, integers);
+    check_linear({norm ? "one row, norm, many bands" : "one row, many bands",
+                  256,
+                  256,
+                  {{2560, 2500, 6, kMul1, 0, true, false},
+                   {2560, 2560, 4, kMul1, 1, false, true},
+                   {640, 640, 2, kMul1, 0, false, false}},
+                  81,
+                  norm,
+                  false},
+                 {1}, integers);
+  }
+}
+
 // Segments of every number of columns of the wide path, bands without a neighbour, clusters and CTAs of many items.
 TEST(GpuLinear, ManyRows) {
   check_linear({"many rows, two matrices",
