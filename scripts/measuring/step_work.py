@@ -21,8 +21,8 @@ EMBED, NORM, Q_NORM, FIRST, Q_B, PREPARE, ABSORB, ATTEND, UNFOLD, O, ROUTER, EXP
 TO_ABSORB, MLA, GQA = "rotation and mla_absorb", "rotation to mla_unfold", "rotation and attention"
 TOGETHER = {TO_ABSORB: (PREPARE, ABSORB), MLA: (PREPARE, ABSORB, ATTEND, UNFOLD), GQA: (PREPARE, ATTEND)}
 # The same with the linear layer of the query inside.
-Q_TO_ABSORB, Q_MLA = "q_b_proj to mla_absorb", "q_b_proj to mla_unfold"
-TOGETHER.update({Q_TO_ABSORB: (Q_B, *TOGETHER[TO_ABSORB]), Q_MLA: (Q_B, *TOGETHER[MLA])})
+Q_TO_ABSORB = "q_b_proj to mla_absorb"
+TOGETHER[Q_TO_ABSORB] = (Q_B, *TOGETHER[TO_ABSORB])
 
 
 def is_mla(config):

@@ -15,41 +15,50 @@ struct AbsorbOneMemory {
 };
 
 // The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
-// every 16th. The weights wait in shared memory: registers are short when the query is computed.
+// every 16th.
 template <UpWeight kUp>
 class AbsorbOne {
   using Four = FourWeights<kUp>;
 
  public:
-  // Of shared memory for the weights.
-  __host__ __device__ static constexpr int bytes(int nope) {
-    return nope / 16 * kOneThreads * static_cast<int>(sizeof(Four));
+  __device__ __forceinline__ AbsorbOne(const MlaUpProjection& up, int head)
+      : nope_(up.nope), slice_(up.latent / kOneCluster), row0_(static_cast<long long>(head) * (up.nope + up.v)) {}
+
+  // The weights into registers.
+  __device__ __forceinline__ void load(const MlaUpProjection& up, int rank) {
+    const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
+    const Four* const from = words_of(up, rank);
+    for (int k = 0; k < kRows; ++k) {
+      const int row = thread / 16 + 16 * k;
+      words_[k] = row < nope_ && 4 * word < slice_ ? from[static_cast<long long>(row) * up.latent / 4] : Four{};
+    }
   }
 
-  // Asks for the weights.
-  __device__ __forceinline__ AbsorbOne(const MlaUpProjection& up, int head, int rank, unsigned char* weights)
-      : nope_(up.nope), slice_(up.latent / kOneCluster), words_(reinterpret_cast<Four*>(weights) + threadIdx.x) {
-    const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
-    const Four* const from =
-        static_cast<const Four*>(up.weights) + (first_row(up, head) * up.latent + rank * slice_) / 4 + word;
-    for (int row = thread / 16, k = 0; row < nope_ && 4 * word < slice_; row += 16, ++k) {
-      copy_async_few<sizeof(Four)>(words_ + k * kOneThreads, from + static_cast<long long>(row) * up.latent / 4);
+  // Or into shared memory first, where registers are short until take(): so many bytes of it.
+  __host__ __device__ static constexpr int staged_bytes(int nope) {
+    return nope / 16 * kOneThreads * static_cast<int>(sizeof(Four));
+  }
+  __device__ __forceinline__ void stage(const MlaUpProjection& up, int rank, unsigned char* staged) const {
+    const int thread = static_cast<int>(threadIdx.x);
+    Four* const to = reinterpret_cast<Four*>(staged) + thread;  // of this thread for itself
+    const Four* const from = words_of(up, rank);
+    for (int row = thread / 16, k = 0; row < nope_ && 4 * (thread % 16) < slice_; row += 16, ++k) {
+      copy_async_few<sizeof(Four)>(to + k * kOneThreads, from + static_cast<long long>(row) * up.latent / 4);
     }
     copy_async_commit();
   }
-
-  // What element n < nope of a head's query is multiplied by.
-  __device__ static __forceinline__ float scale(const MlaUpProjection& up, int head, int n) {
-    return Four::scale(up, first_row(up, head) + n);
-  }
-
-  // Brings the weights into registers, while something else is waited for.
-  __device__ __forceinline__ void take() {
+  __device__ __forceinline__ void take(const unsigned char* staged) {
+    const Four* const from = reinterpret_cast<const Four*>(staged) + threadIdx.x;
     copy_async_wait<0>();
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
-      if (16 * k < nope_) held_[k] = words_[k * kOneThreads];
+      if (16 * k < nope_) words_[k] = from[k * kOneThreads];
     }
+  }
+
+  // What element n < nope of a head's query is multiplied by.
+  __device__ __forceinline__ float scale(const MlaUpProjection& up, int n) const {
+    return Four::scale(up, row0_ + n);
   }
 
   // memory.scaled is there for all threads. Leaves what sum() adds up, behind a barrier.
@@ -60,7 +69,7 @@ class AbsorbOne {
     for (int k = 0; k < kRows; ++k) {
       if (16 * k >= nope_) break;
       const float x = memory.scaled[thread / 16 + 16 * k];
-      held_[k].add(sum, x);
+      words_[k].add(sum, x);
       shift += x;
     }
 #pragma unroll
@@ -92,13 +101,14 @@ class AbsorbOne {
  private:
   static constexpr int kRows = kOneNope / 16;
 
-  __device__ static __forceinline__ long long first_row(const MlaUpProjection& up, int head) {
-    return static_cast<long long>(head) * (up.nope + up.v);
+  // Of the thread's row 0.
+  __device__ __forceinline__ const Four* words_of(const MlaUpProjection& up, int rank) const {
+    return static_cast<const Four*>(up.weights) + (row0_ * up.latent + rank * slice_) / 4 + threadIdx.x % 16;
   }
 
   int nope_, slice_;
-  Four* words_;  // [nope / 16], kOneThreads apart: of this thread for itself
-  Four held_[kRows];
+  long long row0_;  // the head's first stored row
+  Four words_[kRows];
 };
 
 }  // namespace fairway::kernels::cuda

@@ -32,19 +32,6 @@ bool projects(const MlaAttention& call) {
   return call.query.norm.x != nullptr;
 }
 
-template <UpWeight kUp, bool kProjects>
-void launch_decode(const MlaDecodeArgs& args, dim3 grid, cudaStream_t stream) {
-  const auto kernel_of = [](auto type) {
-    constexpr CacheType kType = decltype(type)::value;
-    return kProjects ? mla_query_decode_kernel<kType, kUp> : mla_decode_kernel<kType, kUp>;
-  };
-  const auto kernel = args.prepare.cache.type == CacheType::kHalf
-                          ? kernel_of(std::integral_constant<CacheType, CacheType::kHalf>{})
-                          : kernel_of(std::integral_constant<CacheType, CacheType::kE4m3>{});
-  const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(DecodeMemory<kUp, kProjects>)), kOneCluster};
-  backend::check_cuda(launch(kernel, shape, stream, args), "mla_decode");
-}
-
 // What the numbers of a query's linear layer have to be.
 bool query_is_legal(const MlaAttention& call) {
   const MlaQuery& query = call.query;
@@ -78,24 +65,20 @@ void check(const MlaAttention& call) {
 
 bool mla_decode_fits(const MlaAttention& call) {
   const int key = call.attend.key_dim;
-  return one_row_fits(call.up) && key <= kDecodeKey && key % kCachePiece == 0 && call.prepare.rows.count <= 65535 &&
-         call.prepare.ldkv % 4 == 0 && is_aligned(call.prepare.kv) &&
-         (call.prepare.rows.count == 1 || !call.attend.one_sequence) &&
-         (!projects(call) ||
-          (query_is_legal(call) && query_operand_bytes(call.query.in, call.query.matrix.bits) <= kDecodeOperands));
+  return !projects(call) && one_row_fits(call.up) && key <= kDecodeKey && key % kCachePiece == 0 &&
+         call.prepare.rows.count <= 65535 && call.prepare.ldkv % 4 == 0 && is_aligned(call.prepare.kv) &&
+         (call.prepare.rows.count == 1 || !call.attend.one_sequence);
 }
 
 bool mla_query_fits(const MlaAttention& call) {
-  if (!projects(call)) return false;
-  if (call.attend.max_context <= kDecodeContext) return mla_decode_fits(call);
-  return call.attend.max_context <= kQueryContext && mla_query_absorb_fits(call);
+  return call.attend.max_context > kDecodeContext && call.attend.max_context <= kQueryContext &&
+         mla_query_absorb_fits(call);
 }
 
 bool mla_query_absorb_fits(const MlaAttention& call) {
   const MlaPrepare& prepare = call.prepare;
   return query_is_legal(call) && one_row_fits(call.up) && is_aligned(prepare.q_full) &&
-         (call.up.latent + prepare.angles.dim) % 4 == 0 &&
-         query_absorb_bytes<UpWeight::kHalf>(call.query, prepare.nope) <= kQueryAbsorbBytes;
+         (call.up.latent + prepare.angles.dim) % 4 == 0;
 }
 
 void mla_query_absorb(const MlaAttention& call, cudaStream_t stream) {
@@ -114,16 +97,16 @@ void mla_query_absorb(const MlaAttention& call, cudaStream_t stream) {
 
 void mla_decode(const MlaAttention& call, cudaStream_t stream) {
   check(call);
+  require_same(projects(call) ? 1 : 0, 0, "linear layers of the queries");
   const MlaPrepare& prepare = call.prepare;
   const dim3 grid(static_cast<unsigned>(prepare.heads * kOneCluster), static_cast<unsigned>(prepare.rows.count));
-  const MlaDecodeArgs args{call.query, prepare, call.up, call.attend.scale * 1.4426950408889634f, call.out, call.ldo};
+  const MlaDecodeArgs args{prepare, call.up, call.attend.scale * 1.4426950408889634f, call.out, call.ldo};
   with_up_weight(call.up.type, [&](auto type) {
     constexpr UpWeight kUp = decltype(type)::value;
-    if (call.query.norm.x != nullptr) {
-      launch_decode<kUp, true>(args, grid, stream);
-    } else {
-      launch_decode<kUp, false>(args, grid, stream);
-    }
+    const auto kernel = prepare.cache.type == CacheType::kHalf ? mla_decode_kernel<CacheType::kHalf, kUp>
+                                                               : mla_decode_kernel<CacheType::kE4m3, kUp>;
+    const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(DecodeMemory<kUp>)), kOneCluster};
+    backend::check_cuda(launch(kernel, shape, stream, args), "mla_decode");
   });
 }
 

@@ -41,7 +41,8 @@ void mla_attention(const MlaAttention& call, void* workspace, cudaStream_t strea
 // Whether the attention can do call.query, and is the better for it: on the current device.
 bool mla_query_fits(const MlaAttention& call);
 
-// One launch: a cluster for every row and head. Only if mla_decode_fits(). Right for any context, meant for short ones.
+// One launch: a cluster for every row and head. Only if mla_decode_fits(), and without a query. Right for any context,
+// meant for short ones.
 bool mla_decode_fits(const MlaAttention& call);
 void mla_decode(const MlaAttention& call, cudaStream_t stream);
 

@@ -6,8 +6,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/attention_mla/cuda/mla_absorb_one.cuh"
-#include "kernels/attention_mla/cuda/mla_decode.cuh"
-#include "kernels/attention_mla/cuda/mla_query_one.cuh"
+#include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
 #include "kernels/common/cuda/attend_merge.cuh"
 #include "kernels/common/cuda/cache_write.cuh"
@@ -23,7 +22,6 @@ constexpr int kDecodeKey = 576;  // most elements of a key
 constexpr int kDecodeBatch = 2;
 
 struct MlaDecodeArgs {
-  MlaQuery query;
   MlaPrepare prepare;
   MlaUpProjection up;
   float scale_log2;
@@ -31,30 +29,23 @@ struct MlaDecodeArgs {
   long long ldo;
 };
 
-// Bytes of query_operand_bytes() that a CTA has room for.
-constexpr int kDecodeOperands = (kOneCluster + kOneWarps) * kOneLatent * static_cast<int>(sizeof(float));
-
-template <UpWeight kUp, bool kProjects>
+template <UpWeight kUp>
 struct alignas(16) DecodeMemory {
   std::uint64_t query_sent, sums_sent;  // barriers
   std::uint64_t weights_there, unused;
   unsigned char weights[UnfoldOne<kUp>::kBytes];
-  unsigned char absorb_weights[AbsorbOne<kUp>::bytes(kOneNope)];
-  float4 statistics[kOneCluster];          // of each CTA: largest score, sum of factors
-  float query[kDecodeKey];                 // [latent | rotated], times the scale of scores
-  float sums[kOneCluster][kOneLatent];     // of each CTA; before that, with warp_sums, operands of the query
-  float warp_sums[kOneWarps][kOneLatent];  // over a warp's positions
+  float4 statistics[kOneCluster];       // of each CTA: largest score, sum of factors
+  float query[kDecodeKey];              // [latent | rotated], times the scale of scores
+  float sums[kOneCluster][kOneLatent];  // of each CTA
   AbsorbOneMemory absorb;
+  float warp_sums[kOneWarps][kOneLatent];  // over a warp's positions
   float2 warp_statistics[kOneWarps];
   float latent[kOneLatent];               // the result in the latent space
   unsigned char new_row[2 * kDecodeKey];  // of the cache
-  std::conditional_t<kProjects, QueryOneMemory, std::uint64_t> projected;
 };
 
-// kProjects: MlaAttention::query is done here.
-template <CacheType kType, UpWeight kUp, bool kProjects>
+template <CacheType kType, UpWeight kUp>
 class MlaDecodeCta {
-  using Memory = DecodeMemory<kUp, kProjects>;
   using Attend = LanesAttend<kType, 32, 3, 2, true, kDecodeBatch>;
   static constexpr int kHeld = kOneLatent / kChunk / 32;
 
@@ -62,67 +53,64 @@ class MlaDecodeCta {
   __device__ explicit MlaDecodeCta(const MlaDecodeArgs& args)
       : a_(args),
         p_(args.prepare),
-        memory_(*dynamic_shared<Memory>()),
+        memory_(*dynamic_shared<DecodeMemory<kUp>>()),
         thread_(static_cast<int>(threadIdx.x)),
         rank_(static_cast<int>(blockIdx.x) % kOneCluster),
         head_(static_cast<int>(blockIdx.x) / kOneCluster),
         row_(blockIdx.y) {}
 
   __device__ void run() {
-    const int latent = p_.latent, warp = thread_ / 32;
+    const int latent = p_.latent;
     if (thread_ == 0) {
       barrier_init(&memory_.query_sent, 1);
       barrier_init(&memory_.sums_sent, 1);
       barrier_init(&memory_.weights_there, 1);
-      if constexpr (kProjects) projection().init();
       barrier_init_fence();
-      if constexpr (kProjects) projection().expect();
+      UnfoldOne<kUp>::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
       barrier_expect(&memory_.query_sent, latent * 4);
       barrier_expect(&memory_.sums_sent, kOneCluster * (latent * 4 + 16));
     }
     __syncwarp();
     cluster_arrive();
-    const int position = p_.rows.position[row_], sequence = p_.rows.sequence[row_];  // used when more is asked for
-    [[maybe_unused]] Projection query = projection();
-    if constexpr (kProjects) {
-      query.load(a_.up);
-      if (warp == 0) query.load_weights();
-    }
-    if (thread_ == 0) UnfoldOne<kUp>::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
-    __syncwarp();
-    AbsorbOne<kUp> absorb(a_.up, head_, rank_, memory_.absorb_weights);
+    const int position = p_.rows.position[row_], sequence = p_.rows.sequence[row_];
+    const int warp = thread_ / 32;
     const bool makes_row = rank_ == kOneCluster - 1 && warp == kOneWarps - 1;
     Attend attend;
-    const int first = rank_ + kOneCluster * warp, step = kOneCluster * kOneWarps;
-    if constexpr (kProjects) {
-      Attend::prefetch(cached(sequence, position), first, step);  // registers are short until the query is there
-    } else {
-      attend.start(cached(sequence, position), first, step);
-    }
+    attend.start(cached(sequence, position), rank_ + kOneCluster * warp, kOneCluster * kOneWarps);
+    AbsorbOne<kUp> absorb(a_.up, head_);
+    absorb.load(a_.up, rank_);
+    const float scale = thread_ < p_.nope ? absorb.scale(a_.up, thread_) : 0.0f;
     Rotation rotation(p_.angles, position);
     if (makes_row) {  // the norm's weights, where the result comes later
       for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
     }
-    NewRow row;
-    if constexpr (kProjects) {
-      project(query, rotation, row, makes_row, [&] {
-        absorb.take();
-        attend.start(cached(sequence, position), first, step);
-      });
-    } else {
-      absorb.take();
-      take_query(rotation, row, makes_row);
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    cluster_wait();  // the others' barriers are initialised
+
+    const float* const kv = p_.kv + row_ * p_.ldkv;
+    const float* const rotated = makes_row ? kv + latent : q() + p_.nope;
+    const auto element = [&](int i) { return rotated[i]; };
+    float held[kHeld][kChunk];  // of the new row's latent
+    if (makes_row) {
+      for (int j = 0; j < kHeld; ++j) load_floats<true>(kv + chunk(j), latent - chunk(j), held[j]);
     }
+    if (makes_row || warp == 0) rotation.load(element);
+    memory_.absorb.scaled[thread_] = thread_ < p_.nope ? q()[thread_] * scale : 0.0f;
+    __syncthreads();
     absorb.multiply(memory_.absorb);
     const int word = thread_ % 16, to = thread_ / 16;
     if (to < kOneCluster && 4 * word < absorb.slice()) {
       send_to_cluster(reinterpret_cast<float4*>(&memory_.query[rank_ * absorb.slice() + 4 * word]), &memory_.query_sent,
                       to, AbsorbOne<kUp>::sum(memory_.absorb, word, a_.scale_log2));
     }
-    if (!kProjects && makes_row) make_row(rotation, row);
-    if (warp == 0) {
-      rotation.rotate(element_of(rotated_query()),
-                      [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
+    if (makes_row) {
+      const CacheRow<kType> row(memory_.new_row);
+      rotation.rotate(element, [&](int i, float v) { row.store(latent + i, v); });
+      norm(held, row);
+      __syncwarp();
+    } else if (warp == 0) {
+      rotation.rotate(element, [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
     }
     __syncthreads();  // the rotated part of the query is there
     barrier_wait_cluster(&memory_.query_sent, 0);
@@ -140,77 +128,11 @@ class MlaDecodeCta {
   }
 
  private:
+  __device__ __forceinline__ const float* q() const {
+    return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (p_.nope + p_.angles.dim);
+  }
   // First of a lane's elements j of the latent.
   __device__ static __forceinline__ int chunk(int j) { return kChunk * (static_cast<int>(threadIdx.x) % 32 + 32 * j); }
-  // What a Rotation reads.
-  __device__ static __forceinline__ auto element_of(const float* from) {
-    return [from](int i) { return from[i]; };
-  }
-
-  // The latent that the position's own row is made of, in a warp's registers.
-  struct NewRow {
-    float held[kHeld][kChunk];
-  };
-  __device__ __forceinline__ const float* kv() const { return p_.kv + row_ * p_.ldkv; }
-  __device__ __forceinline__ void load_row(Rotation& rotation, NewRow& row) const {
-    for (int j = 0; j < kHeld; ++j) load_floats<true>(kv() + chunk(j), p_.latent - chunk(j), row.held[j]);
-    rotation.load(element_of(kv() + p_.latent));
-  }
-  // As the cache has it, by the warp that needs it.
-  __device__ __forceinline__ void make_row(Rotation& rotation, const NewRow& from) const {
-    const CacheRow<kType> row(memory_.new_row);
-    rotation.rotate(element_of(kv() + p_.latent), [&](int i, float v) { row.store(p_.latent + i, v); });
-    norm(from.held, row);
-    __syncwarp();
-  }
-
-  __device__ __forceinline__ const float* rotated_query() const {
-    if constexpr (kProjects) return memory_.absorb.scaled + p_.nope;
-    return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (p_.nope + p_.angles.dim) + p_.nope;
-  }
-  // Waits for the kernel ahead, which has written the query.
-  __device__ __forceinline__ void take_query(Rotation& rotation, NewRow& row, bool makes_row) const {
-    const float scale = thread_ < p_.nope ? AbsorbOne<kUp>::scale(a_.up, head_, thread_) : 0.0f;
-    wait_for_previous_kernel();
-    let_next_kernel_start();
-    cluster_wait();  // the others' barriers are initialised
-    if (makes_row) load_row(rotation, row);
-    if (thread_ < 32) rotation.load(element_of(rotated_query()));
-    const float* const q = rotated_query() - p_.nope;
-    memory_.absorb.scaled[thread_] = thread_ < p_.nope ? q[thread_] * scale : 0.0f;
-    __syncthreads();
-  }
-
-  struct NoProjection {};
-  using Projection = std::conditional_t<kProjects, QueryOne<kUp>, NoProjection>;
-  __device__ __forceinline__ Projection projection() const {
-    if constexpr (kProjects) {
-      return {a_.query, p_, head_, rank_, memory_.projected, reinterpret_cast<unsigned char*>(memory_.sums)};
-    } else {
-      return {};
-    }
-  }
-  // Waits for the kernel ahead, and computes the query from what it has written. meanwhile(): what there is time for
-  // while the outputs are on their way.
-  template <class Meanwhile>
-  __device__ __forceinline__ void project(QueryOne<kUp>& query, Rotation& rotation, NewRow& row, bool makes_row,
-                                          const Meanwhile& meanwhile) const {
-    wait_for_previous_kernel();
-    query.stage();
-    __syncthreads();
-    query.multiply();
-    __syncthreads();
-    cluster_wait();  // the others' barriers are initialised
-    query.send();
-    meanwhile();
-    if (makes_row) {
-      load_row(rotation, row);
-      make_row(rotation, row);
-    }
-    query.receive(memory_.absorb.scaled);
-    let_next_kernel_start();  // not before: it would take issue slots where they are short
-    if (thread_ < 32) rotation.load(element_of(rotated_query()));
-  }
 
   // By the warp that makes the position's own row: its latent, as the cache has it.
   __device__ __forceinline__ void norm(const float (&held)[kHeld][kChunk], const CacheRow<kType>& row) const {
@@ -298,7 +220,7 @@ class MlaDecodeCta {
 
   const MlaDecodeArgs& a_;
   const MlaPrepare& p_;
-  Memory& memory_;
+  DecodeMemory<kUp>& memory_;
   const int thread_, rank_, head_;
   const long long row_;
 };
@@ -306,17 +228,7 @@ class MlaDecodeCta {
 template <CacheType kType, UpWeight kUp>
 __global__ void __launch_bounds__(kOneThreads, 2) mla_decode_kernel(const __grid_constant__ MlaDecodeArgs args) {
   if constexpr (kCodeHasClusters) {
-    MlaDecodeCta<kType, kUp, false>(args).run();
-  } else {
-    not_for_this_code();
-  }
-}
-
-// With MlaAttention::query. A name of its own, by which profiles know what a launch does.
-template <CacheType kType, UpWeight kUp>
-__global__ void __launch_bounds__(kOneThreads, 2) mla_query_decode_kernel(const __grid_constant__ MlaDecodeArgs args) {
-  if constexpr (kCodeHasClusters) {
-    MlaDecodeCta<kType, kUp, true>(args).run();
+    MlaDecodeCta<kType, kUp>(args).run();
   } else {
     not_for_this_code();
   }

@@ -78,7 +78,7 @@ class QueryOne {
   }
 
   // What else is constant, into registers. Nothing waits for it here.
-  __device__ __forceinline__ void load(const MlaUpProjection& up) {
+  __device__ __forceinline__ void load(const MlaUpProjection& up, const AbsorbOne<kUp>& absorb) {
     const int k = warp_ * kBand + 4 * lane_;
     place_ = LanePlace(q_.matrix.bits, lane_);
     if (k < q_.norm.n) {
@@ -87,7 +87,7 @@ class QueryOne {
     }
     if (k >= width_) return;
     svh_ = *reinterpret_cast<const uint2*>(q_.matrix.svh + head_ * width_ + k);
-    for (int j = 0; j < 4; ++j) up_scale_[j] = k + j < p_.nope ? AbsorbOne<kUp>::scale(up, head_, k + j) : 1.0f;
+    for (int j = 0; j < 4; ++j) up_scale_[j] = k + j < p_.nope ? absorb.scale(up, k + j) : 1.0f;
   }
 
   // After the wait for the kernel ahead. Between this and multiply() a barrier.

@@ -76,19 +76,6 @@ class LanesAttend {
     load(rows_, first);
   }
 
-  // Asks for what start() loads, for callers that have no registers for it yet.
-  __device__ static __forceinline__ void prefetch(const CachedPositions& positions, int first, int step) {
-    static_assert(kGroups == 1 && kValueInKey);
-    constexpr int kLine = 128;
-    const int lane = static_cast<int>(threadIdx.x) % kLanes;
-#pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
-      const int p = first + b * step;
-      if (p >= positions.end || kLine * lane >= positions.key_pieces * Piece::kBytes) continue;
-      prefetch_line(positions.keys + static_cast<long long>(p) * positions.row_bytes + kLine * lane);
-    }
-  }
-
   // q: the query times the scale in units of log2, in shared memory, 16-byte aligned. `more`, if not null: the key of
   // one more position of this warp, as the cache would have it; its value is more_value bytes behind.
   __device__ __forceinline__ void run(const float* q, const unsigned char* more, int more_value = 0) {

@@ -291,10 +291,6 @@ void check_query(const Shape& shape, int position, CacheType type, RopeLayout la
   if (!gpu_features().clusters) return;
   Step step(shape, {position}, type, layout, seed, up, layer);
   const std::string what = fmt::format("{} of {} inputs, {} bits", layer.normed, layer.in, layer.bits);
-  step.check(what + ", one launch", position + 1, [](const MlaAttention& c, void*) {
-    ASSERT_TRUE(mla_query_fits(c));
-    mla_decode(c, nullptr);
-  });
   step.check(what + ", three launches", position + 1, [](const MlaAttention& c, void* workspace) {
     ASSERT_TRUE(mla_query_absorb_fits(c));
     mla_query_absorb(c, nullptr);
@@ -308,7 +304,7 @@ void check_query(const Shape& shape, int position, CacheType type, RopeLayout la
 
 TEST(GpuMlaDecode, WithTheLinearLayerOfItsQueries) {
   check_query(kLarge, 5, kHalf, kAdjacent, 30, UpWeight::kHalf, {3, 768, 768});
-  check_query(kLarge, 70, kE4m3, kHalves, 31, UpWeight::kByte, {6, 1024, 1000});
+  check_query(kLarge, 70, kE4m3, kHalves, 31, UpWeight::kByte, {8, 1024, 1000});
   check_query(kHeads128, 9, kHalf, kAdjacent, 32, UpWeight::kByte, {4, 128, 128});
   check_query(kLongRotation, 3, kE4m3, kHalves, 33, UpWeight::kHalf, {5, 384, 300});
   for (int bits = 1; bits <= 8; ++bits) {
@@ -321,19 +317,20 @@ TEST(GpuMlaDecode, WithTheLinearLayerOfItsQueries) {
 TEST(GpuMlaDecode, LinearLayersThatDoNotFit) {
   if (!gpu_features().clusters) GTEST_SKIP();
   Step step(kHeads128, {3}, kHalf, kAdjacent, 50, UpWeight::kHalf, {4, 256, 256});
-  const MlaAttention right = step.call(4);
+  const MlaAttention right = step.call(2000);
   EXPECT_TRUE(mla_query_fits(right));
   const auto refuses = [&](const auto& change) {
     MlaAttention wrong = right;
     change(wrong);
     EXPECT_FALSE(mla_query_fits(wrong));
   };
+  refuses([](MlaAttention& c) { c.attend.max_context = 1024; });  // these have a launch for all of it
+  refuses([](MlaAttention& c) { c.attend.max_context = 8193; });
   refuses([](MlaAttention& c) { c.query.norm.x = nullptr; });
   refuses([](MlaAttention& c) { c.query.norm.x += 1; });
   refuses([](MlaAttention& c) { c.query.norm.n = 260; });
   refuses([](MlaAttention& c) { c.query.norm.add = c.prepare.kv; });
   refuses([](MlaAttention& c) { c.query.in = 192; });
-  refuses([](MlaAttention& c) { c.query.in = 1024, c.query.matrix.bits = 8; });  // no room for the weights
   refuses([](MlaAttention& c) { c.query.in = 1152; });
   refuses([](MlaAttention& c) { c.query.matrix.codebook = static_cast<int>(codec::Codebook::k3inst); });
   refuses([](MlaAttention& c) { c.query.matrix.words += 8; });
@@ -341,7 +338,7 @@ TEST(GpuMlaDecode, LinearLayersThatDoNotFit) {
   refuses([](MlaAttention& c) { c.prepare.angles.dim = 16; });
   MlaAttention wrong = right;
   wrong.query.in = 1152;
-  test::expect_error(ErrorKind::kUsage, {"1152"}, [&] { mla_decode(wrong, nullptr); });
+  test::expect_error(ErrorKind::kUsage, {"1152"}, [&] { mla_query_absorb(wrong, nullptr); });
 }
 
 #ifndef FAIRWAY_CUDA_EMULATED
