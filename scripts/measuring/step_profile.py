@@ -39,7 +39,7 @@ OTHER = "other"
 LINEAR = "linear"
 GATE = "gate of a dense layer"  # whose matrices are linear layers around it
 KINDS = ((step_work.EMBED, FIRST), (step_work.CHOOSE, LAST), (step_work.MLA, r"mla_decode"), (step_work.GQA, r"gqa_decode|gqa_cluster"),
-         (step_work.TO_ABSORB, r"prepare_absorb"), (GATE, r"^swiglu"),
+         (step_work.Q_TO_ABSORB, r"query_absorb"), (step_work.TO_ABSORB, r"prepare_absorb"), (GATE, r"^swiglu"),
          (step_work.EXPERTS, r"band_kernel|moe|stream_kernel|group|slots|expert|wide_inputs_kernel|^prepare_kernel"),
          (step_work.ROUTER, r"route"), (step_work.UNFOLD, r"unfold|project_many<(0|false)[,>]"), (step_work.ABSORB, r"absorb|project_many"),
          (step_work.ATTEND, r"attend|combine_splits"), (LINEAR, r"linear|rows_few|rows_many|trellis|dense_(few|many)"),
@@ -48,7 +48,8 @@ BEFORE_LINEAR = r"inputs"  # a launch that belongs to the linear layer after it
 # Calls -> part of the model.
 PARTS = {step_work.EMBED: "embedding and choice of a token", step_work.CHOOSE: "embedding and choice of a token", step_work.HEAD: "output head",
          step_work.EXPERTS: "experts", step_work.DENSE: "experts", step_work.ROUTER: "router", step_work.ATTEND: "attention over the cache",
-         step_work.MLA: "attention over the cache", step_work.GQA: "attention over the cache", step_work.TO_ABSORB: "kv_b_proj",
+         step_work.MLA: "attention over the cache", step_work.GQA: "attention over the cache",
+         step_work.TO_ABSORB: "kv_b_proj", step_work.Q_TO_ABSORB: "kv_b_proj",
          step_work.ABSORB: "kv_b_proj", step_work.UNFOLD: "kv_b_proj", step_work.NORM: "norms and rotation",
          step_work.Q_NORM: "norms and rotation", step_work.PREPARE: "norms and rotation"}
 LINEARS = "attention's linear layers"
@@ -116,7 +117,8 @@ def calls_of(launches, config):
         if kind not in (step_work.EXPERTS, step_work.DENSE):
             continue
         linears = [i for i in range(begin, at) if names[i] == LINEAR]
-        expected = step_work.linears_of(config)
+        inside = {part for name in names[begin:at] for part in step_work.TOGETHER.get(name, ())}
+        expected = [name for name in step_work.linears_of(config) if name not in inside]
         for i, place in enumerate(linears):
             names[place] = expected[i] if len(linears) == len(expected) else LINEAR
         norms = [i for i in range(begin, at) if names[i] == step_work.NORM]

@@ -20,6 +20,9 @@ EMBED, NORM, Q_NORM, FIRST, Q_B, PREPARE, ABSORB, ATTEND, UNFOLD, O, ROUTER, EXP
 # Calls of which one launch does several.
 TO_ABSORB, MLA, GQA = "rotation and mla_absorb", "rotation to mla_unfold", "rotation and attention"
 TOGETHER = {TO_ABSORB: (PREPARE, ABSORB), MLA: (PREPARE, ABSORB, ATTEND, UNFOLD), GQA: (PREPARE, ATTEND)}
+# The same with the linear layer of the query inside.
+Q_TO_ABSORB = "q_b_proj to mla_absorb"
+TOGETHER[Q_TO_ABSORB] = (Q_B, *TOGETHER[TO_ABSORB])
 
 
 def is_mla(config):

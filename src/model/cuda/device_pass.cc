@@ -244,23 +244,14 @@ void DevicePass::linears(const __half* x, int ldx, int rows, const DeviceLinear*
   cuda::trellis_linear(call, path, linear_workspace_, stream);
 }
 
+// q_b_proj as a part of the attention. None of it if that cannot be.
+cuda::MlaQuery DevicePass::query_inside(const DeviceLinear& q_b, const cuda::NormCall& norm) const {
+  if (!q_b.is_trellis || q_b.bias != nullptr || q_b.out != q_b.trellis_out) return {};
+  return {linear_norm(norm), q_b.trellis_in, q_b.trellis};
+}
+
 void DevicePass::mla(std::size_t layer, const cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream) {
   const DeviceMla& w = weights_.layers[layer].mla;
-  if (c_.q_lora_rank > 0) {
-    normed_linears(input, {&w.q_a, &w.kv_a}, {q_latent_, kv_}, stream);
-    cuda::NormCall call{};
-    call.x = q_latent_;
-    call.ldx = c_.q_lora_rank;
-    call.weight = w.q_a_norm;
-    call.eps = c_.latent_norm_eps;
-    call.n = c_.q_lora_rank;
-    call.rows = pass.rows;
-    call.out = q_latent_normed_;
-    call.ldo = call.padded = q_rank_padded_;
-    normed_linears(call, {&w.q_b}, {q_}, stream);
-  } else {
-    normed_linears(input, {&w.q_b, &w.kv_a}, {q_, kv_}, stream);
-  }
   cuda::MlaAttention attention{};
   cuda::MlaPrepare& prepare = attention.prepare;
   prepare.heads = c_.num_attention_heads;
@@ -281,6 +272,25 @@ void DevicePass::mla(std::size_t layer, const cuda::NormCall& input, const Devic
   attention.attend = attend_call(layer, pass);
   attention.out = attended_;
   attention.ldo = attended_padded_;
+  if (c_.q_lora_rank > 0) {
+    normed_linears(input, {&w.q_a, &w.kv_a}, {q_latent_, kv_}, stream);
+    cuda::NormCall call{};
+    call.x = q_latent_;
+    call.ldx = c_.q_lora_rank;
+    call.weight = w.q_a_norm;
+    call.eps = c_.latent_norm_eps;
+    call.n = c_.q_lora_rank;
+    call.rows = pass.rows;
+    call.out = q_latent_normed_;
+    call.ldo = call.padded = q_rank_padded_;
+    attention.query = query_inside(w.q_b, call);
+    if (!cuda::mla_query_fits(attention)) {
+      attention.query = {};
+      normed_linears(call, {&w.q_b}, {q_}, stream);
+    }
+  } else {
+    normed_linears(input, {&w.q_b, &w.kv_a}, {q_, kv_}, stream);
+  }
   cuda::mla_attention(attention, attend_workspace_, stream);
   const DeviceLinear* last[] = {&w.o};
   linears(attended_, attended_padded_, pass.rows, last, &x_, 1, true, stream, nullptr);

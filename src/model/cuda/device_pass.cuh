@@ -12,6 +12,7 @@
 #include "backend/cuda/arena.h"
 #include "backend/cuda/stream.h"
 #include "formats/config.h"
+#include "kernels/attention_mla/cuda/mla_decode.cuh"
 #include "kernels/common/cuda/attend.cuh"
 #include "kernels/common/cuda/pass.cuh"
 #include "kernels/rms_norm/cuda/rms_norm_cuda.cuh"
@@ -85,6 +86,7 @@ class DevicePass {
                       std::initializer_list<float*> outputs, cudaStream_t stream);
   void linears(const __half* x, int ldx, int rows, const DeviceLinear* const* matrices, float* const* outputs,
                int count, bool add, cudaStream_t stream, const kernels::cuda::NormCall* norm);
+  kernels::cuda::MlaQuery query_inside(const DeviceLinear& q_b, const kernels::cuda::NormCall& norm) const;
   // input: the norm in front of a layer's attention.
   void mla(std::size_t layer, const kernels::cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream);
   void gqa(std::size_t layer, const kernels::cuda::NormCall& input, const DevicePassRows& pass, cudaStream_t stream);

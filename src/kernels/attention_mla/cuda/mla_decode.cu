@@ -3,10 +3,12 @@
 #include <string>
 
 #include "backend/cuda/check.cuh"
+#include "codec/trellis.h"
 #include "fairway/error.h"
 #include "kernels/attention_mla/cuda/mla_decode.cuh"
 #include "kernels/attention_mla/cuda/mla_decode_kernel.cuh"
 #include "kernels/attention_mla/cuda/mla_prepare_absorb.cuh"
+#include "kernels/attention_mla/cuda/mla_query_absorb.cuh"
 #include "kernels/common/cuda/chunk.cuh"
 #include "kernels/common/cuda/launch.cuh"
 
@@ -15,6 +17,9 @@ namespace {
 
 // Above these the positions are read too often: by every head.
 constexpr int kDecodeRows = 1, kDecodeContext = 1024;
+// Above this the cache takes longest, and attention's CTAs cannot ask for it beside those of mla_query_absorb(), of
+// which an SM gets two. Measured on an H200 with 20 heads.
+constexpr int kQueryContext = 8192;
 constexpr int kMaxPrepareCtas = 160;  // about as many as run beside those that absorb
 
 void require_same(int a, int b, const char* what) {
@@ -23,8 +28,28 @@ void require_same(int a, int b, const char* what) {
                                      ", expected " + std::to_string(b));
 }
 
+bool projects(const MlaAttention& call) {
+  return call.query.norm.x != nullptr;
+}
+
+// What the numbers of a query's linear layer have to be.
+bool query_is_legal(const MlaAttention& call) {
+  const MlaQuery& query = call.query;
+  const int width = call.prepare.nope + call.prepare.angles.dim;
+  return projects(call) && call.prepare.rows.count == 1 && query.norm.add == nullptr && query.norm.sum == nullptr &&
+         linear_norm_legal(query.norm, query.in) && query.in % kBand == 0 && query.in <= kQueryBlocks * kBand &&
+         width % kBand == 0 && width <= kQueryHead && query.matrix.bits >= 1 && query.matrix.bits <= 8 &&
+         query.matrix.codebook == static_cast<int>(codec::Codebook::kMul1) && is_aligned(query.matrix.words) &&
+         is_aligned(query.matrix.suh, 8) && is_aligned(query.matrix.svh, 8);
+}
+
 void check(const MlaAttention& call) {
   const MlaUpProjection& up = call.up;
+  if (projects(call) && !query_is_legal(call)) {
+    throw Error(ErrorKind::kUsage, "CUDA latent attention: it cannot have a linear layer of " +
+                                       std::to_string(call.query.in) + " inputs and " +
+                                       std::to_string(call.query.matrix.bits) + " bits for its queries");
+  }
   check_mla_prepare(call.prepare);
   check_mla_projection(up, call.prepare.rows.count);
   check_mla_output(up, call.ldo);
@@ -40,13 +65,39 @@ void check(const MlaAttention& call) {
 
 bool mla_decode_fits(const MlaAttention& call) {
   const int key = call.attend.key_dim;
-  return one_row_fits(call.up) && key <= kDecodeKey && key % kCachePiece == 0 && call.prepare.rows.count <= 65535 &&
-         call.prepare.ldkv % 4 == 0 && is_aligned(call.prepare.kv) &&
+  return !projects(call) && one_row_fits(call.up) && key <= kDecodeKey && key % kCachePiece == 0 &&
+         call.prepare.rows.count <= 65535 && call.prepare.ldkv % 4 == 0 && is_aligned(call.prepare.kv) &&
          (call.prepare.rows.count == 1 || !call.attend.one_sequence);
+}
+
+bool mla_query_fits(const MlaAttention& call) {
+  return call.attend.max_context > kDecodeContext && call.attend.max_context <= kQueryContext &&
+         mla_query_absorb_fits(call);
+}
+
+bool mla_query_absorb_fits(const MlaAttention& call) {
+  const MlaPrepare& prepare = call.prepare;
+  return query_is_legal(call) && one_row_fits(call.up) && is_aligned(prepare.q_full) &&
+         (call.up.latent + prepare.angles.dim) % 4 == 0;
+}
+
+void mla_query_absorb(const MlaAttention& call, cudaStream_t stream) {
+  check(call);
+  const MlaPrepare& prepare = call.prepare;
+  const dim3 grid(static_cast<unsigned>((prepare.heads + 1) * kOneCluster));
+  const QueryAbsorb args{call.query, prepare, call.up};
+  with_up_weight(call.up.type, [&](auto type) {
+    constexpr UpWeight kUp = decltype(type)::value;
+    const auto kernel = prepare.cache.type == CacheType::kHalf ? query_absorb_kernel<CacheType::kHalf, kUp>
+                                                               : query_absorb_kernel<CacheType::kE4m3, kUp>;
+    const LaunchShape shape{grid, kOneThreads, query_absorb_bytes<kUp>(call.query, prepare.nope), kOneCluster};
+    backend::check_cuda(launch(kernel, shape, stream, args), "mla_query_absorb");
+  });
 }
 
 void mla_decode(const MlaAttention& call, cudaStream_t stream) {
   check(call);
+  require_same(projects(call) ? 1 : 0, 0, "linear layers of the queries");
   const MlaPrepare& prepare = call.prepare;
   const dim3 grid(static_cast<unsigned>(prepare.heads * kOneCluster), static_cast<unsigned>(prepare.rows.count));
   const MlaDecodeArgs args{prepare, call.up, call.attend.scale * 1.4426950408889634f, call.out, call.ldo};
@@ -91,7 +142,9 @@ void mla_attention(const MlaAttention& call, void* workspace, cudaStream_t strea
     mla_decode(call, stream);
     return;
   }
-  if (mla_prepare_absorb_fits(prepare, call.up)) {
+  if (projects(call)) {
+    mla_query_absorb(call, stream);
+  } else if (mla_prepare_absorb_fits(prepare, call.up)) {
     mla_prepare_absorb(prepare, call.up, stream);
   } else {
     mla_prepare(prepare, stream);

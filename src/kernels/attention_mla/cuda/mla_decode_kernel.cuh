@@ -5,7 +5,7 @@
 
 #include <cuda_fp16.h>
 
-#include "kernels/attention_mla/cuda/four_weights.cuh"
+#include "kernels/attention_mla/cuda/mla_absorb_one.cuh"
 #include "kernels/attention_mla/cuda/mla_projection.cuh"
 #include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
 #include "kernels/common/cuda/attend_merge.cuh"
@@ -18,8 +18,7 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kDecodeSlice = kOneLatent / kOneCluster;  // latents of a CTA
-constexpr int kDecodeKey = 576;                         // most elements of a key
+constexpr int kDecodeKey = 576;  // most elements of a key
 constexpr int kDecodeBatch = 2;
 
 struct MlaDecodeArgs {
@@ -35,77 +34,14 @@ struct alignas(16) DecodeMemory {
   std::uint64_t query_sent, sums_sent;  // barriers
   std::uint64_t weights_there, unused;
   unsigned char weights[UnfoldOne<kUp>::kBytes];
-  float4 statistics[kOneCluster];          // of each CTA: largest score, sum of factors
-  float query[kDecodeKey];                 // [latent | rotated], times the scale of scores
-  float sums[kOneCluster][kOneLatent];     // of each CTA
-  float scaled[kOneNope];                  // the query before kv_b_proj, times the scales of that
-  float parts[kOneWarps][kDecodeSlice];    // of the absorbed query
+  float4 statistics[kOneCluster];       // of each CTA: largest score, sum of factors
+  float query[kDecodeKey];              // [latent | rotated], times the scale of scores
+  float sums[kOneCluster][kOneLatent];  // of each CTA
+  AbsorbOneMemory absorb;
   float warp_sums[kOneWarps][kOneLatent];  // over a warp's positions
   float2 warp_statistics[kOneWarps];
   float latent[kOneLatent];               // the result in the latent space
   unsigned char new_row[2 * kDecodeKey];  // of the cache
-};
-
-// The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
-// every 16th.
-template <UpWeight kUp>
-class AbsorbOne {
-  using Four = FourWeights<kUp>;
-
- public:
-  __device__ __forceinline__ void load(const MlaUpProjection& up, int head, int rank) {
-    const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
-    nope_ = up.nope;
-    slice_ = up.latent / kOneCluster;
-    const long long row0 = static_cast<long long>(head) * (up.nope + up.v);
-    const Four* const from = static_cast<const Four*>(up.weights) + (row0 * up.latent + rank * slice_) / 4 + word;
-    for (int k = 0; k < kRows; ++k) {
-      const int row = thread / 16 + 16 * k;
-      words_[k] = row < nope_ && 4 * word < slice_ ? from[static_cast<long long>(row) * up.latent / 4] : Four{};
-    }
-    scale_ = thread < nope_ ? Four::scale(up, row0 + thread) : 0.0f;
-  }
-
-  // q: [nope]. Sends the slice times `factor` to `query` of all CTAs.
-  __device__ __forceinline__ void run(const float* q, float factor, int rank, DecodeMemory<kUp>& memory) const {
-    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-    memory.scaled[thread] = thread < nope_ ? q[thread] * scale_ : 0.0f;
-    __syncthreads();
-    float sum[4] = {}, shift = 0;
-#pragma unroll
-    for (int k = 0; k < kRows; ++k) {
-      if (16 * k >= nope_) break;
-      const float x = memory.scaled[thread / 16 + 16 * k];
-      words_[k].add(sum, x);
-      shift += x;
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      Four::finish(sum[j], shift);
-      sum[j] += __shfl_xor_sync(0xFFFFFFFFu, sum[j], 16);
-    }
-    if (lane < 16) {
-      *reinterpret_cast<float4*>(&memory.parts[warp][4 * lane]) = make_float4(sum[0], sum[1], sum[2], sum[3]);
-    }
-    __syncthreads();
-    const int word = thread % 16, to = thread / 16;
-    if (to >= kOneCluster || 4 * word >= slice_) return;
-    float4 all = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int w = 0; w < kOneWarps; ++w) {
-      const float4 v = *reinterpret_cast<const float4*>(&memory.parts[w][4 * word]);
-      all.x += v.x, all.y += v.y, all.z += v.z, all.w += v.w;
-    }
-    all.x *= factor, all.y *= factor, all.z *= factor, all.w *= factor;
-    send_to_cluster(reinterpret_cast<float4*>(&memory.query[rank * slice_ + 4 * word]), &memory.query_sent, to, all);
-  }
-
- private:
-  static constexpr int kRows = kOneNope / 16;
-
-  int nope_, slice_;
-  float scale_;  // of row `thread`
-  Four words_[kRows];
 };
 
 template <CacheType kType, UpWeight kUp>
@@ -141,8 +77,9 @@ class MlaDecodeCta {
     const bool makes_row = rank_ == kOneCluster - 1 && warp == kOneWarps - 1;
     Attend attend;
     attend.start(cached(sequence, position), rank_ + kOneCluster * warp, kOneCluster * kOneWarps);
-    AbsorbOne<kUp> absorb;
-    absorb.load(a_.up, head_, rank_);
+    AbsorbOne<kUp> absorb(a_.up, head_);
+    absorb.load(a_.up, rank_);
+    const float scale = thread_ < p_.nope ? absorb.scale(a_.up, thread_) : 0.0f;
     Rotation rotation(p_.angles, position);
     if (makes_row) {  // the norm's weights, where the result comes later
       for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
@@ -159,7 +96,14 @@ class MlaDecodeCta {
       for (int j = 0; j < kHeld; ++j) load_floats<true>(kv + chunk(j), latent - chunk(j), held[j]);
     }
     if (makes_row || warp == 0) rotation.load(element);
-    absorb.run(q(), a_.scale_log2, rank_, memory_);
+    memory_.absorb.scaled[thread_] = thread_ < p_.nope ? q()[thread_] * scale : 0.0f;
+    __syncthreads();
+    absorb.multiply(memory_.absorb);
+    const int word = thread_ % 16, to = thread_ / 16;
+    if (to < kOneCluster && 4 * word < absorb.slice()) {
+      send_to_cluster(reinterpret_cast<float4*>(&memory_.query[rank_ * absorb.slice() + 4 * word]), &memory_.query_sent,
+                      to, AbsorbOne<kUp>::sum(memory_.absorb, word, a_.scale_log2));
+    }
     if (makes_row) {
       const CacheRow<kType> row(memory_.new_row);
       rotation.rotate(element, [&](int i, float v) { row.store(latent + i, v); });

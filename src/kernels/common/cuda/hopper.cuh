@@ -554,4 +554,12 @@ __device__ __forceinline__ float power_of_two(float v) {
   return power;
 }
 
+// As copy_async_16(), for 4 or 8 bytes, to which both addresses are aligned.
+template <int kBytes>
+__device__ __forceinline__ void copy_async_few(void* to, const void* from) {
+  static_assert(kBytes == 4 || kBytes == 8);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(kBytes)
+               : "memory");
+}
+
 }  // namespace fairway::kernels::cuda

@@ -66,23 +66,6 @@ __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, Exp
   barrier_arrive(&barriers.table);
 }
 
-// hadamard128() of v and the sum of another value over the warp, step by step together: shuffles stay in the order in
-// which they are written.
-__device__ __forceinline__ void hadamard128_and_sum(float (&v)[4], float& sum) {
-  const int lane = threadIdx.x & 31;
-  hadamard128_begin(v);
-#pragma unroll
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const float sign = lane & distance ? -1.0f : 1.0f;
-    float other[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) other[i] = __shfl_xor_sync(0xFFFFFFFFu, v[i], distance);
-    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, distance);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = fmaf(v[i], sign, other[i]);
-  }
-}
-
 // By token and block: the sum of the squares in front of the norm, and the power of two by which halves were divided.
 template <class Shape>
 struct EarlyScratch {

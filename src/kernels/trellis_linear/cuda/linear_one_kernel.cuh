@@ -11,13 +11,13 @@
 #pragma once
 
 #include "kernels/trellis_band/cuda/int_band.cuh"
+#include "kernels/trellis_band/cuda/one_row_digits.cuh"
 #include "kernels/trellis_band/cuda/tile_windows.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernel.cuh"
 #include "kernels/trellis_linear/cuda/linear_read.cuh"
 
 namespace fairway::kernels::cuda {
 
-constexpr int kOneRowDigits = 128;  // bytes of a tile row: 16 inputs, two digits, 4 bytes
 constexpr int kMostNormedBlocks = kMaxLinearNorm / kBand;
 constexpr int kOneFirstBytes = 24 * 1024;  // of weights, asked for before the inputs
 
@@ -28,7 +28,6 @@ struct alignas(16) OneUnit {
   int centre;
   int unused;
 };
-constexpr int kOneBlockDigits = kBandTiles * kOneRowDigits;
 constexpr int kOneBlockBytes = kOneBlockDigits + static_cast<int>(sizeof(OneUnit));  // in shared memory
 constexpr int kOneCentre = 510;  // about the mean of n: what is left is small and exact
 
@@ -52,22 +51,6 @@ struct OneMemory {
         blocks(reinterpret_cast<unsigned char*>(&shared + 1)),
         gathered(reinterpret_cast<float*>(blocks + a.input_stride)) {}
 };
-
-// The digits of a lane's four inputs of a block: in its tile row [digit][lane of the instruction][place], a word each.
-// Lane t has inputs 4t..4t+3; see fragment_order() for the places.
-__device__ __forceinline__ void store_one_digits(unsigned char* block, const int (&q)[4]) {
-  const int lane = threadIdx.x & 31;
-  unsigned char* const at = block + (lane >> 2) * kOneRowDigits + (lane & 1) * 32 + (lane >> 1 & 1) * 8;
-#pragma unroll
-  for (int pair = 0; pair < 2; ++pair) {
-    int high[2], low[2];
-    IntBand<1>::split_digits(q[2 * pair], high[0], low[0]);
-    IntBand<1>::split_digits(q[2 * pair + 1], high[1], low[1]);
-    const auto four = [](int digit) { return __byte_perm(static_cast<u32>(digit), 0, 0x0000); };
-    *reinterpret_cast<uint2*>(at + 16 * pair) = make_uint2(four(high[0]), four(high[1]));
-    *reinterpret_cast<uint2*>(at + 16 * pair + kOneRowDigits / 2) = make_uint2(four(low[0]), four(low[1]));
-  }
-}
 
 // The inputs of the share, a block a warp. scales: of the warp's first block.
 __device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput& in, InputScales& scales,

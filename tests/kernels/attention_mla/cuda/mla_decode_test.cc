@@ -11,11 +11,13 @@
 #include <vector>
 
 #include "backend/cuda/expect_error.h"
+#include "codec/trellis.h"
 #include "kernels/attention_mla/cuda/projection_problem.cuh"
 #include "kernels/common/cuda/case_size.h"
 #include "kernels/common/cuda/decode_rows.cuh"
 #include "kernels/common/cuda/gpu_features.h"
 #include "kernels/rms_norm/rms_norm.h"
+#include "kernels/trellis_band/cuda/host_matrix.cuh"
 #include "kernels/verify/compare.h"
 
 namespace fairway::kernels::cuda::check {
@@ -25,6 +27,7 @@ constexpr float kEps = 1e-6f;
 constexpr Shape kGlm{"GLM", 20, 192, 64, 256, 512}, kDemo{"demo", 8, 64, 32, 64, 128};
 constexpr Shape kOdd{"odd", 3, 80, 16, 48, 192}, kSmall{"small", 1, 16, 16, 16, 64};
 constexpr Shape kManyHeads{"many heads", 20, 16, 16, 16, 64};
+constexpr Shape kHeads128{"heads of 128", 3, 96, 32, 32, 128}, kLongRotation{"long rotation", 2, 128, 128, 64, 256};
 const Shape kLarge = by_size(kGlm, {"two heads of GLM", 2, 192, 64, 256, 512});
 // Queries and results of the splits are halves, and what comes in between: 2^-12 relative each on average.
 constexpr double kBound = 2e-3;
@@ -35,10 +38,15 @@ std::vector<float> normal(Random& random, std::size_t count, float size) {
   return values;
 }
 
+// The linear layer that the queries come from, if bits is not 0.
+struct QueryLayer {
+  int bits = 0, in = 0, normed = 0;  // normed: inputs that are not zero
+};
+
 class Step {
  public:
   Step(const Shape& shape, const std::vector<int>& positions, CacheType type, RopeLayout layout, std::uint64_t seed,
-       UpWeight up)
+       UpWeight up, const QueryLayer& layer = {})
       : s_(shape),
         layout_(layout),
         random_(seed),
@@ -57,10 +65,13 @@ class Step {
         nope_(static_cast<std::size_t>(rows_) * shape.heads * shape.nope),
         full_(static_cast<std::size_t>(rows_) * shape.heads * width_),
         mixed_(static_cast<std::size_t>(rows_) * shape.heads * shape.latent),
-        out_(static_cast<std::size_t>(rows_) * ldo()) {}
+        out_(static_cast<std::size_t>(rows_) * ldo()) {
+    if (layer.bits > 0) make_query(layer);
+  }
 
   MlaAttention call(int max_context) {
     MlaAttention c{};
+    c.query = query_;
     c.prepare = {q_device_.get(),
                  ldq_,
                  kv_device_.get(),
@@ -128,6 +139,37 @@ class Step {
   }
   int ldo() const { return s_.heads * s_.v + 8; }
 
+  // The queries of a single row are the product of a norm, of about the size that they have without it.
+  void make_query(const QueryLayer& layer) {
+    const HostMatrix matrix = random_matrix(random_, layer.in, s_.heads * (s_.nope + s_.rope), layer.bits,
+                                            static_cast<int>(codec::Codebook::kMul1), nullptr);
+    const std::size_t normed = static_cast<std::size_t>(layer.normed);
+    const std::vector<float> x = normal(random_, normed, std::exp2(random_.uniform(-10.0f, 10.0f)));
+    std::vector<float> weight = normal(random_, normed, 1.0f);
+    double squares = 0;
+    for (const float v : x) squares += static_cast<double>(v) * v;
+    const double factor = 1.0 / std::sqrt(squares / static_cast<double>(normed) + kEps);
+    const auto product = [&] {
+      std::vector<double> input(static_cast<std::size_t>(layer.in), 0.0);
+      for (std::size_t i = 0; i < normed; ++i) input[i] = x[i] * factor * weight[i];
+      return matrix.apply(input);
+    };
+    double size = 0;
+    const std::vector<double> unscaled = product();
+    for (const double v : unscaled) size += v * v / static_cast<double>(unscaled.size());
+    for (float& w : weight) w /= static_cast<float>(std::sqrt(size));
+    const std::vector<double> y = product();
+    std::copy(y.begin(), y.end(), q_.begin());
+    query_.norm.x = query_data_.upload(x);
+    query_.norm.ldx = layer.normed;
+    query_.norm.weight = query_data_.upload(weight);
+    query_.norm.eps = kEps;
+    query_.norm.n = layer.normed;
+    query_.in = layer.in;
+    query_.matrix = query_data_.matrix(matrix, nullptr);
+    q_device_.fill(0xFF);
+  }
+
   // What the CPU has in the cache for a row's position.
   std::vector<float> expected_row(int r) const {
     std::vector<float> row(kv_.begin() + r * ldkv_, kv_.begin() + r * ldkv_ + width_);
@@ -189,6 +231,8 @@ class Step {
   DecodeRows step_;
   DeviceArray<float> q_device_, kv_device_, weight_device_;
   DeviceArray<__half> nope_, full_, mixed_, out_;
+  DeviceData query_data_;
+  MlaQuery query_{};
 };
 
 void check_step(const Shape& shape, const std::vector<int>& positions, CacheType type, RopeLayout layout,
@@ -240,6 +284,61 @@ TEST(GpuMlaDecode, OfSeveralSequences) {
   check_step(kSmall, {3, 0, 70, 12, 1, 5, 9, 40, 2}, kHalf, kHalves, 12);
   check_step(kOdd, {4, -1, 9}, kHalf, kAdjacent, 13);
   check_step(kManyHeads, {80, 7}, kHalf, kAdjacent, 14);
+}
+
+void check_query(const Shape& shape, int position, CacheType type, RopeLayout layout, std::uint64_t seed, UpWeight up,
+                 const QueryLayer& layer) {
+  if (!gpu_features().clusters) return;
+  Step step(shape, {position}, type, layout, seed, up, layer);
+  const std::string what = fmt::format("{} of {} inputs, {} bits", layer.normed, layer.in, layer.bits);
+  step.check(what + ", three launches", position + 1, [](const MlaAttention& c, void* workspace) {
+    ASSERT_TRUE(mla_query_absorb_fits(c));
+    mla_query_absorb(c, nullptr);
+    mla_attend_unfold(c.up, c.attend, workspace, c.out, c.ldo, nullptr);
+  });
+  step.check(what + ", long", 8192, [](const MlaAttention& c, void* workspace) {
+    ASSERT_TRUE(mla_query_fits(c));
+    mla_attention(c, workspace, nullptr);
+  });
+}
+
+TEST(GpuMlaDecode, WithTheLinearLayerOfItsQueries) {
+  check_query(kLarge, 5, kHalf, kAdjacent, 30, UpWeight::kHalf, {3, 768, 768});
+  check_query(kLarge, 70, kE4m3, kHalves, 31, UpWeight::kByte, {8, 1024, 1000});
+  check_query(kHeads128, 9, kHalf, kAdjacent, 32, UpWeight::kByte, {4, 128, 128});
+  check_query(kLongRotation, 3, kE4m3, kHalves, 33, UpWeight::kHalf, {5, 384, 300});
+  for (int bits = 1; bits <= 8; ++bits) {
+    const QueryLayer layer{bits, 128 * (1 + 3 * bits % 7), 128 * (1 + 3 * bits % 7) - 4 * (bits % 3)};
+    check_query(kHeads128, bits, bits % 2 == 0 ? kHalf : kE4m3, kAdjacent, static_cast<std::uint64_t>(40 + bits),
+                UpWeight::kHalf, layer);
+  }
+}
+
+TEST(GpuMlaDecode, LinearLayersThatDoNotFit) {
+  if (!gpu_features().clusters) GTEST_SKIP();
+  Step step(kHeads128, {3}, kHalf, kAdjacent, 50, UpWeight::kHalf, {4, 256, 256});
+  const MlaAttention right = step.call(2000);
+  EXPECT_TRUE(mla_query_fits(right));
+  const auto refuses = [&](const auto& change) {
+    MlaAttention wrong = right;
+    change(wrong);
+    EXPECT_FALSE(mla_query_fits(wrong));
+  };
+  refuses([](MlaAttention& c) { c.attend.max_context = 1024; });  // these have a launch for all of it
+  refuses([](MlaAttention& c) { c.attend.max_context = 8193; });
+  refuses([](MlaAttention& c) { c.query.norm.x = nullptr; });
+  refuses([](MlaAttention& c) { c.query.norm.x += 1; });
+  refuses([](MlaAttention& c) { c.query.norm.n = 260; });
+  refuses([](MlaAttention& c) { c.query.norm.add = c.prepare.kv; });
+  refuses([](MlaAttention& c) { c.query.in = 192; });
+  refuses([](MlaAttention& c) { c.query.in = 1152; });
+  refuses([](MlaAttention& c) { c.query.matrix.codebook = static_cast<int>(codec::Codebook::k3inst); });
+  refuses([](MlaAttention& c) { c.query.matrix.words += 8; });
+  refuses([](MlaAttention& c) { c.prepare.rows.count = 2; });
+  refuses([](MlaAttention& c) { c.prepare.angles.dim = 16; });
+  MlaAttention wrong = right;
+  wrong.query.in = 1152;
+  test::expect_error(ErrorKind::kUsage, {"1152"}, [&] { mla_query_absorb(wrong, nullptr); });
 }
 
 #ifndef FAIRWAY_CUDA_EMULATED

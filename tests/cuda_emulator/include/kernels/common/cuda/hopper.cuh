@@ -180,6 +180,7 @@ inline void load_matrices_transposed_x2(unsigned (&d)[2], const void* row) {
 struct EmulatedCopy {
   void* to;
   const void* from;  // null: zeros
+  std::size_t bytes = 16;
 };
 struct EmulatedCopies {
   std::vector<EmulatedCopy> open;
@@ -206,9 +207,9 @@ void copy_async_wait() {
   while (copies.groups.size() > kGroups) {
     for (const EmulatedCopy& copy : copies.groups.front()) {
       if (copy.from != nullptr) {
-        std::memcpy(copy.to, copy.from, 16);
+        std::memcpy(copy.to, copy.from, copy.bytes);
       } else {
-        std::memset(copy.to, 0, 16);
+        std::memset(copy.to, 0, copy.bytes);
       }
     }
     copies.groups.pop_front();
@@ -475,6 +476,15 @@ void group_sync() {
 
 inline float power_of_two(float v) {
   return v < -126.0f ? 0.0f : std::exp2(v);
+}
+
+template <int kBytes>
+void copy_async_few(void* to, const void* from) {
+  static_assert(kBytes == 4 || kBytes == 8);
+  if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) % kBytes != 0) {
+    emulator::fail("an asynchronous copy that is not aligned to its bytes");
+  }
+  copies_of_this_thread().open.push_back({to, from, kBytes});
 }
 
 }  // namespace fairway::kernels::cuda

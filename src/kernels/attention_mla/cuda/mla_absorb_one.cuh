@@ -1,0 +1,114 @@
+// The key half of kv_b_proj for one row of one head, its latents shared by the CTAs of a cluster.
+#pragma once
+
+#include "kernels/attention_mla/cuda/four_weights.cuh"
+#include "kernels/attention_mla/cuda/mla_projection.cuh"
+#include "kernels/attention_mla/cuda/mla_unfold_one.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kOneSlice = kOneLatent / kOneCluster;  // latents of a CTA, most
+
+struct AbsorbOneMemory {
+  float scaled[kOneNope];             // the query before kv_b_proj, times the scales of that
+  float parts[kOneWarps][kOneSlice];  // of the absorbed query
+};
+
+// The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
+// every 16th.
+template <UpWeight kUp>
+class AbsorbOne {
+  using Four = FourWeights<kUp>;
+
+ public:
+  __device__ __forceinline__ AbsorbOne(const MlaUpProjection& up, int head)
+      : nope_(up.nope), slice_(up.latent / kOneCluster), row0_(static_cast<long long>(head) * (up.nope + up.v)) {}
+
+  // The weights into registers.
+  __device__ __forceinline__ void load(const MlaUpProjection& up, int rank) {
+    const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
+    const Four* const from = words_of(up, rank);
+    for (int k = 0; k < kRows; ++k) {
+      const int row = thread / 16 + 16 * k;
+      words_[k] = row < nope_ && 4 * word < slice_ ? from[static_cast<long long>(row) * up.latent / 4] : Four{};
+    }
+  }
+
+  // Or into shared memory first, where registers are short until take(): so many bytes of it.
+  __host__ __device__ static constexpr int staged_bytes(int nope) {
+    return nope / 16 * kOneThreads * static_cast<int>(sizeof(Four));
+  }
+  __device__ __forceinline__ void stage(const MlaUpProjection& up, int rank, unsigned char* staged) const {
+    const int thread = static_cast<int>(threadIdx.x);
+    Four* const to = reinterpret_cast<Four*>(staged) + thread;  // of this thread for itself
+    const Four* const from = words_of(up, rank);
+    for (int row = thread / 16, k = 0; row < nope_ && 4 * (thread % 16) < slice_; row += 16, ++k) {
+      copy_async_few<sizeof(Four)>(to + k * kOneThreads, from + static_cast<long long>(row) * up.latent / 4);
+    }
+    copy_async_commit();
+  }
+  __device__ __forceinline__ void take(const unsigned char* staged) {
+    const Four* const from = reinterpret_cast<const Four*>(staged) + threadIdx.x;
+    copy_async_wait<0>();
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      if (16 * k < nope_) words_[k] = from[k * kOneThreads];
+    }
+  }
+
+  // What element n < nope of a head's query is multiplied by.
+  __device__ __forceinline__ float scale(const MlaUpProjection& up, int n) const {
+    return Four::scale(up, row0_ + n);
+  }
+
+  // memory.scaled is there for all threads. Leaves what sum() adds up, behind a barrier.
+  __device__ __forceinline__ void multiply(AbsorbOneMemory& memory) const {
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+    float sum[4] = {}, shift = 0;
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      if (16 * k >= nope_) break;
+      const float x = memory.scaled[thread / 16 + 16 * k];
+      words_[k].add(sum, x);
+      shift += x;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      Four::finish(sum[j], shift);
+      sum[j] += __shfl_xor_sync(0xFFFFFFFFu, sum[j], 16);
+    }
+    if (lane < 16) {
+      *reinterpret_cast<float4*>(&memory.parts[warp][4 * lane]) = make_float4(sum[0], sum[1], sum[2], sum[3]);
+    }
+    __syncthreads();
+  }
+
+  // Latents 4 * word .. of the slice, 4 * word < slice(), times `factor`.
+  __device__ static __forceinline__ float4 sum(const AbsorbOneMemory& memory, int word, float factor) {
+    float4 all = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int w = 0; w < kOneWarps; ++w) {
+      const float4 v = *reinterpret_cast<const float4*>(&memory.parts[w][4 * word]);
+      all.x += v.x, all.y += v.y, all.z += v.z, all.w += v.w;
+    }
+    all.x *= factor, all.y *= factor, all.z *= factor, all.w *= factor;
+    return all;
+  }
+  __device__ __forceinline__ int slice() const {
+    return slice_;
+  }
+
+ private:
+  static constexpr int kRows = kOneNope / 16;
+
+  // Of the thread's row 0.
+  __device__ __forceinline__ const Four* words_of(const MlaUpProjection& up, int rank) const {
+    return static_cast<const Four*>(up.weights) + (row0_ * up.latent + rank * slice_) / 4 + threadIdx.x % 16;
+  }
+
+  int nope_, slice_;
+  long long row0_;  // the head's first stored row
+  Four words_[kRows];
+};
+
+}  // namespace fairway::kernels::cuda
