@@ -192,41 +192,22 @@ class QueryOne {
     }
   }
 
-  // A warp has 16 outputs, and every kQueryParts-th four of their tile rows. All that it needs of them is read at once:
-  // it has few neighbours that would hide what it waits for.
+  // A warp has 16 outputs, and every kQueryParts-th four of their tile rows.
   template <int kBits>
   __device__ __forceinline__ void walk(float (&sum)[2]) const {
     constexpr int kRowBytes = 32 * kBits * kQueryTiles;
     const LaneStream<kBits> stream(place_);
     const int part = warp_ / kQueryTiles, fours = q_.in / (16 * kQueryRows);
     const unsigned char* const tiles = coded_ + warp_ % kQueryTiles * 32 * kBits;
-    const unsigned char* const in = digits() + lane_ / 4 % 2 * (kOneRowDigits / 2) + lane_ % 4 * 16;
+    const unsigned char* const in = digits() + one_digits_place();
 #pragma unroll 1
     for (int four = part; four < fours; four += kQueryParts) {
-      u32 words[kQueryRows][LaneStream<kBits>::kWords];
-      uint4 b[kQueryRows];
-#pragma unroll
-      for (int i = 0; i < kQueryRows; ++i) {
-        stream.read(tiles + (four * kQueryRows + i) * kRowBytes, words[i]);
-        b[i] = *reinterpret_cast<const uint4*>(in + (four * kQueryRows + i) * kOneRowDigits);
-      }
-      const float unit = memory_.unit[four * kQueryRows / kBandTiles];
       int acc[2][4] = {};
+      multiply_one_column<kQueryRows>(stream, tiles + four * kQueryRows * kRowBytes, kRowBytes,
+                                      in + four * kQueryRows * kOneRowDigits, acc);
+      const float unit = memory_.unit[four * kQueryRows / kBandTiles];
 #pragma unroll
-      for (int i = 0; i < kQueryRows; ++i) {
-        u32 x[8];
-        tile_windows<kBits>(stream, words[i], x);
-#pragma unroll
-        for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
-        mma_u8s8(acc[0], x[0], x[4], x[1], x[5], b[i].x, b[i].y);
-        mma_u8s8(acc[1], x[2], x[6], x[3], x[7], b[i].z, b[i].w);
-      }
-      // High digits times 128 and low ones make at most 1020 * kDigitMax * 64, which an int holds.
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int all = 128 * (acc[0][2 * i] + acc[1][2 * i]) + acc[0][2 * i + 1] + acc[1][2 * i + 1];
-        sum[i] = fmaf(unit, static_cast<float>(all), sum[i]);
-      }
+      for (int i = 0; i < 2; ++i) sum[i] = fmaf(unit, static_cast<float>(one_digit_sum(acc, i)), sum[i]);
     }
   }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/trellis_band/cuda/int_band.cuh"
+#include "kernels/trellis_band/cuda/tile_windows.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -23,6 +24,41 @@ __device__ __forceinline__ void store_one_digits(unsigned char* block, const int
     *reinterpret_cast<uint2*>(at + 16 * pair) = make_uint2(four(high[0]), four(high[1]));
     *reinterpret_cast<uint2*>(at + 16 * pair + kOneRowDigits / 2) = make_uint2(four(low[0]), four(low[1]));
   }
+}
+
+// Where a lane reads the digits of a tile row.
+__device__ __forceinline__ int one_digits_place() {
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+  return (lane >> 2 & 1) * (kOneRowDigits / 2) + (lane & 3) * 16;
+}
+
+// acc += kTiles tiles, one above the other and `step` bytes apart, times their digits; see one_digit_sum(). All that a
+// warp needs of them is read at once: it has few neighbours that would hide what it waits for.
+template <int kTiles, int kBits>
+__device__ __forceinline__ void multiply_one_column(const LaneStream<kBits>& stream, const unsigned char* tiles,
+                                                    int step, const unsigned char* digits, int (&acc)[2][4]) {
+  u32 words[kTiles][LaneStream<kBits>::kWords];
+  uint4 b[kTiles];
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) {
+    stream.read(tiles + i * step, words[i]);
+    b[i] = *reinterpret_cast<const uint4*>(digits + i * kOneRowDigits);
+  }
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) {
+    u32 x[8];
+    tile_windows<kBits>(stream, words[i], x);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
+    mma_u8s8(acc[0], x[0], x[4], x[1], x[5], b[i].x, b[i].y);
+    mma_u8s8(acc[1], x[2], x[6], x[3], x[7], b[i].z, b[i].w);
+  }
+}
+
+// The sum of n * q, of the lane's column lane / 4 + 8 * i. An int holds it for eight tiles: high digits times 128 and
+// low ones make at most 1020 * 128 * kDigitMax.
+__device__ __forceinline__ int one_digit_sum(const int (&acc)[2][4], int i) {
+  return 128 * (acc[0][2 * i] + acc[1][2 * i]) + acc[0][2 * i + 1] + acc[1][2 * i + 1];
 }
 
 }  // namespace fairway::kernels::cuda

@@ -86,44 +86,24 @@ __device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput
 }
 
 // Blocks of the ring times their digits. Every lane gets sums of the warp's columns lane / 4 and lane / 4 + 8.
-// leaves: the ring's stages are used again. All that a warp needs of a block is read at once: it has few neighbours
-// that would hide what it waits for.
+// leaves: the ring's stages are used again.
 template <int kBits>
 __device__ __forceinline__ void walk_one(RingCursor& ring, int blocks, bool leaves, const LanePlace& place,
                                          const OneMemory& m, float (&sums)[2]) {
   const LaneStream<kBits> stream(place);
-  const int lane = threadIdx.x & 31;
   const unsigned char* block = m.blocks;
 #pragma unroll 1
   for (; blocks > 0; --blocks, block += kOneBlockBytes) {
     int acc[2][4] = {};
     ring.wait_full();
-    const unsigned char* const tiles = ring.data();
-    const unsigned char* const digits = block + (lane >> 2 & 1) * (kOneRowDigits / 2) + (lane & 3) * 16;
-    u32 words[kBandTiles][LaneStream<kBits>::kWords];
-    uint4 b[kBandTiles];
-#pragma unroll
-    for (int i = 0; i < kBandTiles; ++i) {
-      stream.read(tiles + i * kBandTiles * stream.kTileBytes, words[i]);
-      b[i] = *reinterpret_cast<const uint4*>(digits + i * kOneRowDigits);
-    }
-#pragma unroll
-    for (int i = 0; i < kBandTiles; ++i) {
-      u32 x[8];
-      tile_windows<kBits>(stream, words[i], x);
-#pragma unroll
-      for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
-      mma_u8s8(acc[0], x[0], x[4], x[1], x[5], b[i].x, b[i].y);
-      mma_u8s8(acc[1], x[2], x[6], x[3], x[7], b[i].z, b[i].w);
-    }
+    multiply_one_column<kBandTiles>(stream, ring.data(), kBandTiles * stream.kTileBytes, block + one_digits_place(),
+                                    acc);
     if (leaves) ring.release();
     ring.advance();
-    // High digits times 128 and low ones make at most 1020 * 128 * kDigitMax, which an int holds.
     const OneUnit u = *reinterpret_cast<const OneUnit*>(block + kOneBlockDigits);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int sum = 128 * (acc[0][2 * i] + acc[1][2 * i]) + acc[0][2 * i + 1] + acc[1][2 * i + 1] - u.centre;
-      sums[i] = fmaf(u.unit, static_cast<float>(sum), sums[i] + u.rest);
+      sums[i] = fmaf(u.unit, static_cast<float>(one_digit_sum(acc, i) - u.centre), sums[i] + u.rest);
     }
   }
 }
