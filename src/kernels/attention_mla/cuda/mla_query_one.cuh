@@ -11,7 +11,6 @@
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/trellis_band/cuda/int_band.cuh"
 #include "kernels/trellis_band/cuda/one_row_digits.cuh"
-#include "kernels/trellis_band/cuda/tile_windows.cuh"
 #include "kernels/trellis_linear/cuda/linear_norm.cuh"
 
 namespace fairway::kernels::cuda {

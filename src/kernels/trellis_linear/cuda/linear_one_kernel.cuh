@@ -12,7 +12,6 @@
 
 #include "kernels/trellis_band/cuda/int_band.cuh"
 #include "kernels/trellis_band/cuda/one_row_digits.cuh"
-#include "kernels/trellis_band/cuda/tile_windows.cuh"
 #include "kernels/trellis_linear/cuda/linear_kernel.cuh"
 #include "kernels/trellis_linear/cuda/linear_read.cuh"
 
