@@ -44,9 +44,8 @@ void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
   const auto kernel = prepare.cache.type == CacheType::kHalf ? gqa_decode_kernel<CacheType::kHalf>
                                                              : gqa_decode_kernel<CacheType::kE4m3>;
   const dim3 grid(static_cast<unsigned>(prepare.heads), static_cast<unsigned>(prepare.rows.count));
-  const GqaDecodeArgs args{prepare, call.attend.scale * 1.4426950408889634f, call.attend.out};
-  backend::check_cuda(launch(kernel, {grid, kGqaThreads, static_cast<int>(sizeof(GqaDecodeMemory))}, stream, args),
-                      "gqa_decode");
+  const LaunchShape shape{grid, kGqaThreads, static_cast<int>(sizeof(GqaDecodeMemory))};
+  backend::check_cuda(launch(kernel, shape, stream, gqa_decode_args(call)), "gqa_decode");
 }
 
 void gqa_attention(const GqaAttention& call, void* workspace, cudaStream_t stream) {

@@ -4,6 +4,7 @@
 
 #include <cuda_fp16.h>
 
+#include "kernels/attention_gqa/cuda/gqa_decode.cuh"
 #include "kernels/common/cuda/cache_write.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/common/cuda/lanes_attend.cuh"
@@ -23,6 +24,9 @@ struct GqaDecodeArgs {
   float scale_log2;
   __half* out;  // [rows, heads, dim]
 };
+inline GqaDecodeArgs gqa_decode_args(const GqaAttention& call) {
+  return {call.prepare, call.attend.scale * kLog2E, call.attend.out};
+}
 
 struct alignas(16) GqaDecodeMemory {
   float query[kGqaDim];                // times the scale of scores

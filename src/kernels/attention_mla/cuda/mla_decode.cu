@@ -100,7 +100,7 @@ void mla_decode(const MlaAttention& call, cudaStream_t stream) {
   require_same(projects(call) ? 1 : 0, 0, "linear layers of the queries");
   const MlaPrepare& prepare = call.prepare;
   const dim3 grid(static_cast<unsigned>(prepare.heads * kOneCluster), static_cast<unsigned>(prepare.rows.count));
-  const MlaDecodeArgs args{prepare, call.up, call.attend.scale * 1.4426950408889634f, call.out, call.ldo};
+  const MlaDecodeArgs args{prepare, call.up, call.attend.scale * kLog2E, call.out, call.ldo};
   with_up_weight(call.up.type, [&](auto type) {
     constexpr UpWeight kUp = decltype(type)::value;
     const auto kernel = prepare.cache.type == CacheType::kHalf ? mla_decode_kernel<CacheType::kHalf, kUp>

@@ -101,17 +101,9 @@ class QueryOne {
                     x.w * (weight_.w * high.y)};
       squares = add_squares(0.0f, x);
       hadamard128_and_sum(v, squares);
-      const float own = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
-      // Without a sign the bits are ordered as the floats are.
-      const float largest = __int_as_float(__reduce_max_sync(0xFFFFFFFFu, __float_as_int(own)));
-      const float inverse = largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
-      int q[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) q[i] = __float2int_rn(v[i] * inverse);
-      store_one_digits(digits() + warp_ * kOneBlockDigits, q);
-      const int sum = __reduce_add_sync(0xFFFFFFFFu, q[0] + q[1] + q[2] + q[3]);
-      unit = largest * (1.0f / kDigitMax);
-      bias = unit * (kMul1Bias * static_cast<float>(sum));
+      const OneBlock block = store_one_block(digits() + warp_ * kOneBlockDigits, v);
+      unit = block.unit;
+      bias = unit * (kMul1Bias * static_cast<float>(block.sum));
     }
     if (lane_ == 0) memory_.unit[warp_] = unit, memory_.bias[warp_] = bias, memory_.squares[warp_] = squares;
   }

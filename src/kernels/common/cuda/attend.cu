@@ -144,7 +144,7 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
   AttendArgs& args = plan.args;
   args.call = call;
   args.group = call.heads / call.kv_heads;
-  args.scale_log2 = call.scale * 1.4426950408889634f;
+  args.scale_log2 = call.scale * kLog2E;
   const int elem = cache_type_bytes(call.cache.type);
   const bool value_in_key = call.kv_heads == 1 && call.value_offset >= call.key_offset &&
                             call.value_offset + call.value_dim <= call.key_offset + call.key_dim;

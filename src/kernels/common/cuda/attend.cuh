@@ -10,6 +10,8 @@
 
 namespace fairway::kernels::cuda {
 
+constexpr float kLog2E = 1.4426950408889634f;  // kernels compute e^x as 2^(x * kLog2E)
+
 // Multi-head latent attention in its absorbed form is one key/value head whose value is the first part of its key;
 // query heads are then those of the latent space. Grouped-query attention has keys and values side by side.
 //

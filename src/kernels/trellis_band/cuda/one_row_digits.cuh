@@ -26,6 +26,24 @@ __device__ __forceinline__ void store_one_digits(unsigned char* block, const int
   }
 }
 
+// What the digits of a block are: its inputs are `unit` times integers, which sum up to `sum`.
+struct OneBlock {
+  float unit;
+  int sum;
+};
+
+// The digits of a block from a lane's four inputs, by a warp, with a fixed point of the block's own.
+__device__ __forceinline__ OneBlock store_one_block(unsigned char* block, const float (&v)[4]) {
+  // Without a sign the bits are ordered as the floats are.
+  const float largest = __int_as_float(__reduce_max_sync(0xFFFFFFFFu, __float_as_int(IntBand<1>::largest_of(v))));
+  const float inverse = largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
+  int q[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) q[i] = __float2int_rn(v[i] * inverse);
+  store_one_digits(block, q);
+  return {largest * (1.0f / kDigitMax), static_cast<int>(__reduce_add_sync(0xFFFFFFFFu, q[0] + q[1] + q[2] + q[3]))};
+}
+
 // Where a lane reads the digits of a tile row.
 __device__ __forceinline__ int one_digits_place() {
   const int lane = static_cast<int>(threadIdx.x) & 31;

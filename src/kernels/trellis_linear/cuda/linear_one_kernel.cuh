@@ -65,20 +65,12 @@ __device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput
     if (block + kComputeWarps < in.share.count) scales.load(a, in.suh, begin + (block + kComputeWarps) * kBand);
     const float squares = warp_sum(x.squares);  // its steps hide among those of the transform
     hadamard128(v);
-    const float most = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
-    const float largest = __int_as_float(__reduce_max_sync(0xFFFFFFFFu, __float_as_int(most)));
-    const float inverse = largest > 0 ? __fdividef(kDigitMax, largest) : 0.0f;
-    int q[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) q[i] = __float2int_rn(v[i] * inverse);
     unsigned char* const to = m.blocks + block * kOneBlockBytes;
-    store_one_digits(to, q);
-    const int sum = __reduce_add_sync(0xFFFFFFFFu, q[0] + q[1] + q[2] + q[3]);
+    const OneBlock digits = store_one_block(to, v);
     if (lane == 0) {
-      const float unit = largest * (1.0f / kDigitMax);
       constexpr float kRest = kMul1Bias + kOneCentre * kMul1Scale;
-      *reinterpret_cast<OneUnit*>(to + kOneBlockDigits) = {unit * kMul1Scale, unit * kRest * static_cast<float>(sum),
-                                                           kOneCentre * sum, 0};
+      *reinterpret_cast<OneUnit*>(to + kOneBlockDigits) = {
+          digits.unit * kMul1Scale, digits.unit * kRest * static_cast<float>(digits.sum), kOneCentre * digits.sum, 0};
       if (a.call.norm.x != nullptr) m.shared.squares[in.share.begin + block] = squares;
     }
   }

@@ -1,10 +1,7 @@
 // The launches of a linear layer: shapes, clusters, shared memory, scratch.
 #include <algorithm>
 #include <cstdint>
-#include <map>
-#include <mutex>
 #include <string>
-#include <tuple>
 
 #include "backend/cuda/check.cuh"
 #include "fairway/error.h"
@@ -126,21 +123,6 @@ LinearPlan best_plan(const LinearCall& call, const LinearKernel& kernel, int sms
   return best;
 }
 
-// Clusters of a plan's size that are on the current device at a time if each CTA has so much shared memory.
-int count_clusters(const LinearKernel& kernel, int split, int bytes) {
-  static std::mutex mutex;
-  static std::map<std::tuple<int, void (*)(LinearArgs), int, int>, int> known;
-  int device = 0;
-  backend::check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  const std::lock_guard lock(mutex);
-  const auto [at, is_new] = known.try_emplace({device, kernel.run, split, bytes}, 0);
-  if (is_new) {
-    backend::check_cuda(clusters_at_once(kernel.run, kBandThreads, bytes, split, at->second),
-                        "cudaOccupancyMaxActiveClusters");
-  }
-  return at->second;
-}
-
 // Shared memory that a CTA asks for. CTAs of clusters come to lie two on an SM while other SMs have none, and then
 // share what it can issue. If all clusters find SMs of their own, each CTA asks for so much that no two of them fit:
 // the first projections of one row of GLM-4.7-Flash take 3.3 us instead of 4.1. If they do not, some would wait for
@@ -148,7 +130,10 @@ int count_clusters(const LinearKernel& kernel, int split, int bytes) {
 int bytes_to_ask_for(const LinearKernel& kernel, const LinearPlan& plan, int bytes) {
   const int alone = gpu_features().shared_bytes / 2;  // and kSharedPerCta
   if (plan.split == 1 || bytes >= alone || !gpu_features().clusters) return bytes;
-  return plan.grid <= static_cast<long long>(plan.split) * count_clusters(kernel, plan.split, alone) ? alone : bytes;
+  int clusters = 0;
+  backend::check_cuda(count_clusters(kernel.run, kBandThreads, alone, plan.split, clusters),
+                      "cudaOccupancyMaxActiveClusters");
+  return plan.grid <= static_cast<long long>(plan.split) * clusters ? alone : bytes;
 }
 
 // Rows of x, scaled and transformed, in fragment order.
