@@ -200,7 +200,7 @@ class GqaClusterCta {
 #pragma unroll 2
       for (int g = 0; g < count; ++g) {
         const float2 of_group = memory_.statistics[g][head];
-        const float factor = exp2f(of_group.x - reference);
+        const float factor = power_of_two(of_group.x - reference);
         total = fmaf(factor, of_group.y, total);
         sum = fmaf(factor, memory_.sums[g][i], sum);
       }
@@ -221,7 +221,7 @@ class GqaClusterCta {
 #pragma unroll 4
     for (int c = 0; c < kGqaCluster; ++c) {
       const float2 of_part = memory_.gathered_statistics[c];
-      const float factor = exp2f(of_part.x - most);
+      const float factor = power_of_two(of_part.x - most);
       total = fmaf(factor, of_part.y, total);
       sum = fmaf(factor, memory_.gathered[c][lane_], sum);
     }

@@ -97,13 +97,13 @@ __global__ void __launch_bounds__(kGqaThreads) gqa_decode_kernel(const __grid_co
 #pragma unroll 4
   for (int g = 0; g < kGqaGroups; ++g) {
     const float2 of_group = memory.statistics[g];
-    const float factor = exp2f(of_group.x - most);
+    const float factor = power_of_two(of_group.x - most);
     const float2 two = *reinterpret_cast<const float2*>(&memory.sums[g][2 * thread]);
     total = fmaf(factor, of_group.y, total);
     low = fmaf(factor, two.x, low);
     high = fmaf(factor, two.y, high);
   }
-  const float inverse = 1.0f / total;
+  const float inverse = __fdividef(1.0f, total);
   *reinterpret_cast<__half2*>(args.out + (r * a.heads + head) * a.dim + 2 * thread) =
       __floats2half2_rn(low * inverse, high * inverse);
 }

@@ -59,13 +59,13 @@ class HeadsTile {
     }
     reference = fmaxf(reference, __shfl_xor_sync(0xFFFFFFFFu, reference, 1));
     reference = fmaxf(reference, __shfl_xor_sync(0xFFFFFFFFu, reference, 2));
-    const float factor = exp2f(most - reference);
+    const float factor = power_of_two(most - reference);
     most = reference;
     total *= factor;
     unsigned p[2];
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-      const __half2 pair = __floats2half2_rn(exp2f(score[n][0] - reference), exp2f(score[n][1] - reference));
+      const __half2 pair = __floats2half2_rn(power_of_two(score[n][0] - reference), power_of_two(score[n][1] - reference));
       const float2 rounded = __half22float2(pair);
       total += rounded.x + rounded.y;
       p[n] = *reinterpret_cast<const unsigned*>(&pair);

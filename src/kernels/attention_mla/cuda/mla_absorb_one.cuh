@@ -27,11 +27,10 @@ class AbsorbOne {
   // The weights into registers.
   __device__ __forceinline__ void load(const MlaUpProjection& up, int rank) {
     const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
-    const Four* const from = words_of(up, rank);
-    for (int k = 0; k < kRows; ++k) {
-      const int row = thread / 16 + 16 * k;
-      words_[k] = row < nope_ && 4 * word < slice_ ? from[static_cast<long long>(row) * up.latent / 4] : Four{};
-    }
+    const Four* from = words_of(up, rank) + thread / 16 * (up.latent / 4);
+    const int step = 16 * (up.latent / 4), rows = 4 * word < slice_ ? nope_ - thread / 16 : 0;
+#pragma unroll
+    for (int k = 0; k < kRows; ++k, from += step) words_[k] = 16 * k < rows ? *from : Four{};
   }
 
   // Or into shared memory first, where registers are short until take(): so many bytes of it.
@@ -42,8 +41,9 @@ class AbsorbOne {
     const int thread = static_cast<int>(threadIdx.x);
     Four* const to = reinterpret_cast<Four*>(staged) + thread;  // of this thread for itself
     const Four* const from = words_of(up, rank);
+    const int words = up.latent / 4;
     for (int row = thread / 16, k = 0; row < nope_ && 4 * (thread % 16) < slice_; row += 16, ++k) {
-      copy_async_few<sizeof(Four)>(to + k * kOneThreads, from + static_cast<long long>(row) * up.latent / 4);
+      copy_async_few<sizeof(Four)>(to + k * kOneThreads, from + row * words);
     }
     copy_async_commit();
   }

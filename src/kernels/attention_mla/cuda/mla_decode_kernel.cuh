@@ -82,6 +82,7 @@ class MlaDecodeCta {
     const float scale = thread_ < p_.nope ? absorb.scale(a_.up, thread_) : 0.0f;
     Rotation rotation(p_.angles, position);
     if (makes_row) {  // the norm's weights, where the result comes later
+#pragma unroll 4
       for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
     }
     wait_for_previous_kernel();
@@ -140,7 +141,7 @@ class MlaDecodeCta {
 #pragma unroll
     for (int i = 0; i < kHeld * kChunk; ++i)
       sum = fmaf(held[i / kChunk][i % kChunk], held[i / kChunk][i % kChunk], sum);
-    const float scale = 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(p_.latent) + p_.eps);
+    const float scale = rsqrtf(__fdividef(warp_sum(sum), static_cast<float>(p_.latent)) + p_.eps);
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) {
       if (chunk(j) >= p_.latent) break;
@@ -213,7 +214,7 @@ class MlaDecodeCta {
     const float4 sum = merge_parts<kOneCluster>(
         most, [&](int c) { return make_float2(memory_.statistics[c].x, memory_.statistics[c].y); },
         [&](int c) { return *reinterpret_cast<const float4*>(&memory_.sums[c][4 * thread_]); }, total);
-    const float inverse = 1.0f / total;
+    const float inverse = __fdividef(1.0f, total);
     *reinterpret_cast<float4*>(&memory_.latent[4 * thread_]) =
         make_float4(sum.x * inverse, sum.y * inverse, sum.z * inverse, sum.w * inverse);
   }

@@ -91,11 +91,11 @@ class SplitsCta {
         if (begin + i * kSplitsGroups >= used) weight[i] = -__builtin_huge_valf();
         reference = fmaxf(reference, weight[i]);
       }
-      scale(sum, total, exp2f(most - reference));
+      scale(sum, total, power_of_two(most - reference));
       most = reference;
 #pragma unroll
       for (int i = 0; i < kSplitsBatch; ++i) {
-        const float factor = exp2f(weight[i] - most);
+        const float factor = power_of_two(weight[i] - most);
         total += factor;
         const unsigned words[4] = {values[i].x, values[i].y, values[i].z, values[i].w};
 #pragma unroll
@@ -108,7 +108,7 @@ class SplitsCta {
     }
     float all = most;
     for (int d = kSplitsPieces; d < 32; d *= 2) all = fmaxf(all, __shfl_xor_sync(0xFFFFFFFFu, all, d));
-    if (all > -__builtin_huge_valf()) scale(sum, total, exp2f(most - all));
+    if (all > -__builtin_huge_valf()) scale(sum, total, power_of_two(most - all));
     for (int d = kSplitsPieces; d < 32; d *= 2) {
       total += __shfl_xor_sync(0xFFFFFFFFu, total, d);
 #pragma unroll
@@ -137,7 +137,7 @@ class SplitsCta {
     float4 sum = merge_parts<kOneWarps>(
         most, [&](int w) { return memory_.statistics[w]; },
         [&](int w) { return *reinterpret_cast<const float4*>(&memory_.parts[w][4 * word]); }, total);
-    const float inverse = 1.0f / total;
+    const float inverse = __fdividef(1.0f, total);
     sum.x *= inverse, sum.y *= inverse, sum.z *= inverse, sum.w *= inverse;
     send_to_cluster(reinterpret_cast<float4*>(&memory_.latent[rank_ * slice + 4 * word]), &memory_.latent_sent, to,
                     sum);

@@ -178,15 +178,15 @@ class AttendCta {
         float most = maximum_[j][e];
         for (int w = 0; w < Share::kRowWarps; ++w) most = fmaxf(most, maxima_[w * kQueries + n]);
         reference[e] = most == kMinusInfinity ? 0.0f : most;  // nothing seen yet: all are exp2(-inf)
-        const float factor = exp2f(maximum_[j][e] - reference[e]);
+        const float factor = power_of_two(maximum_[j][e] - reference[e]);
         maximum_[j][e] = most;
         total_[j][e] *= factor;
         if (row_warp_ == 0 && lane_ < 4) factors_[n] = factor;
       }
       for (int i = 0; i < 2 * Share::kRows; ++i) {
         // The sum is that of the rounded probabilities, the ones that the values get.
-        const __half2 p = __floats2half2_rn(exp2f(s[i / 2][j][i % 2 * 2] - reference[0]),
-                                            exp2f(s[i / 2][j][i % 2 * 2 + 1] - reference[1]));
+        const __half2 p = __floats2half2_rn(power_of_two(s[i / 2][j][i % 2 * 2] - reference[0]),
+                                            power_of_two(s[i / 2][j][i % 2 * 2 + 1] - reference[1]));
         total_[j][0] += __low2float(p);
         total_[j][1] += __high2float(p);
         unsigned char* const to = probabilities_.piece(row + 8 * i + lane_ / 4, column_ + j);

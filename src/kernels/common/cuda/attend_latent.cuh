@@ -335,7 +335,7 @@ class LatentAttendCta {
     const float before = largest_;
     largest_ = fmaxf(before, of_all(maxima_, Largest()));  // finite: every iteration has a position
     if (!first) {
-      const float of_lane = exp2f(before - largest_);
+      const float of_lane = power_of_two(before - largest_);
       for (int j = 0; j < kLatentQueryTiles; ++j) {
         const float2 factor = of_queries(of_lane, j);
         total_[j].x *= factor.x, total_[j].y *= factor.y;

@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/common/cuda/attend_args.cuh"
+#include "kernels/common/cuda/hopper.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -32,7 +33,7 @@ __device__ __forceinline__ void merge_splits(const __half* partial, int stride, 
     }
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      factor[i] = begin + i * step < used ? exp2f(factor[i] - most) : 0.0f;
+      factor[i] = begin + i * step < used ? power_of_two(factor[i] - most) : 0.0f;
       total += factor[i];
       const unsigned words[4] = {pairs[i].x, pairs[i].y, pairs[i].z, pairs[i].w};
 #pragma unroll
@@ -53,7 +54,7 @@ __device__ __forceinline__ float4 merge_parts(float most, const Part& part, cons
 #pragma unroll
   for (int i = 0; i < kParts; ++i) {
     const float2 of_part = part(i);
-    const float factor = exp2f(of_part.x - most);
+    const float factor = power_of_two(of_part.x - most);
     const float4 v = value(i);
     total = fmaf(factor, of_part.y, total);
     sum.x = fmaf(factor, v.x, sum.x), sum.y = fmaf(factor, v.y, sum.y);

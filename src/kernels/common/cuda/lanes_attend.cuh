@@ -164,7 +164,7 @@ class LanesAttend {
     const float before = most;
     most = reference;
     if (reference == kNoScore) reference = 0;  // nothing seen yet: all factors are 2^-inf
-    const float factor = exp2f(before - reference);
+    const float factor = power_of_two(before - reference);
     total *= factor;
 #pragma unroll
     for (int j = 0; j < kValuePieces; ++j) {
@@ -173,7 +173,7 @@ class LanesAttend {
     }
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
-      const float p = exp2f(score[b] - reference);
+      const float p = power_of_two(score[b] - reference);
       total += p;
 #pragma unroll
       for (int j = 0; j < kValuePieces; ++j) {

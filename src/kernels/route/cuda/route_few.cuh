@@ -151,7 +151,7 @@ __device__ __forceinline__ void route_few(const RouteFewArgs& args) {
     float square_sum = 0;
 #pragma unroll
     for (int i = 0; i < kFewGroupWarps; ++i) square_sum += squares[r * kFewGroupWarps + i];
-    return 1.0f / sqrtf(square_sum / static_cast<float>(n) + a.norm.eps);
+    return rsqrtf(__fdividef(square_sum, static_cast<float>(n)) + a.norm.eps);
   };
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < rows * experts; i += kThreads) {
