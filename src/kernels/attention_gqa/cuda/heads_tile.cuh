@@ -65,7 +65,8 @@ class HeadsTile {
     unsigned p[2];
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-      const __half2 pair = __floats2half2_rn(power_of_two(score[n][0] - reference), power_of_two(score[n][1] - reference));
+      const __half2 pair =
+          __floats2half2_rn(power_of_two(score[n][0] - reference), power_of_two(score[n][1] - reference));
       const float2 rounded = __half22float2(pair);
       total += rounded.x + rounded.y;
       p[n] = *reinterpret_cast<const unsigned*>(&pair);

@@ -133,7 +133,9 @@ class MlaDecodeCta {
     return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (p_.nope + p_.angles.dim);
   }
   // First of a lane's elements j of the latent.
-  __device__ static __forceinline__ int chunk(int j) { return kChunk * (static_cast<int>(threadIdx.x) % 32 + 32 * j); }
+  __device__ static __forceinline__ int chunk(int j) {
+    return kChunk * (static_cast<int>(threadIdx.x) % 32 + 32 * j);
+  }
 
   // By the warp that makes the position's own row: its latent, as the cache has it.
   __device__ __forceinline__ void norm(const float (&held)[kHeld][kChunk], const CacheRow<kType>& row) const {

@@ -327,7 +327,7 @@ TEST(GpuMlaDecode, LinearLayersThatDoNotFit) {
     EXPECT_FALSE(mla_query_fits(wrong));
   };
   refuses([](MlaAttention& c) { c.attend.max_context = 1024; });  // these have a launch for all of it
-  refuses([](MlaAttention& c) { c.attend.max_context = 8193; });
+  refuses([](MlaAttention& c) { c.attend.max_context = 32769; });
   refuses([](MlaAttention& c) { c.query.norm.x = nullptr; });
   refuses([](MlaAttention& c) { c.query.norm.x += 1; });
   refuses([](MlaAttention& c) { c.query.norm.n = 260; });
