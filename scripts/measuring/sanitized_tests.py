@@ -24,9 +24,8 @@ SCHEMA = "fairway-sanitized_tests-2"
 OPTIONS = {"memcheck": ["--report-api-errors", "no"]}  # tests make some on purpose
 # Those count allocations, or make CUDA refuse them; Full ones take too long.
 LEFT_OUT = "-Gpu*Full.*:GpuArena.*:GpuDevice.MemoryPressure*"
-# Of suites whose seconds are not known yet, these begin first.
-LONG_SUITES = ("GpuDeviceModel", "GpuLinear", "GpuMoe", "GpuMlaDecode", "GpuGqaDecode", "GpuMoeEarly", "GpuMoeStream", "GpuRoute", "GpuDeviceCheck",
-               "GpuPathTable")
+# These begin first, so that none is left alone at the end.
+LONG_SUITES = ("GpuDeviceModel", "GpuLinear", "GpuMoe", "GpuMlaDecode", "GpuPathTable", "GpuMoeEarly", "GpuGqaDecode", "GpuRoute", "GpuMoeStream")
 
 
 def names(program):
@@ -46,8 +45,8 @@ def suite_of(test):
 
 
 def read_log(text):
-    """{test: outcome and seconds} of the tests that a process has begun."""
-    outcomes, running, complaints = {}, "", 0
+    """{test: outcome and seconds} of the tests that a process has begun, and how often the tool complained beside them."""
+    outcomes, running, complaints, beside = {}, "", 0, 0
     for line in text.splitlines():
         begun, ended = re.match(r"\[ RUN      \] (\S+)", line), re.match(r"\[ *(OK|FAILED) *\] (\S+) \((\d+) ms\)", line)
         if begun:
@@ -59,7 +58,8 @@ def read_log(text):
             running = ""
         elif re.match(r"========= +\S", line) and not re.match(r"========= (COMPUTE-SANITIZER|(ERROR|RACECHECK) SUMMARY)", line):
             complaints += 1
-    return outcomes
+            beside += not running
+    return outcomes, beside
 
 
 def run_process(arguments, tests, log, deadline):
@@ -77,11 +77,11 @@ def run_process(arguments, tests, log, deadline):
             os.killpg(process.pid, 9)
             process.wait()
             code = None
-    outcomes = read_log(log.read_text(encoding="utf-8", errors="replace"))
+    outcomes, beside = read_log(log.read_text(encoding="utf-8", errors="replace"))
     if code is None:
         if outcomes and (last := list(outcomes.values())[-1])["seconds"] == 0.0 and last["outcome"] == "failed":
             last["outcome"] = "ended early"
-    elif code != 0 and all(how["outcome"] == "passed" for how in outcomes.values()):
+    elif beside or (code != 0 and all(how["outcome"] == "passed" for how in outcomes.values())):
         outcomes = {test: {"outcome": "failed", "seconds": 0.0} for test in tests}  # whichever it was
     return outcomes
 
@@ -122,7 +122,7 @@ def main():
     for test, how in tests.items():
         if how["outcome"] != "passed":
             suites.setdefault(suite_of(test), []).append(test)
-    order = sorted(suites, key=lambda suite: (-sum(tests[test]["seconds"] for test in suites[suite]), suite not in LONG_SUITES, -len(suites[suite])))
+    order = sorted(suites, key=lambda suite: LONG_SUITES.index(suite) if suite in LONG_SUITES else len(LONG_SUITES))
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         for ended in concurrent.futures.as_completed([pool.submit(run_suite, arguments, suite, suites[suite], deadline) for suite in order]):
             tests.update(ended.result())
