@@ -22,13 +22,14 @@
 namespace fairway {
 namespace {
 
+using kernels::cuda::check::by_size;
 using model::DeviceCacheType;
 using model::DeviceModel;
 using model::DeviceModelOptions;
 using model::KvCache;
 using model::Model;
 
-const int kPrompt = kernels::cuda::check::by_size(70, 9), kSteps = kernels::cuda::check::by_size(12, 3);
+const int kPrompt = by_size(70, 9), kSteps = by_size(12, 3, 1);
 
 // Norm of the error of a row of logits against the fp32 path of the host. On the device activations, keys and values
 // are halves (2^-11 of a value at most, in some ten places per layer); kv_b_proj may have 8 bits (0.4 % of a weight);
@@ -118,7 +119,7 @@ class Both {
 };
 
 const test::TinySpec kMla{.kv_lora_rank = 128};
-const test::TinySpec kGqa{.architecture = formats::Architecture::kQwen3Moe};
+const test::TinySpec kGqa{.architecture = formats::Architecture::kQwen3Moe, .layers = by_size(2, 2, 1)};
 
 int argmax(std::span<const float> logits) {
   return static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -135,7 +136,9 @@ TEST(GpuDeviceModel, PromptsGiveTheHostsLogits) {
       const OrdinaryRows ordinary = half ? kHalfOrdinary : kFp8Ordinary;
       const std::vector<float> reference = both.rows_with_margin(expected, ordinary.margin);
       EXPECT_GE(static_cast<double>(reference.size()), ordinary.share * static_cast<double>(expected.size()));
-      for (const int chunk : {kPrompt, 4}) {
+      // With single runs a cache has one of them.
+      const std::vector<int> chunks{kPrompt, 4};
+      for (const int chunk : by_size(chunks, chunks, {half ? kPrompt : 5})) {
         const std::vector<float> logits = both.device_logits(device, ids, static_cast<std::size_t>(chunk));
         EXPECT_EQ(test::compare(reference, both.rows_with_margin(logits, ordinary.margin), both.vocab(),
                                 half ? kHalfCache : kFp8Cache),
@@ -149,7 +152,7 @@ TEST(GpuDeviceModel, PromptsGiveTheHostsLogits) {
 }
 
 TEST(GpuDeviceModel, EightBitsOfTheUpProjection) {
-  const int count = kernels::cuda::check::by_size(kPrompt, 5);
+  const int count = by_size(kPrompt, 5, 2);
   Both both(kMla);
   const std::vector<int> ids = some_ids(count);
   const std::vector<float> all = both.host_logits(ids),
@@ -159,7 +162,7 @@ TEST(GpuDeviceModel, EightBitsOfTheUpProjection) {
   EXPECT_EQ(device.kv_b_bits(), 8);
   EXPECT_EQ(exact.kv_b_bits(), 16);
   EXPECT_LT(device.memory().weights, exact.memory().weights);
-  for (const int chunk : {count, 1}) {
+  for (const int chunk : by_size<std::vector<int>>({count, 1}, {count, 1}, {1})) {
     const std::vector<float> logits = both.device_logits(device, ids, static_cast<std::size_t>(chunk));
     EXPECT_EQ(
         test::compare(expected, both.rows_with_margin(logits, kEightBitsOrdinary.margin), both.vocab(), kEightBits), "")
@@ -183,7 +186,7 @@ TEST(GpuDeviceModel, OtherModelsRun) {
 }
 
 TEST(GpuDeviceModel, StepsChooseWhatThePromptsLogitsSay) {
-  for (const auto& spec : {kMla, kGqa}) {
+  for (const auto& spec : by_size<std::vector<test::TinySpec>>({kMla, kGqa}, {kMla, kGqa}, {kMla})) {
     Both both(spec);
     // Sequences of different lengths, decoded together.
     constexpr int kLongest = 6;
@@ -313,7 +316,7 @@ TEST(GpuDeviceModel, RandomModelsRun) {
 }
 
 TEST(GpuDeviceModel, EnginesGenerateTheHostsText) {
-  const int layers = kernels::cuda::check::by_size(2, 1);
+  const int layers = by_size(2, 1);
   test::TempDir dir;
   write_tiny_checkpoint(dir.path(), {.layers = layers, .kv_lora_rank = 128, .dense_layers = layers - 1},
                         test::TinyForm::kExl3);
@@ -324,7 +327,7 @@ TEST(GpuDeviceModel, EnginesGenerateTheHostsText) {
   on_device.device = DeviceModelOptions{.context = 64, .pass_rows = 16};
   engine::Engine host = engine::Engine::load(dir.path(), on_host), device = engine::Engine::load(dir.path(), on_device);
   engine::GenerateOptions options;
-  options.max_tokens = kernels::cuda::check::by_size(kSteps + 1, 3);
+  options.max_tokens = by_size(kSteps + 1, 3, 2);
   options.stop_at_eos = false;
   const std::vector<int> prompt = some_ids(5);
   const engine::GenerateResult expected = host.generate(prompt, options), actual = device.generate(prompt, options);
@@ -337,7 +340,7 @@ TEST(GpuDeviceModel, EnginesGenerateTheHostsText) {
   EXPECT_EQ(device.generate(prompt, sampled).ids, expected.ids);
   sampled.sample = {.temperature = 1.5f, .top_k = 50, .top_p = 0.95f};
   sampled.seed = 7;
-  sampled.max_tokens = 3;
+  sampled.max_tokens = by_size(3, 3, 2);
   const std::vector<int> drawn = device.generate(prompt, sampled).ids;
   EXPECT_EQ(device.generate(prompt, sampled).ids, drawn) << "a seed gives one text";
   engine::GenerateOptions from_host = sampled;

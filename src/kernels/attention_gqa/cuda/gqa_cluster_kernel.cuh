@@ -62,6 +62,7 @@ class GqaClusterCta {
 
     prepare(rotation);
     __syncthreads();
+    expect_sums();
     attend();
     __syncthreads();
     cluster_wait();  // the others' barriers are initialised
@@ -83,9 +84,13 @@ class GqaClusterCta {
     if (threadIdx.x == 0) {
       barrier_init(&memory_.sums_sent, 1);
       barrier_init_fence();
-      barrier_expect(&memory_.sums_sent, kGqaCluster * (kGqaOwnOutputs * 4 + 2 * 4));
     }
     __syncwarp();
+  }
+  // Behind a barrier of the CTA, though the same thread has initialised this one: as predicated instructions of a warp,
+  // the two look like accesses of different threads to racecheck. Sums may come before.
+  __device__ __forceinline__ void expect_sums() const {
+    if (threadIdx.x == 0) barrier_expect(&memory_.sums_sent, kGqaCluster * (kGqaOwnOutputs * 4 + 2 * 4));
   }
 
   // The CTA has every 16th position, a warp 16 of them at a time. The row's own is its CTA's last place.

@@ -83,7 +83,7 @@ void check_absorb(const Projection& p, Random& random, int rows, float size) {
                      expected.data() + static_cast<std::size_t>(i) * s.latent);
   }
   DeviceArray<__half> out(static_cast<std::size_t>(rows) * s.heads * stride);
-  for (const int poison : {0xFF, 0x7F}) {
+  for (const int poison : poisons()) {
     out.fill(poison);
     mla_absorb(p.device(), q_device.get(), rows, out.get(), stride, nullptr);
     const std::vector<float> actual = take(to_floats(out.values()), rows * s.heads, s.latent, stride);
@@ -108,7 +108,7 @@ void check_unfold(const Projection& p, Random& random, int rows, float size) {
                      expected.data() + static_cast<std::size_t>(i) * s.v);
   }
   DeviceArray<__half> out(static_cast<std::size_t>(rows) * ldo);
-  for (const int poison : {0xFF, 0x7F}) {
+  for (const int poison : poisons()) {
     out.fill(poison);
     mla_unfold(p.device(), mixed_device.get(), rows, out.get(), ldo, nullptr);
     const std::vector<float> actual = take(to_floats(out.values()), rows, width, ldo);

@@ -12,6 +12,7 @@
 
 #include "backend/cuda/check.cuh"
 #include "codec/trellis.h"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
 #include "kernels/moe_swiglu/cuda/problem.cuh"
 #include "kernels/verify/compare.h"
@@ -156,14 +157,15 @@ void check_early(const LayerShape& shape, int n, float scale, int tokens, const 
   for (const Use use : uses) {
     layer.route(use);
     for (int t = 1; t <= tokens; ++t) {
-#ifdef FAIRWAY_CUDA_EMULATED
-      if (t > 1 && t < tokens) continue;
-#endif
+      if (small_cases() && t > 1 && t < tokens) continue;
+      if (single_runs() && t < tokens && use != uses.front()) continue;
       const std::string what = fmt::format("{}, {} tokens, use {}", shape.name, t, static_cast<int>(use));
       const std::vector<float> expected = layer.run(t, MoePath::kInt4, false, 0xFF);
       const std::vector<float> y = layer.run(t, MoePath::kIntStream, true, 0xFF);
       EXPECT_EQ(verify::compare(expected, y, shape.hidden, {.row_relative = 0.002}), "") << what;
-      EXPECT_EQ(verify::compare_exact(y, layer.run(t, MoePath::kIntStream, true, 0x7F)), "") << what << ": two runs";
+      if (!single_runs()) {
+        EXPECT_EQ(verify::compare_exact(y, layer.run(t, MoePath::kIntStream, true, 0x7F)), "") << what << ": two runs";
+      }
       EXPECT_TRUE(moe_polls_routes(layer.layer(), t, MoePath::kIntStream)) << what;
       for (const bool with_norm : {true, false}) {
         const AnnouncedRoutes announced = layer.announce();

@@ -17,7 +17,8 @@ constexpr int kAnyCodebook = -1, kAnyBits = 0;
 constexpr bool kCommonScales = true, kOwnScales = false;
 // The small ones: one full and one broken group of every size.
 using Counts = std::vector<int>;
-const int kEveryRouting = by_size(4, 2);
+const int kEveryRouting = by_size(4, 2, 1);
+const Counts kEveryWidth = by_size<Counts>({1, 2, 3, 4, 5, 6, 7, 8}, {1, 2, 3, 4, 5, 6, 7, 8}, {3, 8});
 const Counts kFew = by_size<Counts>({1, 2, 5, 17}, {2});
 const Counts kAll = by_size<Counts>({1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 64, 100, 257}, {1, 9});
 const Counts kManyTokens = by_size<Counts>({31, 33, 65, 96, 97, 128, 129, 200, 257}, {40, 139});
@@ -27,7 +28,7 @@ const LayerShape kMixedCodebooks{
 const LayerShape kWide{"wide, 3 bits", 4, 1, 2, 2048, 256, 3, kMul1, kCommonScales, 35};
 
 TEST(GpuMoe, EveryWidth) {
-  for (int bits = 1; bits <= 8; ++bits) {
+  for (const int bits : kEveryWidth) {
     check_layer({"mul1, " + std::to_string(bits) + " bits", 3, 0, 1, 256, 128, bits, kMul1, kCommonScales,
                  10u + static_cast<unsigned>(bits)},
                 kFew, 1);

@@ -163,11 +163,12 @@ void check_sample_top(const std::vector<float>& logits, int vocab, const SampleP
   }
 }
 
-const int kDraws = by_size(50, 1);
+const int kDraws = by_size(50, 1), kManyDraws = by_size(100, 2, 1);
 
 TEST(GpuSampleTop, DrawsAsTheCpu) {
   Random random(5);
-  for (const int vocab : {1, 7, 500, 6000}) {
+  const std::vector<int> sizes{1, 7, 500, 6000};
+  for (const int vocab : by_size(sizes, sizes, {7, 6000})) {
     const std::vector<float> logits =
         random_floats(random, static_cast<std::size_t>(vocab < 1000 ? 3 * vocab : vocab), 2.0f);
     for (const SampleParams& params :
@@ -189,7 +190,7 @@ TEST(GpuSampleTop, EqualLogits) {
                                      SampleParams{.temperature = 1.0f, .top_p = 0.3f},
                                      SampleParams{.temperature = 1.0f, .top_k = 200, .top_p = 0.7f},
                                      SampleParams{.temperature = 0.5f, .min_p = 0.5f}}) {
-    check_sample_top(logits, 300, params, 2 * kDraws);
+    check_sample_top(logits, 300, params, kManyDraws);
   }
 }
 
@@ -203,7 +204,7 @@ TEST(GpuSampleTop, LogitsThatAreNoNumbers) {
   for (int i = 0; i < kVocab; ++i) logits[4 * kVocab + i] = i % 2 == 0 ? 0.0f : -0.0f;
   for (const SampleParams& params : {SampleParams{.temperature = 1.0f}, SampleParams{.temperature = 1.0f, .top_k = 9},
                                      SampleParams{.temperature = 1.0f, .top_p = 0.5f}}) {
-    check_sample_top(logits, kVocab, params, 2 * kDraws);
+    check_sample_top(logits, kVocab, params, kManyDraws);
   }
 }
 

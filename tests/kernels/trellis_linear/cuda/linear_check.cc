@@ -12,6 +12,7 @@
 
 #include "backend/cuda/check.cuh"
 #include "codec/trellis.h"
+#include "kernels/common/cuda/case_size.h"
 #include "kernels/trellis_band/cuda/host_matrix.cuh"
 #include "kernels/verify/compare.h"
 
@@ -212,12 +213,12 @@ class Matrices {
 
 // Worst error of a row.
 double check_case(Matrices& matrices, const std::string& name, LinearPath path, int rows) {
-  constexpr int kPoisons[2] = {0xFF, 0x7F};
-  std::vector<std::vector<float>> runs[2];
-  for (int i = 0; i < 2; ++i) {
-    matrices.run(path, rows, kPoisons[i]);
-    for (const Target& t : matrices.targets()) runs[i].push_back(matrices.fetch(t, rows, kPoisons[i]));
-    matrices.check_sum(rows, kPoisons[i], fmt::format("{}, {}, {} rows", name, linear_path_name(path), rows));
+  std::vector<std::vector<std::vector<float>>> runs;
+  for (const int poison : poisons()) {
+    matrices.run(path, rows, poison);
+    std::vector<std::vector<float>>& y = runs.emplace_back();
+    for (const Target& t : matrices.targets()) y.push_back(matrices.fetch(t, rows, poison));
+    matrices.check_sum(rows, poison, fmt::format("{}, {}, {} rows", name, linear_path_name(path), rows));
   }
   double worst = 0;
   for (std::size_t m = 0; m < matrices.targets().size(); ++m) {
@@ -227,9 +228,9 @@ double check_case(Matrices& matrices, const std::string& name, LinearPath path, 
     }
     const int columns = matrices.targets()[m].shape.out_exact;
     const std::string what = fmt::format("{}, {}, {} rows, matrix {}", name, linear_path_name(path), rows, m);
-    EXPECT_EQ(verify::compare(reference, runs[0][m], columns, kBound), "") << what;
-    EXPECT_EQ(verify::compare_exact(runs[0][m], runs[1][m]), "") << what << ": two runs";
-    worst = std::max(worst, verify::worst_row_error(reference, runs[0][m], columns));
+    EXPECT_EQ(verify::compare(reference, runs.front()[m], columns, kBound), "") << what;
+    EXPECT_EQ(verify::compare_exact(runs.front()[m], runs.back()[m]), "") << what << ": two runs";
+    worst = std::max(worst, verify::worst_row_error(reference, runs.front()[m], columns));
   }
   return worst;
 }
