@@ -10,7 +10,9 @@
 // - Every block of 128 inputs has a fixed point of its own, see one_row_digits.cuh.
 // - Two more warps serve the computing ones: they make the table of the run, ask for the weights of down, make the
 //   inputs of down and transform its outputs.
-// - In the end CTAs without units add up the outputs of all units, or, if those are too few, the serving warps do.
+// - In the end CTAs without units, or with few, add up the outputs of all units; if those are too few, the serving
+// warps
+//   of all do it.
 //
 // Inputs and routes as in stream_early.cuh; how CTAs wait for each other is in stream_sync.cuh.
 #pragma once
@@ -26,6 +28,9 @@ constexpr int kOneWarps = kOneTeams * kTeamWarps;  // that compute
 constexpr int kOneComputeThreads = 32 * kOneWarps;
 constexpr int kOnePieces = 2;  // bands that a run has a part of, at most; a warp serves each
 constexpr int kOneThreads = kOneComputeThreads + 32 * kOnePieces;
+// CTAs that start late, because the router has their SMs while it makes the routes: the last ones. They share what the
+// others leave.
+constexpr int kOneLateShift = 3;
 constexpr int kMostOneUnits = 16;                             // of a run
 constexpr int kMostOneParts = kLinkedGateUp * kLinkedTokens;  // of bands: places in linked_gate_up
 constexpr int kMostOneLayerUnits = 4096;                      // of a layer: places in one_down
@@ -49,10 +54,19 @@ struct OnePiece {
 struct OneTable {
   unsigned launch;
   int begin, count;  // the run's units
-  int per_cta;       // units of a run
-  int items;         // bands of all slots
-  int working;       // CTAs that have units
+  int items, units;  // of all slots: bands, and units
+  // Units of a run, of the first CTAs and of the late ones behind them.
+  int per_cta, per_late, early_ctas, early_units;
   OnePiece pieces[kOnePieces];
+
+  // The CTA that has a unit.
+  __device__ __forceinline__ int owner(int unit) const {
+    const bool early = unit < early_units;
+    const unsigned local = static_cast<unsigned>(early ? unit : unit - early_units);
+    return (early ? 0 : early_ctas) + static_cast<int>(local / static_cast<unsigned>(early ? per_cta : per_late));
+  }
+  // CTAs that have units, the first ones.
+  __device__ __forceinline__ int working() const { return units == 0 ? 0 : owner(units - 1) + 1; }
 };
 
 struct alignas(16) OneShared {
@@ -105,8 +119,14 @@ __device__ inline void cut_one_run(const StreamArgs& a, OneShared& shared, int e
   const int items = __shfl_sync(kAllLanes, past, 31);
   const unsigned units = static_cast<unsigned>(items * hidden_blocks);
   const unsigned per_cta = max((units + gridDim.x - 1) / gridDim.x, 1u);
-  const unsigned begin = min(per_cta * blockIdx.x, units);
-  const int count = static_cast<int>(min(per_cta, units - begin));
+  const unsigned late_shift = gridDim.x >= 32 ? kOneLateShift : 0;
+  const unsigned early_ctas = gridDim.x - (1u << late_shift);
+  const unsigned early_units = min(units, per_cta * early_ctas), late_units = units - early_units;
+  const unsigned per_late = (late_units + (1u << late_shift) - 1) >> late_shift;
+  const bool late = blockIdx.x >= early_ctas;
+  const unsigned begin = late ? early_units + min(per_late * (blockIdx.x - early_ctas), late_units)
+                              : min(per_cta * blockIdx.x, early_units);
+  const int count = static_cast<int>(late ? min(per_late, units - begin) : min(per_cta, early_units - begin));
   const int first_item = static_cast<int>(begin / static_cast<unsigned>(hidden_blocks));
   const int first_block = static_cast<int>(begin) - first_item * hidden_blocks;
   const int first_count = min(count, hidden_blocks - first_block);
@@ -139,8 +159,11 @@ __device__ inline void cut_one_run(const StreamArgs& a, OneShared& shared, int e
     t.begin = static_cast<int>(begin);
     t.count = count;
     t.per_cta = static_cast<int>(per_cta);
+    t.per_late = static_cast<int>(per_late);
+    t.early_units = static_cast<int>(early_units);
+    t.early_ctas = static_cast<int>(early_ctas);
     t.items = items;
-    t.working = static_cast<int>((units + per_cta - 1) / per_cta);
+    t.units = static_cast<int>(units);
     t.pieces[0].count = first_count;
     t.pieces[1].count = count - first_count;
   }
@@ -357,7 +380,7 @@ __device__ inline void make_one_middle(const StreamArgs& a, const OneMemory& m, 
   const OnePiece& p = t.pieces[piece];
   if (p.count == 0) return;
   const int lane = threadIdx.x & 31, hidden_blocks = a.layer.hidden / kBand, k = p.band * kBand + 4 * lane;
-  const int first = p.item * hidden_blocks / t.per_cta, last = ((p.item + 1) * hidden_blocks - 1) / t.per_cta;
+  const int first = t.owner(p.item * hidden_blocks), last = t.owner((p.item + 1) * hidden_blocks - 1);
   const ExpertRef& e = a.layer.experts[p.expert];
   const uint2 gate_svh = *reinterpret_cast<const uint2*>(e.gate.svh + k);
   const uint2 up_svh = *reinterpret_cast<const uint2*>(e.up.svh + k);
@@ -437,10 +460,11 @@ __device__ __forceinline__ void sum_one_part(const StreamArgs& a, const OneTable
   }
 }
 
-// Which warps add up: the computing ones of CTAs without units, if there are enough of them, so that the others make
-// room for the next kernel, else the serving ones of all CTAs.
-__device__ __forceinline__ bool idle_ones_sum(const StreamArgs& a, const OneTable& t) {
-  return (static_cast<int>(gridDim.x) - t.working) * kOneWarps >= a.layer.hidden / kBand * kOneSumParts;
+// The first CTA whose computing warps add up: those without units and the late ones, which have few, if they are
+// enough, so that the others make room for the next kernel. Else the grid's size: the serving warps of all CTAs do it.
+__device__ __forceinline__ int first_summing(const StreamArgs& a, const OneTable& t) {
+  const int ctas = static_cast<int>(gridDim.x), first = min(t.working(), t.early_ctas);
+  return (ctas - first) * kOneWarps >= a.layer.hidden / kBand * kOneSumParts ? first : ctas;
 }
 
 // The outputs of a team's units of down, transformed, scaled and weighted, by the warp that serves it.
@@ -490,7 +514,7 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
   make_one_middle(a, m, server);
   finish_one_units(a, m, server);
   if (t.count > 0) stamp_by(stamps, a, kStampDown);
-  if (!idle_ones_sum(a, t)) {
+  if (first_summing(a, t) == static_cast<int>(gridDim.x)) {
 #pragma unroll 1
     for (int part = static_cast<int>(blockIdx.x + server * gridDim.x); part < a.layer.hidden / kBand * kOneSumParts;
          part += static_cast<int>(kOnePieces * gridDim.x)) {
@@ -537,20 +561,19 @@ __device__ __forceinline__ void run_stream_one(const StreamArgs& a) {
   }
   stamp(a, kStampTable);
   const OneTable& t = shared.table;
-  if (t.count == 0) {
-    if (!idle_ones_sum(a, t)) return;
-    const int idle = static_cast<int>(gridDim.x) - t.working;
-#pragma unroll 1
-    for (int part = static_cast<int>(blockIdx.x) - t.working + warp * idle;
-         part < a.layer.hidden / kBand * kOneSumParts; part += kOneWarps * idle) {
-      sum_one_part(a, t, part);
-    }
-    stamp_time(a, kStampLeft);
-    return;
+  if (t.count > 0) {
+    if (lane < t.count) load_one_row(m, warp / kTeamWarps, lane, warp % kTeamWarps);
+    __syncwarp();
+    compute_one_run(a, m, factor);
   }
-  if (lane < t.count) load_one_row(m, warp / kTeamWarps, lane, warp % kTeamWarps);
-  __syncwarp();
-  compute_one_run(a, m, factor);
+  const int first = first_summing(a, t), ctas = static_cast<int>(gridDim.x) - first;
+  if (static_cast<int>(blockIdx.x) < first) return;
+#pragma unroll 1
+  for (int part = static_cast<int>(blockIdx.x) - first + warp * ctas; part < a.layer.hidden / kBand * kOneSumParts;
+       part += kOneWarps * ctas) {
+    sum_one_part(a, t, part);
+  }
+  stamp_time(a, kStampLeft);
 }
 
 __global__ void __launch_bounds__(kOneThreads, 1) stream_one_kernel(const __grid_constant__ StreamArgs a) {
