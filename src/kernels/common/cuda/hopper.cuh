@@ -562,4 +562,19 @@ __device__ __forceinline__ void copy_async_few(void* to, const void* from) {
                : "memory");
 }
 
+// Four floats that other CTAs of the launch read or have written. Each float is written and read as a whole, in no
+// order with others. 16 bytes, aligned.
+__device__ __forceinline__ void store_shared_floats(float4* to, float4 v) {
+  asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
+}
+__device__ __forceinline__ float4 load_shared_floats(const float4* from) {
+  float4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(from)
+               : "memory");
+  return v;
+}
+
 }  // namespace fairway::kernels::cuda

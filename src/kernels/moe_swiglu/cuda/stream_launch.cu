@@ -6,6 +6,7 @@
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/moe_swiglu/cuda/stream_kernel.cuh"
 #include "kernels/moe_swiglu/cuda/stream_launch.cuh"
+#include "kernels/moe_swiglu/cuda/stream_one.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
@@ -128,6 +129,36 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
   return cudaSuccess;
 }
 
+// The kernel for one token: how much of a layer a CTA may have; no units: it does not serve.
+struct OnePlan {
+  int units = 0, stage_bytes = 0, bytes = 0;
+};
+
+OnePlan plan_one(const MoeLayer& layer, int grid) {
+  const int slots = slots_per_token(layer), blocks = layer.hidden / kBand;
+  const long long items = static_cast<long long>(slots) * (layer.max_intermediate / kBand), units = items * blocks;
+  const long long own = (units + grid - 1) / grid;
+  const GpuFeatures features = gpu_features();
+  if (!features.clusters || own < 1 || own > std::min(blocks, kMostOneUnits)) return {};
+  if (items + grid > kMostOneParts || units > kMostOneLayerUnits) return {};
+  OnePlan plan{static_cast<int>(own), 2 * kBand * kBandTiles * layer.max_bits, 0};
+  plan.bytes =
+      3 * plan.units * plan.stage_bytes + static_cast<int>(sizeof(OneShared)) + (blocks + kOnePieces) * kOneBlockBytes;
+  return plan.bytes <= features.shared_bytes - kSharedPerCta ? plan : OnePlan{};
+}
+
+cudaError_t run_one(StreamArgs args, const OnePlan& plan, int grid, cudaStream_t stream) {
+  args.ring_stages = plan.units;
+  args.stage_bytes = plan.stage_bytes;
+  const auto* const kernel = reinterpret_cast<const void*>(stream_one_kernel);
+  const cudaError_t set = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
+  if (set != cudaSuccess) return set;
+  LaunchShape shape{dim3(static_cast<unsigned>(grid)), kOneThreads, plan.bytes};
+  shape.together = args.call.probe.together || kTogether;
+  shape.chained = args.call.probe.chained;
+  return launch(stream_one_kernel, shape, stream, args);
+}
+
 // Stages of a ring of one of the two shapes; 0 if tables have no room for the layer's experts.
 int stages_of(const MoeLayer& layer, bool wide) {
   if (layer.routed + layer.shared > kStreamExperts) return 0;
@@ -166,6 +197,12 @@ cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, vo
   if (stream_starts_early(layer, call.tokens)) {
     MoeCall early = call;
     if (!norm_serves(layer, call.norm)) early.norm = {};
+    const int grid = std::min(sm_count(), kMostStreamCtas);
+    const OnePlan one = call.tokens == 1 ? plan_one(layer, grid) : OnePlan{};
+    if (one.units > 0) {
+      args.call = early;
+      return run_one(args, one, grid, stream);
+    }
     return run_shape<StreamEarly>(args, early, chunk, stream);
   }
   const bool eight = call.tokens >= kTokensForEight && plan_shape<StreamWide8>(layer).stages >= kFewStages;

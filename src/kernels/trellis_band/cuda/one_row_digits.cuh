@@ -44,6 +44,25 @@ __device__ __forceinline__ OneBlock store_one_block(unsigned char* block, const 
   return {largest * (1.0f / kDigitMax), static_cast<int>(__reduce_add_sync(0xFFFFFFFFu, q[0] + q[1] + q[2] + q[3]))};
 }
 
+// Of a block: its sum of weight * input is unit * (sum of n * q - centre) + rest, where n are the byte sums of the
+// weights and q the integers of the inputs.
+struct alignas(16) OneUnit {
+  float unit, rest;
+  int centre;
+  int unused;
+};
+constexpr int kOneBlockBytes = kOneBlockDigits + static_cast<int>(sizeof(OneUnit));  // in shared memory
+constexpr int kOneCentre = 510;  // about the mean of n: what is left is small and exact
+
+// store_one_block() and, behind the digits, the block's OneUnit.
+__device__ __forceinline__ void store_one_unit(unsigned char* block, const float (&v)[4]) {
+  const OneBlock digits = store_one_block(block, v);
+  if ((threadIdx.x & 31) != 0) return;
+  constexpr float kRest = kMul1Bias + kOneCentre * kMul1Scale;
+  *reinterpret_cast<OneUnit*>(block + kOneBlockDigits) = {
+      digits.unit * kMul1Scale, digits.unit * kRest * static_cast<float>(digits.sum), kOneCentre * digits.sum, 0};
+}
+
 // Where a lane reads the digits of a tile row.
 __device__ __forceinline__ int one_digits_place() {
   const int lane = static_cast<int>(threadIdx.x) & 31;
@@ -77,6 +96,15 @@ __device__ __forceinline__ void multiply_one_column(const LaneStream<kBits>& str
 // low ones make at most 1020 * 128 * kDigitMax.
 __device__ __forceinline__ int one_digit_sum(const int (&acc)[2][4], int i) {
   return 128 * (acc[0][2 * i] + acc[1][2 * i]) + acc[0][2 * i + 1] + acc[1][2 * i + 1];
+}
+
+// sums[i] += a block's sum of weight * input, from its acc, of the lane's column lane / 4 + 8 * i.
+__device__ __forceinline__ void add_one_block(const unsigned char* block, const int (&acc)[2][4], float (&sums)[2]) {
+  const OneUnit u = *reinterpret_cast<const OneUnit*>(block + kOneBlockDigits);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    sums[i] = fmaf(u.unit, static_cast<float>(one_digit_sum(acc, i) - u.centre), sums[i] + u.rest);
+  }
 }
 
 }  // namespace fairway::kernels::cuda

@@ -20,16 +20,6 @@ namespace fairway::kernels::cuda {
 constexpr int kMostNormedBlocks = kMaxLinearNorm / kBand;
 constexpr int kOneFirstBytes = 24 * 1024;  // of weights, asked for before the inputs
 
-// Of a block: its sum of weight * input is unit * (sum of n * q - centre) + rest, where n are the byte sums of the
-// weights and q the integers of the inputs.
-struct alignas(16) OneUnit {
-  float unit, rest;
-  int centre;
-  int unused;
-};
-constexpr int kOneBlockBytes = kOneBlockDigits + static_cast<int>(sizeof(OneUnit));  // in shared memory
-constexpr int kOneCentre = 510;  // about the mean of n: what is left is small and exact
-
 struct alignas(16) LinearOneShared {
   RingBarriers barriers;
   std::uint64_t sums_there;  // in a cluster: of all its CTAs
@@ -66,13 +56,8 @@ __device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput
     const float squares = warp_sum(x.squares);  // its steps hide among those of the transform
     hadamard128(v);
     unsigned char* const to = m.blocks + block * kOneBlockBytes;
-    const OneBlock digits = store_one_block(to, v);
-    if (lane == 0) {
-      constexpr float kRest = kMul1Bias + kOneCentre * kMul1Scale;
-      *reinterpret_cast<OneUnit*>(to + kOneBlockDigits) = {
-          digits.unit * kMul1Scale, digits.unit * kRest * static_cast<float>(digits.sum), kOneCentre * digits.sum, 0};
-      if (a.call.norm.x != nullptr) m.shared.squares[in.share.begin + block] = squares;
-    }
+    store_one_unit(to, v);
+    if (lane == 0 && a.call.norm.x != nullptr) m.shared.squares[in.share.begin + block] = squares;
   }
 }
 
@@ -91,11 +76,7 @@ __device__ __forceinline__ void walk_one(RingCursor& ring, int blocks, bool leav
                                     acc);
     if (leaves) ring.release();
     ring.advance();
-    const OneUnit u = *reinterpret_cast<const OneUnit*>(block + kOneBlockDigits);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      sums[i] = fmaf(u.unit, static_cast<float>(one_digit_sum(acc, i) - u.centre), sums[i] + u.rest);
-    }
+    add_one_block(block, acc, sums);
   }
 }
 

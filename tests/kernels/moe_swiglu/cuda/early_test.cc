@@ -200,6 +200,17 @@ TEST(GpuMoeEarly, FiveBlocks) {
   check_early({"early, five blocks", 3, 1, 2, 640, 256, 2, kMul1, true, 75}, 640, 1.0f, 1, {Use::kAll});
 }
 
+// One token: shares of CTAs that end inside of a band and reach into the next one, with and without idle CTAs.
+TEST(GpuMoeEarly, SharesAcrossBands) {
+  const std::vector<Use> uses{Use::kAll, Use::kSome};
+  check_early({"early, bands", 4, 0, 2, 640, 384, 0, kMul1, true, 81}, 640, 1.0f, 1, uses);
+  check_early({"early, bands, 4 blocks", 3, 1, 2, 512, 256, 0, kMul1, true, 82}, 512, 1.0f, 1, uses);
+#ifndef FAIRWAY_CUDA_EMULATED
+  check_early({"early, bands, 16 blocks", 16, 1, 4, 2048, 768, 0, kMul1, true, 83}, 2048, 1.0f, 1, uses);
+  check_early({"early, bands, 8 experts", 16, 0, 8, 2048, 768, 4, kMul1, true, 84}, 2048, 1.0f, 1, uses);
+#endif
+}
+
 TEST(GpuMoeEarly, WithoutARouter) {
   check_early({"early, dense", 0, 1, 0, 256, 512, 4, kMul1, true, 76}, 256, 1.0f, 3, {Use::kAll});
 }

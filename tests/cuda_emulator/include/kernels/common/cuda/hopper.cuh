@@ -487,4 +487,14 @@ void copy_async_few(void* to, const void* from) {
   copies_of_this_thread().open.push_back({to, from, kBytes});
 }
 
+inline void store_shared_floats(float4* to, float4 v) {
+  check_numbered(reinterpret_cast<const uint4*>(to));
+  *to = v;
+  emulator::progress();
+}
+inline float4 load_shared_floats(const float4* from) {
+  check_numbered(reinterpret_cast<const uint4*>(from));
+  return *from;
+}
+
 }  // namespace fairway::kernels::cuda
