@@ -40,7 +40,7 @@ LINEAR = "linear"
 GATE = "gate of a dense layer"  # whose matrices are linear layers around it
 KINDS = ((step_work.EMBED, FIRST), (step_work.CHOOSE, LAST), (step_work.MLA, r"mla_decode"), (step_work.GQA, r"gqa_decode|gqa_cluster"),
          (step_work.Q_TO_ABSORB, r"query_absorb"), (step_work.TO_ABSORB, r"prepare_absorb"), (GATE, r"^swiglu"),
-         (step_work.EXPERTS, r"band_kernel|moe|stream_kernel|group|slots|expert|wide_inputs_kernel|^prepare_kernel"),
+         (step_work.EXPERTS, r"band_kernel|moe|stream_(one_)?kernel|group|slots|expert|wide_inputs_kernel|^prepare_kernel"),
          (step_work.ROUTER, r"route"), (step_work.UNFOLD, r"unfold|project_many<(0|false)[,>]"), (step_work.ABSORB, r"absorb|project_many"),
          (step_work.ATTEND, r"attend|combine_splits"), (LINEAR, r"linear|rows_few|rows_many|trellis|dense_(few|many)"),
          (step_work.PREPARE, r"prepare|rope"), (step_work.NORM, r"norm"))
