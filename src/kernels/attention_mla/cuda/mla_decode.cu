@@ -17,8 +17,8 @@ namespace {
 
 // Above these the positions are read too often: by every head.
 constexpr int kDecodeRows = 1, kDecodeContext = 1024;
-// Above this nothing was measured. Up to it attention's CTAs ask for the cache later behind mla_query_absorb(), of which
-// an SM gets two, and a launch less is worth more. On an H200 with 20 heads.
+// Above this nothing was measured. Up to it attention's CTAs ask for the cache later behind mla_query_absorb(), of
+// which an SM gets two, and a launch less is worth more. On an H200 with 20 heads.
 constexpr int kQueryContext = 32768;
 constexpr int kMaxPrepareCtas = 160;  // about as many as run beside those that absorb
 

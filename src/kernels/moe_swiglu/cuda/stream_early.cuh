@@ -23,6 +23,42 @@ struct EarlyBarriers {
   }
 };
 
+// What a lane knows of its slot, and the number of the launch.
+struct EarlyRoute {
+  unsigned launch;
+  int expert;  // below 0: none
+  float weight;
+};
+
+// By a warp, whose lanes have slots: `routed` ones the one at this place of the call's routes, others `expert`. Takes
+// the router's choice as it is announced, or waits for the kernel ahead.
+__device__ __forceinline__ EarlyRoute take_early_route(const StreamArgs& a, bool routed, int at, int expert) {
+  EarlyRoute route{0, expert, 1.0f};
+  int chosen = 0;
+  if (a.call.announced.units != nullptr) {
+    route.launch = launch_number();  // the launches before are gone
+    const unsigned number = __ldcg(a.call.announced.turn) + 1;
+    uint4 unit = make_uint4(0, number, 0, number);
+    int polls = 0;
+    do {
+      if (routed) unit = load_numbered(a.call.announced.units + at);
+      poll_again(++polls);
+    } while (!__all_sync(kAllLanes, unit.y == number && unit.w == number));
+    chosen = static_cast<int>(unit.x);
+    if (routed) route.weight = __uint_as_float(unit.z);
+  } else {
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    route.launch = launch_number();
+    if (routed) {
+      chosen = a.call.ids[at];
+      route.weight = a.call.weights[at];
+    }
+  }
+  if (routed) route.expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
+  return route;
+}
+
 // The table, by the loading warps: the first one waits for the kernel before, the others return at once.
 template <class Shape>
 __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, ExpertTable& x, EarlyBarriers& barriers,
@@ -33,36 +69,12 @@ __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, Exp
   if (loader > 0) return;
   const int token = lane / a.slots_per_token, j = lane % a.slots_per_token;
   const bool routed = lane < slots && j < a.layer.top_k;
-  int expert = lane < slots ? a.layer.routed + j - a.layer.top_k : -1;
-  const int at = routed ? token * a.layer.top_k + j : 0;
-  int chosen = 0;
-  float weight = 1.0f;
-  unsigned launch;
+  const int other = lane < slots ? a.layer.routed + j - a.layer.top_k : -1;
   barrier_wait(&barriers.experts, 0);
-  if (a.call.announced.units != nullptr) {
-    launch = launch_number();  // the launches before are gone
-    const unsigned number = __ldcg(a.call.announced.turn) + 1;
-    uint4 unit = make_uint4(0, number, 0, number);
-    int polls = 0;
-    do {
-      if (routed) unit = load_numbered(a.call.announced.units + at);
-      poll_again(++polls);
-    } while (!__all_sync(kAllLanes, unit.y == number && unit.w == number));
-    chosen = static_cast<int>(unit.x);
-    if (routed) weight = __uint_as_float(unit.z);
-  } else {
-    wait_for_previous_kernel();
-    let_next_kernel_start();
-    launch = launch_number();
-    if (routed) {
-      chosen = a.call.ids[at];
-      weight = a.call.weights[at];
-    }
-  }
-  if (routed) expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
-  if (lane == 0) t.launch = launch;
-  if (lane < slots) t.weights[lane] = weight;
-  make_small_table<Shape>(a, t, x, slots, expert);
+  const EarlyRoute route = take_early_route(a, routed, routed ? token * a.layer.top_k + j : 0, other);
+  if (lane == 0) t.launch = route.launch;
+  if (lane < slots) t.weights[lane] = route.weight;
+  make_small_table<Shape>(a, t, x, slots, route.expert);
   barrier_arrive(&barriers.table);
 }
 

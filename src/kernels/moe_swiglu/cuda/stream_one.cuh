@@ -11,8 +11,7 @@
 // - Two more warps serve the computing ones: they make the table of the run, ask for the weights of down, make the
 //   inputs of down and transform its outputs.
 // - In the end CTAs without units, or with few, add up the outputs of all units; if those are too few, the serving
-// warps
-//   of all do it.
+//   warps of all do it.
 //
 // Inputs and routes as in stream_early.cuh; how CTAs wait for each other is in stream_sync.cuh.
 #pragma once
@@ -195,33 +194,10 @@ __device__ inline void touch_experts(const StreamArgs& a, OneShared& shared) {
 // The table of the run, by a warp, as make_early_table().
 __device__ inline void make_one_table(const StreamArgs& a, OneShared& shared) {
   const int lane = threadIdx.x & 31;
-  int expert = lane < a.slots_per_token ? a.layer.routed + lane - a.layer.top_k : -1, chosen = 0;
-  const bool routed = lane < a.layer.top_k;
-  float weight = 1.0f;
-  unsigned launch;
-  if (a.call.announced.units != nullptr) {
-    launch = launch_number();  // the launches before are gone
-    const unsigned number = __ldcg(a.call.announced.turn) + 1;
-    uint4 unit = make_uint4(0, number, 0, number);
-    int polls = 0;
-    do {
-      if (routed) unit = load_numbered(a.call.announced.units + lane);
-      poll_again(++polls);
-    } while (!__all_sync(kAllLanes, unit.y == number && unit.w == number));
-    chosen = static_cast<int>(unit.x);
-    if (routed) weight = __uint_as_float(unit.z);
-  } else {
-    wait_for_previous_kernel();
-    let_next_kernel_start();
-    launch = launch_number();
-    if (routed) {
-      chosen = a.call.ids[lane];
-      weight = a.call.weights[lane];
-    }
-  }
-  if (routed) expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
-  if (lane == 0) shared.table.launch = launch;
-  cut_one_run(a, shared, expert, weight);
+  const int other = lane < a.slots_per_token ? a.layer.routed + lane - a.layer.top_k : -1;
+  const EarlyRoute route = take_early_route(a, lane < a.layer.top_k, lane, other);
+  if (lane == 0) shared.table.launch = route.launch;
+  cut_one_run(a, shared, route.expert, route.weight);
   barrier_arrive(&shared.table_there);
 }
 
