@@ -98,6 +98,7 @@ TEST(GpuRmsNorm, AgreesWithTheCpu) {
     check_norm_case({4096, 1, 4096, 4096, 4096, add, true}, 1.0f);
     check_norm_case({7168, 1, 7168, 7168, 7168, add, true}, 1e-3f);
     check_norm_case({10240, 1, 10240, 10240, 10240, add, true}, 1.0f);
+    check_norm_case({2101, 2, 2176, 2101, 2176, add, true}, 1.0f);
     check_norm_case({4101, 1, 4224, 4101, 4224, add, true}, 1.0f);
   }
 }

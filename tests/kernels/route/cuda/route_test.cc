@@ -217,6 +217,7 @@ TEST(GpuRoute, LongRows) {
   for (const DenseType type : kDenseTypes) {
     check_route({.n = 2048, .rows = 1, .experts = 64, .top_k = 4, .kind = kSigmoid, .bias = true, .type = type});
     check_route({.n = 2056, .rows = 1, .experts = 72, .top_k = 4, .type = type});
+    check_route({.n = 2056, .rows = 2, .experts = 20, .top_k = 4, .kind = kSigmoid, .type = type});
     check_route({.n = 7168, .rows = 1, .experts = 20, .top_k = 4, .type = type});
   }
 }
@@ -225,12 +226,15 @@ TEST(GpuRoute, ManyRows) {
   check_route({.n = 64, .rows = 97, .experts = 32, .top_k = 4, .kind = kSigmoid, .bias = true});
   check_route({.n = 264, .rows = 100, .experts = 37, .top_k = 8, .type = DenseType::kF16});
   check_route({.n = 40, .rows = 97, .experts = 128, .top_k = 8, .add = false, .type = DenseType::kF32});
-  check_route({.n = 7168, .rows = 97, .experts = 3, .top_k = 1, .kind = kSigmoid});
+  for (const DenseType type : kDenseTypes) {
+    check_route({.n = 7168, .rows = 97, .experts = 3, .top_k = 1, .kind = kSigmoid, .type = type});
+  }
 }
 
 TEST(GpuRoute, AnyAlignment) {
   for (const DenseType type : kDenseTypes) {
     check_route({.n = 37, .rows = 3, .experts = 6, .top_k = 2, .type = type});
+    check_route({.n = 7165, .rows = 5, .experts = 3, .top_k = 2, .type = type});
     check_route({.n = 64, .rows = 1, .experts = 40, .top_k = 8, .kind = kSigmoid, .type = type, .shift = 2});
   }
 }
