@@ -94,12 +94,22 @@ class PlanReader {
 
   std::string key(const YAML::Node& node, const std::string& where) const {
     if (!node.IsScalar()) fail(node.Mark(), fmt::format("a key of {} is not a word", where));
-    return node.Scalar();
+    return scalar(node, "a key of " + where);
   }
 
   std::string text(const YAML::Node& node, const std::string& key) const {
     if (!node.IsScalar()) fail(node.Mark(), fmt::format("'{}' is not a text", key));
-    return node.Scalar();
+    return scalar(node, "'" + key + "'");
+  }
+
+  // yaml-cpp makes single bytes of the escapes \N and \_, which are no UTF-8.
+  std::string scalar(const YAML::Node& node, const std::string& what) const {
+    const std::string& text = node.Scalar();
+    if (formats::find_invalid_utf8(text) == std::string::npos) return text;
+    fail(node.Mark(),
+         fmt::format("{} is '{}', which is not UTF-8 text; write the characters of the escapes \\N and \\_ "
+                     "themselves, or \\x85 and \\xa0",
+                     what, printable(text, 60)));
   }
 
   codec::Codebook codebook(const YAML::Node& node) const {

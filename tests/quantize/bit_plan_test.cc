@@ -99,6 +99,17 @@ TEST(BitPlan, KeysOfOtherShapesAreReadBack) {
   EXPECT_EQ(again, plan) << bit_plan_text(plan);
 }
 
+// Code points that YAML takes for ends of lines or wants escaped, in names and in keys.
+TEST(BitPlan, OddCharactersAreReadBack) {
+  BitPlan plan;
+  for (const char* odd :
+       {"\x7f", "\u0080", "\u0085", "\u009f", "\u00a0", "\u2028", "\u2029", "\ufeff", "\u0442", "\t"}) {
+    plan.model += std::string("a") + odd + "b";
+    plan.linears.push_back({std::string("model.layers.0.x.") + odd + "y", 3});
+  }
+  EXPECT_EQ(parse_bit_plan(bit_plan_text(plan), "p.yaml"), plan) << bit_plan_text(plan);
+}
+
 // YAML's plain keys end at 1024 characters.
 TEST(BitPlan, LongKeysAreReadBack) {
   const std::string many(3000, 'k'), controls(200, '\x13');
@@ -176,6 +187,8 @@ TEST(BitPlan, MistakesAtTheTop) {
   EXPECT_THAT(refused("other: {", "other: {["), HasSubstr("line 14: not YAML"));
   EXPECT_THAT(refused("small", "sm\xffll"), HasSubstr("p.yaml: byte 36 is not UTF-8 text"));
   EXPECT_THAT(refused("small", std::string(1, '\0')), HasSubstr("p.yaml: byte 34 is not UTF-8 text"));
+  EXPECT_THAT(refused("small", "\"sm\\Nll\""), HasSubstr("line 2: 'model' is 'sm\\x85ll', which is not UTF-8 text"));
+  EXPECT_THAT(refused("lm_head", "\"lm\\_head\""), HasSubstr("line 14: a key of other is 'lm\\xa0head', which is not"));
   for (const char* text : {"", "[]", "5", "layers: {}"}) {
     EXPECT_THAT(error_text(ErrorKind::kBadInput, [&] { parse_bit_plan(text, "p.yaml"); }), HasSubstr("p.yaml"));
   }
