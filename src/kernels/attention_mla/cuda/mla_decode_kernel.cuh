@@ -143,7 +143,7 @@ class MlaDecodeCta {
 #pragma unroll
     for (int i = 0; i < kHeld * kChunk; ++i)
       sum = fmaf(held[i / kChunk][i % kChunk], held[i / kChunk][i % kChunk], sum);
-    const float scale = rsqrtf(__fdividef(warp_sum(sum), static_cast<float>(p_.latent)) + p_.eps);
+    const float scale = rms_factor(warp_sum(sum), p_.latent, p_.eps);
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) {
       if (chunk(j) >= p_.latent) break;

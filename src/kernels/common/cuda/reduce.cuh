@@ -22,6 +22,12 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
+// What an RMS norm multiplies n values with beside its weights, from the sum of their squares: to within a few units of
+// the last place, in instructions without branches.
+__device__ __forceinline__ float rms_factor(float squares, int n, float eps) {
+  return rsqrtf(__fdividef(squares, static_cast<float>(n)) + eps);
+}
+
 // The same bits in every thread. partial: shared memory, one T a warp; free for reuse after the next __syncthreads().
 template <class T>
 __device__ __forceinline__ T block_sum(T v, T* partial) {

@@ -154,7 +154,7 @@ __device__ inline void prepare_early(const StreamArgs& a, StreamInput& in, Early
   if (warp < tokens && !plain) {
     float squares = 0;
     for (int block = lane; block < blocks; block += 32) squares += scratch.squares[warp][block];
-    factor = rsqrtf(__fdividef(warp_sum(squares), static_cast<float>(norm.n)) + norm.eps);
+    factor = rms_factor(warp_sum(squares), norm.n, norm.eps);
   }
   const int place = fragment_order(4 * lane), next = fragment_order(4 * lane + 2);
   is_first = true;

@@ -242,7 +242,7 @@ __device__ __forceinline__ float stage_one_inputs(const StreamArgs& a, const One
   float squares = 0;
 #pragma unroll 1
   for (int block = lane; block < blocks; block += 32) squares += m.shared.squares[block];
-  return rsqrtf(__fdividef(warp_sum(squares), static_cast<float>(norm.n)) + norm.eps);
+  return rms_factor(warp_sum(squares), norm.n, norm.eps);
 }
 
 // Units that a warp multiplies with 16 of their outputs each.

@@ -32,7 +32,7 @@ class LatentNorm {
 #pragma unroll
     for (const float v : held_) sum = fmaf(v, v, sum);
     for (int i = lane + 32 * kHeld; i < a.latent; i += 32) sum = fmaf(kv[i], kv[i], sum);
-    const float scale = rsqrtf(__fdividef(warp_sum(sum), static_cast<float>(a.latent)) + a.eps);
+    const float scale = rms_factor(warp_sum(sum), a.latent, a.eps);
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) {
       if (lane + 32 * j < a.latent) store(lane + 32 * j, held_[j] * scale * weight(j));

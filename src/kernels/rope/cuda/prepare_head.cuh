@@ -12,7 +12,7 @@ __device__ __forceinline__ float norm_scale(const float* x, int n, float eps) {
   float sum = 0;
   copy_elements<8>(
       n, [&](int i) { return x[i]; }, [&](int, float v) { sum = fmaf(v, v, sum); });
-  return rsqrtf(__fdividef(warp_sum(sum), static_cast<float>(n)) + eps);
+  return rms_factor(warp_sum(sum), n, eps);
 }
 
 // A head that is rotated as a whole by one batch of pairs: every load is under way at once.
@@ -37,7 +37,7 @@ __device__ __forceinline__ void prepare_short_head(const GqaPrepare& a, const Ro
     }
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) sum = fmaf(first[j], first[j], fmaf(second[j], second[j], sum));
-    const float scale = rsqrtf(__fdividef(warp_sum(sum), static_cast<float>(a.dim)) + a.eps);
+    const float scale = rms_factor(warp_sum(sum), a.dim, a.eps);
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
       first[j] = first[j] * scale * first_weight[j];

@@ -12,6 +12,7 @@
 #include "kernels/common/cuda/chunk.cuh"
 #include "kernels/common/cuda/cluster.cuh"
 #include "kernels/common/cuda/hopper.cuh"
+#include "kernels/common/cuda/reduce.cuh"
 #include "kernels/route/cuda/choose.cuh"
 
 namespace fairway::kernels::cuda {
@@ -151,7 +152,7 @@ __device__ __forceinline__ void route_few(const RouteFewArgs& args) {
     float square_sum = 0;
 #pragma unroll
     for (int i = 0; i < kFewGroupWarps; ++i) square_sum += squares[r * kFewGroupWarps + i];
-    return rsqrtf(__fdividef(square_sum, static_cast<float>(n)) + a.norm.eps);
+    return rms_factor(square_sum, n, a.norm.eps);
   };
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < rows * experts; i += kThreads) {

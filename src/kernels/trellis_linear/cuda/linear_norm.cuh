@@ -30,7 +30,7 @@ __device__ __forceinline__ float add_squares(float sum, float4 v) {
 
 // What a row is multiplied by beside the weight, from the sum of its squares.
 __device__ __forceinline__ float norm_factor(const LinearNorm& norm, float squares) {
-  return rsqrtf(__fdividef(squares, static_cast<float>(norm.n)) + norm.eps);
+  return rms_factor(squares, norm.n, norm.eps);
 }
 
 // v = the norm of four elements of a row, which are `sum` before it.
