@@ -57,10 +57,11 @@ class GqaClusterCta {
     cluster_arrive();
     start_positions(sequence, cached);
     const Rotation rotation(p_.angles, position);
+    const HeadWeights weights(p_, rotation, warp_ < kGqaHeads ? p_.q_norm : p_.k_norm);
     wait_for_previous_kernel();
     let_next_kernel_start();
 
-    prepare(rotation);
+    prepare(rotation, weights);
     __syncthreads();
     expect_sums();
     attend();
@@ -142,7 +143,7 @@ class GqaClusterCta {
   }
 
   // A warp for each head: queries, then the key and the value of the row's own position.
-  __device__ __forceinline__ void prepare(const Rotation& rotation) const {
+  __device__ __forceinline__ void prepare(const Rotation& rotation, const HeadWeights& weights) const {
     constexpr int kKey = kGqaHeads, kValue = kKey + 1;
     const int at = kv_head_ * kGqaDim;
     __half* const row = reinterpret_cast<__half*>(memory_.new_row);
@@ -150,7 +151,7 @@ class GqaClusterCta {
       const bool of_query = warp_ < kKey;
       const float* const x =
           of_query ? p_.q + row_ * p_.ldq + (first_head_ + warp_) * kGqaDim : p_.k + row_ * p_.ldk + at;
-      prepare_short_head(p_, rotation, x, of_query ? p_.q_norm : p_.k_norm, [&](int i, float v) {
+      prepare_short_head(p_, rotation, x, (of_query ? p_.q_norm : p_.k_norm) != nullptr, weights, [&](int i, float v) {
         if (of_query) {
           HeadsTile::store_query(memory_.query, warp_, i, v * a_.scale_log2);
         } else {

@@ -41,9 +41,14 @@ bool gqa_decode_fits(const GqaAttention& call) {
 void gqa_decode(const GqaAttention& call, cudaStream_t stream) {
   check_gqa_attention(call);
   const GqaPrepare& prepare = call.prepare;
-  const auto kernel = prepare.cache.type == CacheType::kHalf ? gqa_decode_kernel<CacheType::kHalf>
-                                                             : gqa_decode_kernel<CacheType::kE4m3>;
-  const dim3 grid(static_cast<unsigned>(prepare.heads), static_cast<unsigned>(prepare.rows.count));
+  const bool is_usual =
+      prepare.dim == kGqaDim && prepare.angles.dim == kGqaDim && prepare.angles.layout == RopeLayout::kHalves;
+  const bool halves = prepare.cache.type == CacheType::kHalf;
+  const auto kernel =
+      is_usual ? (halves ? gqa_decode_kernel<CacheType::kHalf, kGqaDim> : gqa_decode_kernel<CacheType::kE4m3, kGqaDim>)
+               : (halves ? gqa_decode_kernel<CacheType::kHalf, 0> : gqa_decode_kernel<CacheType::kE4m3, 0>);
+  const dim3 grid(static_cast<unsigned>(prepare.heads / prepare.kv_heads), static_cast<unsigned>(prepare.kv_heads),
+                  static_cast<unsigned>(prepare.rows.count));
   const LaunchShape shape{grid, kGqaThreads, static_cast<int>(sizeof(GqaDecodeMemory))};
   backend::check_cuda(launch(kernel, shape, stream, gqa_decode_args(call)), "gqa_decode");
 }

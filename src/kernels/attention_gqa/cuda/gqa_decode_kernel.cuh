@@ -29,83 +29,171 @@ inline GqaDecodeArgs gqa_decode_args(const GqaAttention& call) {
 }
 
 struct alignas(16) GqaDecodeMemory {
-  float query[kGqaDim];                // times the scale of scores
-  unsigned char new_row[4 * kGqaDim];  // key, then value, as in the cache
-  float sums[kGqaGroups][kGqaDim];
+  static constexpr int kStride = kGqaDim + 4;  // of groups: eight lanes that read a group each have banks of their own
+  float query[kGqaDim];                        // times the scale of scores
+  unsigned char new_row[4 * kGqaDim];          // key, then value, as in the cache
+  float sums[kGqaGroups][kStride];
   float2 statistics[kGqaGroups];  // largest score, sum of factors
 };
 
-template <CacheType kType>
-__global__ void __launch_bounds__(kGqaThreads) gqa_decode_kernel(const __grid_constant__ GqaDecodeArgs args) {
-  using Attend = LanesAttend<kType, kGqaLanes, 1, 1, false, kGqaBatch>;
-  constexpr int kElem = CachePiece<kType>::kBytes / kCachePiece;
-  auto& memory = *dynamic_shared<GqaDecodeMemory>();
-  const GqaPrepare& a = args.prepare;
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, head = static_cast<int>(blockIdx.x);
-  const long long r = blockIdx.y;
-  const int group = a.heads / a.kv_heads, kv_head = head / group;
-  const int position = a.rows.position[r], sequence = a.rows.sequence[r];
-  const bool there = sequence >= 0 && position >= 0 && position < a.cache.sequence_rows;
-  const int row_bytes = a.cache.row_elems * kElem;
-  const int pieces = a.dim / kCachePiece;
-
-  Attend attend;
-  attend.start(
-      {static_cast<const unsigned char*>(a.cache.data) +
-           (there ? static_cast<long long>(sequence) * a.cache.sequence_rows * row_bytes : 0) + kv_head * a.dim * kElem,
-       row_bytes, a.kv_heads * a.dim * kElem, pieces, pieces, there ? position : 0},
-      warp * Attend::kGroups, kGqaGroups);
-  Rotation rotation(a.angles, position);
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-
-  // Warp 0 makes the query, the last one the key, and the one before it the value.
-  if (warp == 0) {
-    prepare_head(a, rotation, a.q + r * a.ldq + static_cast<long long>(head) * a.dim, a.q_norm,
-                 [&](int i, float v) { memory.query[i] = v * args.scale_log2; });
-  } else if (warp >= kGqaWarps - 2) {
-    const bool stores = head % group == 0, key = warp == kGqaWarps - 1;
-    const int at = kv_head * a.dim, first = (key ? 0 : a.kv_heads * a.dim) + at;  // in the cache's row
-    const CacheRow<kType> here(memory.new_row + (key ? 0 : a.dim * kElem));
-    const CacheRow<kType> cached = stores ? CacheRow<kType>(a.cache, sequence, position) : CacheRow<kType>(nullptr);
-    const auto store = [&](int i, float v) {
-      here.store(i, v);
-      cached.store(first + i, v);
-    };
-    if (key) {
-      prepare_head(a, rotation, a.k + r * a.ldk + at, a.k_norm, store);
-    } else {
-      const float* const v = a.v + r * a.ldv + at;
-      copy_elements<4>(
-          a.dim, [&](int i) { return v[i]; }, store);
+// As spread_sum(), over kLanes neighbouring lanes.
+template <int kLanes, int kValues>
+__device__ __forceinline__ float spread_sum_of(float (&v)[kValues]) {
+  const int lane = static_cast<int>(threadIdx.x);
+  int distance = kLanes / 2;
+#pragma unroll
+  for (int half = kValues / 2; half > 0; half /= 2) {
+    const bool upper = (lane & distance) != 0;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const float kept = upper ? v[i + half] : v[i];
+      const float given = upper ? v[i] : v[i + half];
+      v[i] = kept + __shfl_xor_sync(0xFFFFFFFFu, given, distance);
     }
+    distance /= 2;
   }
-  __syncthreads();
-  attend.run(memory.query, warp == kGqaWarps - 1 ? memory.new_row : nullptr, a.dim * kElem);
+  for (; distance > 0; distance /= 2) v[0] += __shfl_xor_sync(0xFFFFFFFFu, v[0], distance);
+  return v[0];
+}
 
-  const int lane = thread % kGqaLanes;
-  auto* const to = reinterpret_cast<float4*>(&memory.sums[thread / kGqaLanes][kCachePiece * lane]);
-  const float(&v)[kCachePiece] = attend.sum[0];
-  to[0] = make_float4(v[0], v[1], v[2], v[3]);
-  to[1] = make_float4(v[4], v[5], v[6], v[7]);
-  if (lane == 0) memory.statistics[thread / kGqaLanes] = make_float2(attend.most, attend.total);
-  __syncthreads();
-  if (2 * thread >= a.dim) return;
-  float most = kNoScore, total = 0, low = 0, high = 0;
-#pragma unroll 4
-  for (int g = 0; g < kGqaGroups; ++g) most = fmaxf(most, memory.statistics[g].x);
-#pragma unroll 4
-  for (int g = 0; g < kGqaGroups; ++g) {
-    const float2 of_group = memory.statistics[g];
-    const float factor = power_of_two(of_group.x - most);
-    const float2 two = *reinterpret_cast<const float2*>(&memory.sums[g][2 * thread]);
-    total = fmaf(factor, of_group.y, total);
-    low = fmaf(factor, two.x, low);
-    high = fmaf(factor, two.y, high);
+// The CTA's outputs from the sums of its groups: a warp has 16 of them, half of the lanes 8, a lane a group's.
+__device__ __forceinline__ void merge_groups(const GqaDecodeMemory& memory, int dim, __half* out) {
+  static_assert(kGqaGroups == 16 && kGqaDim == 16 * kGqaWarps && kCachePiece == 8);
+  const int group = static_cast<int>(threadIdx.x % kGqaGroups);
+  const int first = static_cast<int>(threadIdx.x / kGqaGroups * kCachePiece);
+  if (first >= dim) return;  // of the whole warp: dim is a multiple of 16
+  const float2 of_group = memory.statistics[group];
+  const auto* const from = reinterpret_cast<const float4*>(&memory.sums[group][first]);
+  const float4 low = from[0], high = from[1];
+  float most = of_group.x;
+#pragma unroll
+  for (int d = kGqaGroups / 2; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, d));
+  const float factor = power_of_two(of_group.x - most);
+  float total = factor * of_group.y;
+  float v[kCachePiece] = {factor * low.x,  factor * low.y,  factor * low.z,  factor * low.w,
+                          factor * high.x, factor * high.y, factor * high.z, factor * high.w};
+#pragma unroll
+  for (int d = kGqaGroups / 2; d > 0; d /= 2) total += __shfl_xor_sync(0xFFFFFFFFu, total, d);
+  const float sum = spread_sum_of<kGqaGroups>(v);
+  constexpr int kSame = kGqaGroups / kCachePiece;  // lanes with the same sum
+  if (group % kSame == 0) out[first + group / kSame] = __float2half_rn(sum * __fdividef(1.0f, total));
+}
+
+// kDim: what dim and angles.dim are, of halves, so that code has it as a constant; 0: anything.
+template <CacheType kType, int kDim>
+class GqaDecodeCta {
+  using Attend = LanesAttend<kType, kGqaLanes, 1, 1, false, kGqaBatch>;
+  static constexpr int kElem = CachePiece<kType>::kBytes / kCachePiece;
+  // Warp 0 makes the query, the last one the key, and the one before it the value.
+  static constexpr int kKeyWarp = kGqaWarps - 1, kValueWarp = kGqaWarps - 2;
+
+ public:
+  // Blocks: query head of a key/value head, key/value head, row.
+  __device__ __forceinline__ explicit GqaDecodeCta(const GqaDecodeArgs& args)
+      : args_(args),
+        a_(with_dim(args.prepare)),
+        memory_(*dynamic_shared<GqaDecodeMemory>()),
+        warp_(static_cast<int>(threadIdx.x / 32)),
+        kv_head_(static_cast<int>(blockIdx.y)),
+        head_(static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x)),
+        row_(blockIdx.z) {}
+
+  __device__ __forceinline__ void run() {
+    const int position = a_.rows.position[row_], sequence = a_.rows.sequence[row_];
+    const bool there = sequence >= 0 && position >= 0 && position < a_.cache.sequence_rows;
+    const int row_bytes = a_.cache.row_elems * kElem, pieces = a_.dim / kCachePiece;
+    const long long first = there ? static_cast<long long>(sequence) * a_.cache.sequence_rows * row_bytes : 0;
+    unsigned char* const head = static_cast<unsigned char*>(a_.cache.data) + first + kv_head_ * a_.dim * kElem;
+    const int values = a_.kv_heads * a_.dim * kElem;  // bytes from a key to its value
+    Attend attend;
+    attend.start({head, row_bytes, values, pieces, pieces, there ? position : 0}, warp_ * Attend::kGroups, kGqaGroups);
+    prepare(position);
+    __syncthreads();
+    attend.run(memory_.query, memory_.new_row, a_.dim * kElem);
+    leave_sums(attend);
+    __syncthreads();
+    merge_groups(memory_, a_.dim,
+                 args_.out + (row_ * static_cast<unsigned>(a_.heads) + static_cast<unsigned>(head_)) *
+                                 static_cast<unsigned>(a_.dim));
+    if (blockIdx.x == 0 && there) keep_row(head + static_cast<long long>(position) * row_bytes, values);
   }
-  const float inverse = __fdividef(1.0f, total);
-  *reinterpret_cast<__half2*>(args.out + (r * a.heads + head) * a.dim + 2 * thread) =
-      __floats2half2_rn(low * inverse, high * inverse);
+
+ private:
+  __device__ __forceinline__ static GqaPrepare with_dim(GqaPrepare call) {
+    if constexpr (kDim > 0) {
+      call.dim = call.angles.dim = kDim;
+      call.angles.layout = RopeLayout::kHalves;
+    }
+    return call;
+  }
+
+  // Of a head in a row of few rows.
+  __device__ __forceinline__ unsigned offset(long long ld, int head) const {
+    return row_ * static_cast<unsigned>(ld) + static_cast<unsigned>(head * a_.dim);
+  }
+
+  __device__ __forceinline__ void prepare(int position) const {
+    const bool is_short = is_short_head(a_), of_query = warp_ == 0, rotates = of_query || warp_ == kKeyWarp;
+    const float factor = args_.scale_log2;
+    const float* const norm = of_query ? a_.q_norm : a_.k_norm;
+    const CacheRow<kType> key(memory_.new_row), value(memory_.new_row + a_.dim * kElem);
+    const auto store = [&](int i, float v) {
+      if (of_query) {
+        memory_.query[i] = v * factor;
+      } else {
+        key.store(i, v);
+      }
+    };
+    if (rotates) {
+      Rotation rotation(a_.angles, position);
+      const HeadWeights weights = is_short ? HeadWeights(a_, rotation, norm) : HeadWeights();
+      start();
+      const float* const x = of_query ? a_.q + offset(a_.ldq, head_) : a_.k + offset(a_.ldk, kv_head_);
+      if (is_short) {
+        prepare_short_head(a_, rotation, x, norm != nullptr, weights, store);
+      } else {
+        prepare_long_head(a_, rotation, x, norm, store);
+      }
+      return;
+    }
+    start();
+    if (warp_ != kValueWarp) return;
+    const float* const v = a_.v + offset(a_.ldv, kv_head_);
+    copy_elements<4>(
+        a_.dim, [&](int i) { return v[i]; }, [&](int i, float x) { value.store(i, x); });
+  }
+  __device__ __forceinline__ static void start() {
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+  }
+
+  __device__ __forceinline__ void leave_sums(const Attend& attend) const {
+    const unsigned lane = threadIdx.x % kGqaLanes, group = threadIdx.x / kGqaLanes;
+    auto* const to = reinterpret_cast<float4*>(&memory_.sums[group][kCachePiece * lane]);
+    const float(&v)[kCachePiece] = attend.sum[0];
+    to[0] = make_float4(v[0], v[1], v[2], v[3]);
+    to[1] = make_float4(v[4], v[5], v[6], v[7]);
+    if (lane == 0) memory_.statistics[group] = make_float2(attend.most, attend.total);
+  }
+
+  // The row to the cache, when nobody waits for it.
+  __device__ __forceinline__ void keep_row(unsigned char* to, int values) const {
+    const int bytes = a_.dim * kElem, at = 16 * static_cast<int>(threadIdx.x);
+    if (at >= 2 * bytes) return;
+    *reinterpret_cast<uint4*>(to + (at < bytes ? at : at - bytes + values)) =
+        *reinterpret_cast<const uint4*>(memory_.new_row + at);
+  }
+
+  const GqaDecodeArgs& args_;
+  const GqaPrepare a_;
+  GqaDecodeMemory& memory_;
+  const int warp_, kv_head_, head_;
+  const unsigned row_;
+};
+
+template <CacheType kType, int kDim>
+__global__ void __maxnreg__(104) gqa_decode_kernel(const __grid_constant__ GqaDecodeArgs args) {
+  GqaDecodeCta<kType, kDim>(args).run();
 }
 
 }  // namespace fairway::kernels::cuda

@@ -39,6 +39,12 @@ template <>
 struct FourWeights<UpWeight::kByte> {
   unsigned bytes;
 
+  // Each times x, once finish() has had the sum of all x.
+  __device__ __forceinline__ float4 shifted_floats() const {
+    const unsigned biased = biased_bytes(bytes);
+    return make_float4(shifted_byte<0>(biased), shifted_byte<1>(biased), shifted_byte<2>(biased),
+                       shifted_byte<3>(biased));
+  }
   // sum[j] += weight j * x, once finish() has had the sum of all x.
   __device__ __forceinline__ void add(float (&sum)[4], float x) const { add_shifted(sum, biased_bytes(bytes), x); }
   // sum += of four such products
@@ -56,6 +62,7 @@ struct FourWeights<UpWeight::kHalf> {
     const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&pairs.y));
     return make_float4(low.x, low.y, high.x, high.y);
   }
+  __device__ __forceinline__ float4 shifted_floats() const { return floats(); }
   __device__ __forceinline__ void add(float (&sum)[4], float x) const {
     const float4 w = floats();
     sum[0] = fmaf(w.x, x, sum[0]);

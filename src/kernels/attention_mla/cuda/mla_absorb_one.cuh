@@ -15,22 +15,31 @@ struct AbsorbOneMemory {
 };
 
 // The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
-// every 16th.
-template <UpWeight kUp>
+// every 16th. kNope: what nope is, or 0 for anything; where it is known, each lane has neighbouring rows, and expand()
+// makes floats of the weights before the query is there.
+template <UpWeight kUp, int kNope = 0>
 class AbsorbOne {
   using Four = FourWeights<kUp>;
 
  public:
   __device__ __forceinline__ AbsorbOne(const MlaUpProjection& up, int head)
-      : nope_(up.nope), slice_(up.latent / kOneCluster), row0_(static_cast<long long>(head) * (up.nope + up.v)) {}
+      : nope_(kNope > 0 ? kNope : up.nope),
+        slice_(up.latent / kOneCluster),
+        row0_(static_cast<long long>(head) * (up.nope + up.v)) {}
 
   // The weights into registers.
   __device__ __forceinline__ void load(const MlaUpProjection& up, int rank) {
-    const int thread = static_cast<int>(threadIdx.x), word = thread % 16;
-    const Four* from = words_of(up, rank) + thread / 16 * (up.latent / 4);
-    const int step = 16 * (up.latent / 4), rows = 4 * word < slice_ ? nope_ - thread / 16 : 0;
+    const int word = static_cast<int>(threadIdx.x % 16), group = static_cast<int>(threadIdx.x / 16);
+    const Four* from = words_of(up, rank) + (kNope > 0 ? kRows : 1) * group * (up.latent / 4);
+    const int step = (kNope > 0 ? 1 : 16) * (up.latent / 4);
+    const int rows = 4 * word >= slice_ ? 0 : kNope > 0 ? kNope : nope_ - group;
 #pragma unroll
     for (int k = 0; k < kRows; ++k, from += step) words_[k] = 16 * k < rows ? *from : Four{};
+  }
+  __device__ __forceinline__ void expand() {
+    static_assert(kNope > 0);
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) weights_[k] = words_[k].shifted_floats();
   }
 
   // Or into shared memory first, where registers are short until take(): so many bytes of it.
@@ -63,14 +72,31 @@ class AbsorbOne {
 
   // memory.scaled is there for all threads. Leaves what sum() adds up, behind a barrier.
   __device__ __forceinline__ void multiply(AbsorbOneMemory& memory) const {
-    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = threadIdx.x / 16;
     float sum[4] = {}, shift = 0;
+    if constexpr (kNope > 0) {
 #pragma unroll
-    for (int k = 0; k < kRows; ++k) {
-      if (16 * k >= nope_) break;
-      const float x = memory.scaled[thread / 16 + 16 * k];
-      words_[k].add(sum, x);
-      shift += x;
+      for (int k = 0; k < kRows; k += 4) {
+        const float4 four = *reinterpret_cast<const float4*>(&memory.scaled[group * kRows + k]);
+        const float x[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float4 w = weights_[k + i];
+          shift += x[i];
+          sum[0] = fmaf(w.x, x[i], sum[0]);
+          sum[1] = fmaf(w.y, x[i], sum[1]);
+          sum[2] = fmaf(w.z, x[i], sum[2]);
+          sum[3] = fmaf(w.w, x[i], sum[3]);
+        }
+      }
+    } else {
+#pragma unroll
+      for (int k = 0; k < kRows; ++k) {
+        if (16 * k >= nope_) break;
+        const float x = memory.scaled[group + 16 * k];
+        words_[k].add(sum, x);
+        shift += x;
+      }
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -99,7 +125,8 @@ class AbsorbOne {
   }
 
  private:
-  static constexpr int kRows = kOneNope / 16;
+  static constexpr int kRows = (kNope > 0 ? kNope : kOneNope) / 16;
+  static_assert(kNope % 64 == 0);
 
   // Of the thread's row 0.
   __device__ __forceinline__ const Four* words_of(const MlaUpProjection& up, int rank) const {
@@ -109,6 +136,7 @@ class AbsorbOne {
   int nope_, slice_;
   long long row0_;  // the head's first stored row
   Four words_[kRows];
+  float4 weights_[kNope > 0 ? kRows : 1];
 };
 
 }  // namespace fairway::kernels::cuda

@@ -103,8 +103,14 @@ void mla_decode(const MlaAttention& call, cudaStream_t stream) {
   const MlaDecodeArgs args{prepare, call.up, call.attend.scale * kLog2E, call.out, call.ldo};
   with_up_weight(call.up.type, [&](auto type) {
     constexpr UpWeight kUp = decltype(type)::value;
-    const auto kernel = prepare.cache.type == CacheType::kHalf ? mla_decode_kernel<CacheType::kHalf, kUp>
-                                                               : mla_decode_kernel<CacheType::kE4m3, kUp>;
+    const bool is_usual = prepare.latent == kOneLatent && prepare.nope == kUsualNope &&
+                          prepare.angles.dim == kUsualRope && call.up.v == kOneV;
+    const bool halves = prepare.cache.type == CacheType::kHalf;
+    const auto kernel =
+        is_usual
+            ? (halves ? mla_decode_kernel<CacheType::kHalf, kUp, true> : mla_decode_kernel<CacheType::kE4m3, kUp, true>)
+            : (halves ? mla_decode_kernel<CacheType::kHalf, kUp, false>
+                      : mla_decode_kernel<CacheType::kE4m3, kUp, false>);
     const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(DecodeMemory<kUp>)), kOneCluster};
     backend::check_cuda(launch(kernel, shape, stream, args), "mla_decode");
   });

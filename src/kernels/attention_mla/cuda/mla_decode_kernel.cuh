@@ -44,80 +44,87 @@ struct alignas(16) DecodeMemory {
   unsigned char new_row[2 * kDecodeKey];  // of the cache
 };
 
-template <CacheType kType, UpWeight kUp>
+// kUsual: the sizes are those of GLM-4.7-Flash, latent kOneLatent and v kOneV, so that code has them as constants.
+constexpr int kUsualNope = 192, kUsualRope = 64;
+template <CacheType kType, UpWeight kUp, bool kUsual>
 class MlaDecodeCta {
   using Attend = LanesAttend<kType, 32, 3, 2, true, kDecodeBatch>;
+  using Absorb = AbsorbOne<kUp, kUsual ? kUsualNope : 0>;
   static constexpr int kHeld = kOneLatent / kChunk / 32;
 
  public:
-  __device__ explicit MlaDecodeCta(const MlaDecodeArgs& args)
+  __device__ __forceinline__ explicit MlaDecodeCta(const MlaDecodeArgs& args)
       : a_(args),
         p_(args.prepare),
         memory_(*dynamic_shared<DecodeMemory<kUp>>()),
         thread_(static_cast<int>(threadIdx.x)),
-        rank_(static_cast<int>(blockIdx.x) % kOneCluster),
-        head_(static_cast<int>(blockIdx.x) / kOneCluster),
+        rank_(static_cast<int>(blockIdx.x % kOneCluster)),
+        head_(static_cast<int>(blockIdx.x / kOneCluster)),
         row_(blockIdx.y) {}
 
-  __device__ void run() {
-    const int latent = p_.latent;
+  __device__ __forceinline__ void run() {
+    const MlaUpProjection up = this->up();
+    const RopeAngles angles = this->angles();
     if (thread_ == 0) {
       barrier_init(&memory_.query_sent, 1);
       barrier_init(&memory_.sums_sent, 1);
       barrier_init(&memory_.weights_there, 1);
       barrier_init_fence();
-      UnfoldOne<kUp>::load(a_.up, head_, rank_, memory_.weights, &memory_.weights_there);
-      barrier_expect(&memory_.query_sent, latent * 4);
-      barrier_expect(&memory_.sums_sent, kOneCluster * (latent * 4 + 16));
+      UnfoldOne<kUp>::load(up, head_, rank_, memory_.weights, &memory_.weights_there);
+      barrier_expect(&memory_.query_sent, latent() * 4);
+      barrier_expect(&memory_.sums_sent, kOneCluster * (latent() * 4 + 16));
     }
     __syncwarp();
     cluster_arrive();
     const int position = p_.rows.position[row_], sequence = p_.rows.sequence[row_];
-    const int warp = thread_ / 32;
-    const bool makes_row = rank_ == kOneCluster - 1 && warp == kOneWarps - 1;
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    const CachedPositions positions = cached(sequence, position);
+    const int owner = positions.end % kOneCluster;  // the CTA that meets the row's own position
+    const bool makes_row = rank_ == owner && warp == kOneWarps - 1;
     Attend attend;
-    attend.start(cached(sequence, position), rank_ + kOneCluster * warp, kOneCluster * kOneWarps);
-    AbsorbOne<kUp> absorb(a_.up, head_);
-    absorb.load(a_.up, rank_);
-    const float scale = thread_ < p_.nope ? absorb.scale(a_.up, thread_) : 0.0f;
-    Rotation rotation(p_.angles, position);
+    attend.start(positions, rank_ + kOneCluster * warp, kOneCluster * kOneWarps);
+    Absorb absorb(up, head_);
+    absorb.load(up, rank_);
+    const float scale = thread_ < nope() ? absorb.scale(up, thread_) * a_.scale_log2 : 0.0f;
+    Rotation rotation(angles, position);
     if (makes_row) {  // the norm's weights, where the result comes later
 #pragma unroll 4
-      for (int i = thread_ % 32; i < latent; i += 32) memory_.latent[i] = p_.kv_norm[i];
+      for (int i = static_cast<int>(threadIdx.x % 32); i < latent(); i += 32) memory_.latent[i] = p_.kv_norm[i];
     }
     wait_for_previous_kernel();
     let_next_kernel_start();
-    cluster_wait();  // the others' barriers are initialised
-
+    const float own = thread_ < nope() ? q()[thread_] : 0.0f;
     const float* const kv = p_.kv + row_ * p_.ldkv;
-    const float* const rotated = makes_row ? kv + latent : q() + p_.nope;
+    const float* const rotated = makes_row ? kv + latent() : q() + nope();
     const auto element = [&](int i) { return rotated[i]; };
     float held[kHeld][kChunk];  // of the new row's latent
     if (makes_row) {
-      for (int j = 0; j < kHeld; ++j) load_floats<true>(kv + chunk(j), latent - chunk(j), held[j]);
+      for (int j = 0; j < kHeld; ++j) load_floats<true>(kv + chunk(j), latent() - chunk(j), held[j]);
     }
     if (makes_row || warp == 0) rotation.load(element);
-    memory_.absorb.scaled[thread_] = thread_ < p_.nope ? q()[thread_] * scale : 0.0f;
+    cluster_wait();                         // the others' barriers are initialised
+    if constexpr (kUsual) absorb.expand();  // while the query is on its way
+    memory_.absorb.scaled[thread_] = own * scale;
     __syncthreads();
     absorb.multiply(memory_.absorb);
-    const int word = thread_ % 16, to = thread_ / 16;
+    const int word = static_cast<int>(threadIdx.x % 16), to = static_cast<int>(threadIdx.x / 16);
     if (to < kOneCluster && 4 * word < absorb.slice()) {
       send_to_cluster(reinterpret_cast<float4*>(&memory_.query[rank_ * absorb.slice() + 4 * word]), &memory_.query_sent,
-                      to, AbsorbOne<kUp>::sum(memory_.absorb, word, a_.scale_log2));
+                      to, Absorb::sum(memory_.absorb, word, 1.0f));
     }
     if (makes_row) {
       const CacheRow<kType> row(memory_.new_row);
-      rotation.rotate(element, [&](int i, float v) { row.store(latent + i, v); });
+      rotation.rotate(element, [&](int i, float v) { row.store(latent() + i, v); });
       norm(held, row);
       __syncwarp();
     } else if (warp == 0) {
-      rotation.rotate(element, [&](int i, float v) { memory_.query[latent + i] = v * a_.scale_log2; });
+      rotation.rotate(element, [&](int i, float v) { memory_.query[latent() + i] = v * a_.scale_log2; });
     }
     __syncthreads();  // the rotated part of the query is there
     barrier_wait_cluster(&memory_.query_sent, 0);
-    attend.run(memory_.query, makes_row ? memory_.new_row : nullptr);
+    attend.run(memory_.query, memory_.new_row);
     leave_sums(attend);
-    const UnfoldOne<kUp> unfold(a_.up, head_, rank_);
+    const UnfoldOne<kUp> unfold(up, head_, rank_);
     __syncthreads();
     send_sums();
     barrier_wait_cluster(&memory_.sums_sent, 0);
@@ -125,16 +132,40 @@ class MlaDecodeCta {
     barrier_wait(&memory_.weights_there, 0);
     __syncthreads();
     unfold.run(memory_.weights, memory_.latent, a_.out + row_ * a_.ldo);
-    if (rank_ == kOneCluster - 1 && head_ == 0) keep_row(sequence, position);
+    if (rank_ == owner && head_ == 0 && is_there(sequence, position)) {
+      const long long row = static_cast<long long>(sequence) * p_.cache.sequence_rows + position;
+      keep_row(static_cast<unsigned char*>(p_.cache.data) + row * positions.row_bytes);
+    }
   }
 
  private:
+  __device__ __forceinline__ int latent() const {
+    return kUsual ? kOneLatent : p_.latent;
+  }
+  __device__ __forceinline__ int rope() const {
+    return kUsual ? kUsualRope : p_.angles.dim;
+  }
+  __device__ __forceinline__ int nope() const {
+    return kUsual ? kUsualNope : p_.nope;
+  }
+  __device__ __forceinline__ MlaUpProjection up() const {
+    MlaUpProjection up = a_.up;
+    up.latent = latent();
+    up.nope = nope();
+    if (kUsual) up.v = kOneV;
+    return up;
+  }
+  __device__ __forceinline__ RopeAngles angles() const {
+    RopeAngles angles = p_.angles;
+    angles.dim = rope();
+    return angles;
+  }
   __device__ __forceinline__ const float* q() const {
-    return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (p_.nope + p_.angles.dim);
+    return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (nope() + rope());
   }
   // First of a lane's elements j of the latent.
   __device__ static __forceinline__ int chunk(int j) {
-    return kChunk * (static_cast<int>(threadIdx.x) % 32 + 32 * j);
+    return kChunk * (static_cast<int>(threadIdx.x % 32) + 32 * j);
   }
 
   // By the warp that makes the position's own row: its latent, as the cache has it.
@@ -143,10 +174,10 @@ class MlaDecodeCta {
 #pragma unroll
     for (int i = 0; i < kHeld * kChunk; ++i)
       sum = fmaf(held[i / kChunk][i % kChunk], held[i / kChunk][i % kChunk], sum);
-    const float scale = rms_factor(warp_sum(sum), p_.latent, p_.eps);
+    const float scale = rms_factor(warp_sum(sum), latent(), p_.eps);
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) {
-      if (chunk(j) >= p_.latent) break;
+      if (chunk(j) >= latent()) break;
       float v[kChunk];
       load_floats<true>(memory_.latent + chunk(j), kChunk, v);
 #pragma unroll
@@ -155,31 +186,34 @@ class MlaDecodeCta {
     }
   }
 
+  __device__ __forceinline__ bool is_there(int sequence, int position) const {
+    return sequence >= 0 && position >= 0 && position < p_.cache.sequence_rows;
+  }
+
   // The row to the cache, when nobody waits for it.
-  __device__ __forceinline__ void keep_row(int sequence, int position) const {
-    const CacheRow<kType> row(p_.cache, sequence, position);
-    const int words = (p_.latent + p_.angles.dim) / kCachePiece * CachePiece<kType>::kBytes / 8;
-    for (int i = thread_; i < words && row.there(); i += kOneThreads) {
-      reinterpret_cast<uint2*>(row.data())[i] = reinterpret_cast<const uint2*>(memory_.new_row)[i];
+  __device__ __forceinline__ void keep_row(unsigned char* to) const {
+    const int words = (latent() + rope()) / kCachePiece * CachePiece<kType>::kBytes / 8;
+    for (int i = thread_; i < words; i += kOneThreads) {
+      reinterpret_cast<uint2*>(to)[i] = reinterpret_cast<const uint2*>(memory_.new_row)[i];
     }
   }
 
   // What was in the cache before this step.
   __device__ __forceinline__ CachedPositions cached(int sequence, int position) const {
     const LayerCache& cache = p_.cache;
-    const bool there = sequence >= 0 && position >= 0 && position < cache.sequence_rows;
+    const bool there = is_there(sequence, position);
     const int row_bytes = cache.row_elems / kCachePiece * CachePiece<kType>::kBytes;
     const auto* const data = static_cast<const unsigned char*>(cache.data);
     return {data + (there ? static_cast<long long>(sequence) * cache.sequence_rows * row_bytes : 0),
             row_bytes,
             0,
-            (p_.latent + p_.angles.dim) / kCachePiece,
-            p_.latent / kCachePiece,
+            (latent() + rope()) / kCachePiece,
+            latent() / kCachePiece,
             there ? position : 0};
   }
 
   __device__ __forceinline__ void leave_sums(const Attend& attend) const {
-    const int lane = thread_ % 32, warp = thread_ / 32;
+    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
     for (int j = 0; j < 2; ++j) {
       auto* const to = reinterpret_cast<float4*>(&memory_.warp_sums[warp][kCachePiece * (lane + 32 * j)]);
       const float(&v)[kCachePiece] = attend.sum[j];
@@ -194,11 +228,12 @@ class MlaDecodeCta {
     float most = kNoScore, total = 0;
     for (int w = 0; w < kOneWarps; ++w) most = fmaxf(most, memory_.warp_statistics[w].x);
     const float reference = most == kNoScore ? 0.0f : most;
-    const int word = thread_ % (kOneThreads / 2), half = thread_ / (kOneThreads / 2);
+    constexpr unsigned kHalf = kOneThreads / 2;
+    const int word = static_cast<int>(threadIdx.x % kHalf), half = static_cast<int>(threadIdx.x / kHalf);
     const float4 sum = merge_parts<kOneWarps>(
         reference, [&](int w) { return memory_.warp_statistics[w]; },
         [&](int w) { return *reinterpret_cast<const float4*>(&memory_.warp_sums[w][4 * word]); }, total);
-    if (4 * word < p_.latent) {
+    if (4 * word < latent()) {
       auto* const to = reinterpret_cast<float4*>(&memory_.sums[rank_][4 * word]);
       for (int i = 0; i < kOneCluster / 2; ++i) {
         send_to_cluster(to, &memory_.sums_sent, half * (kOneCluster / 2) + i, sum);
@@ -210,7 +245,7 @@ class MlaDecodeCta {
   }
 
   __device__ __forceinline__ void merge() const {
-    if (4 * thread_ >= p_.latent) return;
+    if (4 * thread_ >= latent()) return;
     float most = kNoScore, total = 0;
     for (int c = 0; c < kOneCluster; ++c) most = fmaxf(most, memory_.statistics[c].x);
     const float4 sum = merge_parts<kOneCluster>(
@@ -228,10 +263,10 @@ class MlaDecodeCta {
   const long long row_;
 };
 
-template <CacheType kType, UpWeight kUp>
+template <CacheType kType, UpWeight kUp, bool kUsual>
 __global__ void __launch_bounds__(kOneThreads, 2) mla_decode_kernel(const __grid_constant__ MlaDecodeArgs args) {
   if constexpr (kCodeHasClusters) {
-    MlaDecodeCta<kType, kUp>(args).run();
+    MlaDecodeCta<kType, kUp, kUsual>(args).run();
   } else {
     not_for_this_code();
   }

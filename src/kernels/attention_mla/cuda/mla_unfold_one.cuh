@@ -49,7 +49,7 @@ class UnfoldOne {
   __device__ __forceinline__ UnfoldOne(const MlaUpProjection& up, int head, int rank)
       : count_(up.v / kOneCluster),
         words_(up.latent / 4),
-        row_(static_cast<int>(threadIdx.x) / 32 + kOneWarps * (static_cast<int>(threadIdx.x) % 32 * kRows / 32)),
+        row_(static_cast<int>(threadIdx.x / 32 + kOneWarps * (threadIdx.x % 32 * kRows / 32))),
         scale_(row_ < count_ ? Four::scale(up, first_row(up, head, rank) + row_) : 0.0f),
         at_(static_cast<long long>(head) * up.v + rank * count_ + row_) {}
 
@@ -63,7 +63,7 @@ class UnfoldOne {
     prefetch_line(static_cast<const unsigned char*>(up.weights) + first * row_bytes + at);
   }
   __device__ __forceinline__ void hold(const MlaUpProjection& up, int head, int rank, Held& held) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
     const auto* const from = static_cast<const Four*>(up.weights) + first_row(up, head, rank) * words_;
 #pragma unroll
     for (int i = 0; i < kHeldRows; ++i) {
@@ -76,7 +76,7 @@ class UnfoldOne {
   // x: [latent], in shared memory, 16-byte aligned. out: of the row. held: by hold(), if any rows are.
   __device__ __forceinline__ void run(const unsigned char* weights, const float* x, __half* out,
                                       [[maybe_unused]] const Held& held = {}) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
     const auto* const from = reinterpret_cast<const Four*>(weights);
     float dot[kRows] = {}, shift = 0;
     const auto step = [&](int word) {

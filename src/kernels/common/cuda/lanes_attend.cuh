@@ -43,7 +43,7 @@ struct CachePiece {
   }
 };
 
-// Positions 0 .. end - 1 of a key/value head.
+// Positions 0 .. end - 1 of a key/value head, and end, which is not in the cache yet.
 struct CachedPositions {
   const unsigned char* keys;  // of position 0
   int row_bytes;
@@ -63,6 +63,7 @@ class LanesAttend {
 
  public:
   static constexpr int kGroups = 32 / kLanes;  // positions of a warp at a time
+  static constexpr int kFew = kBatch / 2;      // of a batch, which have code of their own
 
   // first: of the warp's positions, a multiple of kGroups; step: to its next ones. Loads the first ones.
   __device__ __forceinline__ void start(const CachedPositions& positions, int first, int step) {
@@ -76,10 +77,11 @@ class LanesAttend {
     load(rows_, first);
   }
 
-  // q: the query times the scale in units of log2, in shared memory, 16-byte aligned. `more`, if not null: the key of
-  // one more position of this warp, as the cache would have it; its value is more_value bytes behind.
-  __device__ __forceinline__ void run(const float* q, const unsigned char* more, int more_value = 0) {
-    const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  // q: the query times the scale in units of log2, in shared memory, 16-byte aligned. `newest`, in shared memory: the
+  // key of position `end`, as the cache would have it; its value is newest_value bytes behind. For the warps that have
+  // that position.
+  __device__ __forceinline__ void run(const float* q, const unsigned char* newest, int newest_value = 0) {
+    const int lane = static_cast<int>(threadIdx.x % kLanes);
     float query[kKeyPieces][kCachePiece];
 #pragma unroll
     for (int j = 0; j < kKeyPieces; ++j) {
@@ -89,20 +91,20 @@ class LanesAttend {
       query[j][0] = low.x, query[j][1] = low.y, query[j][2] = low.z, query[j][3] = low.w;
       query[j][4] = high.x, query[j][5] = high.y, query[j][6] = high.z, query[j][7] = high.w;
     }
+    if (begin_ > positions_.end) return;
 #pragma unroll 1
-    while (true) {
-#pragma unroll 1
-      for (; begin_ < positions_.end; begin_ += kBatch * step_) {
-        Row next[kBatch];
-        load(next, begin_ + kBatch * step_);
-        add(query);
+    for (; begin_ + kBatch * step_ <= positions_.end; begin_ += kBatch * step_) {
+      Row next[kBatch];
+      load(next, begin_ + kBatch * step_);
+      add<kBatch>(query);
 #pragma unroll
-        for (int b = 0; b < kBatch; ++b) rows_[b] = next[b];
-      }
-      if (more == nullptr) break;
-      positions_.keys = more, positions_.values_from_keys = more_value, positions_.end = 1, begin_ = 0;
-      load(rows_, 0);
-      more = nullptr;
+      for (int b = 0; b < kBatch; ++b) rows_[b] = next[b];
+    }
+    take_newest(newest, newest_value);
+    if (begin_ + kFew * step_ > positions_.end) {
+      add<kFew>(query);
+    } else {
+      add<kBatch>(query);
     }
   }
 
@@ -112,11 +114,11 @@ class LanesAttend {
 
  private:
   __device__ __forceinline__ int position(int begin, int b) const {
-    return begin + b * step_ + static_cast<int>(threadIdx.x) % 32 / kLanes;
+    return begin + b * step_ + static_cast<int>(threadIdx.x % 32 / kLanes);
   }
 
   __device__ __forceinline__ void load(Row (&rows)[kBatch], int begin) const {
-    const int lane = static_cast<int>(threadIdx.x) % kLanes;
+    const int lane = static_cast<int>(threadIdx.x % kLanes);
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
       const int p = position(begin, b);
@@ -137,10 +139,32 @@ class LanesAttend {
     }
   }
 
-  __device__ __forceinline__ void add(const float (&query)[kKeyPieces][kCachePiece]) {
-    float score[kBatch];
+  __device__ __forceinline__ void take_newest(const unsigned char* newest, int newest_value) {
+    const int lane = static_cast<int>(threadIdx.x % kLanes);
+    const unsigned char* const from = newest + lane * Piece::kBytes;
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
+      if (position(begin_, b) != positions_.end) continue;
+#pragma unroll
+      for (int j = 0; j < kKeyPieces; ++j) {
+        rows_[b].key[j].load(from + kLanes * j * Piece::kBytes, lane + kLanes * j < positions_.key_pieces);
+      }
+      if constexpr (!kValueInKey) {
+#pragma unroll
+        for (int j = 0; j < kValuePieces; ++j) {
+          rows_[b].value[j].load(from + newest_value + kLanes * j * Piece::kBytes,
+                                 lane + kLanes * j < positions_.value_pieces);
+        }
+      }
+    }
+  }
+
+  // The first kCount of the batch.
+  template <int kCount>
+  __device__ __forceinline__ void add(const float (&query)[kKeyPieces][kCachePiece]) {
+    float score[kCount];
+#pragma unroll
+    for (int b = 0; b < kCount; ++b) {
       score[b] = 0;
 #pragma unroll
       for (int j = 0; j < kKeyPieces; ++j) {
@@ -154,11 +178,11 @@ class LanesAttend {
 #pragma unroll
     for (int d = kLanes / 2; d > 0; d /= 2) {
 #pragma unroll
-      for (int b = 0; b < kBatch; ++b) score[b] += __shfl_xor_sync(0xFFFFFFFFu, score[b], d);
+      for (int b = 0; b < kCount; ++b) score[b] += __shfl_xor_sync(0xFFFFFFFFu, score[b], d);
     }
 #pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
-      if (position(begin_, b) >= positions_.end) score[b] = kNoScore;
+    for (int b = 0; b < kCount; ++b) {
+      if (position(begin_, b) > positions_.end) score[b] = kNoScore;
       reference = fmaxf(reference, score[b]);
     }
     const float before = most;
@@ -172,7 +196,7 @@ class LanesAttend {
       for (int i = 0; i < kCachePiece; ++i) sum[j][i] *= factor;
     }
 #pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
+    for (int b = 0; b < kCount; ++b) {
       const float p = power_of_two(score[b] - reference);
       total += p;
 #pragma unroll
