@@ -51,6 +51,10 @@ struct FourWeights<UpWeight::kByte> {
   __device__ __forceinline__ void add(float& sum, float4 x) const { add_shifted(sum, biased_bytes(bytes), x); }
   __device__ static __forceinline__ void finish(float& sum, float of_x) { sum -= of_x * kByteShift; }
   __device__ static __forceinline__ float scale(const MlaUpProjection& up, long long row) { return up.scales[row]; }
+  // Of four rows, the first a multiple of four; scales are 16-byte aligned.
+  __device__ static __forceinline__ float4 four_scales(const MlaUpProjection& up, long long row) {
+    return *reinterpret_cast<const float4*>(up.scales + row);
+  }
 };
 
 template <>
@@ -79,6 +83,9 @@ struct FourWeights<UpWeight::kHalf> {
   }
   __device__ static __forceinline__ void finish(float&, float) {}
   __device__ static __forceinline__ float scale(const MlaUpProjection&, long long) { return 1.0f; }
+  __device__ static __forceinline__ float4 four_scales(const MlaUpProjection&, long long) {
+    return make_float4(1, 1, 1, 1);
+  }
 };
 
 }  // namespace fairway::kernels::cuda

@@ -15,8 +15,8 @@ struct AbsorbOneMemory {
 };
 
 // The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
-// every 16th. kNope: what nope is, or 0 for anything; where it is known, each lane has neighbouring rows, and expand()
-// makes floats of the weights before the query is there.
+// every 16th. kNope: what nope is, or 0 for anything; where it is known, each lane has neighbouring rows, and
+// reads its part of the query itself.
 template <UpWeight kUp, int kNope = 0>
 class AbsorbOne {
   using Four = FourWeights<kUp>;
@@ -36,6 +36,24 @@ class AbsorbOne {
 #pragma unroll
     for (int k = 0; k < kRows; ++k, from += step) words_[k] = 16 * k < rows ? *from : Four{};
   }
+  // What the lane's elements of the query are multiplied by, `factor` with it.
+  __device__ __forceinline__ void load_scales(const MlaUpProjection& up, float factor) {
+    static_assert(kNope > 0);
+#pragma unroll
+    for (int k = 0; k < kRows / 4; ++k) {
+      const float4 s = Four::four_scales(up, row0_ + first_row() + 4 * k);
+      scales_[k] = make_float4(s.x * factor, s.y * factor, s.z * factor, s.w * factor);
+    }
+  }
+  // q: the head's query, 16-byte aligned. These loads stay in front of those that follow.
+  __device__ __forceinline__ void take_query(const float* q) {
+    static_assert(kNope > 0);
+#pragma unroll
+    for (int k = 0; k < kRows / 4; ++k) {
+      query_[k] = load_shared_floats(reinterpret_cast<const float4*>(q + first_row() + 4 * k));
+    }
+  }
+  // Makes floats of the weights, while the query is on its way.
   __device__ __forceinline__ void expand() {
     static_assert(kNope > 0);
 #pragma unroll
@@ -70,15 +88,15 @@ class AbsorbOne {
     return Four::scale(up, row0_ + n);
   }
 
-  // memory.scaled is there for all threads. Leaves what sum() adds up, behind a barrier.
+  // memory.scaled is there for all threads, or the query has been taken. Leaves what sum() adds up, behind a barrier.
   __device__ __forceinline__ void multiply(AbsorbOneMemory& memory) const {
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = threadIdx.x / 16;
     float sum[4] = {}, shift = 0;
     if constexpr (kNope > 0) {
 #pragma unroll
       for (int k = 0; k < kRows; k += 4) {
-        const float4 four = *reinterpret_cast<const float4*>(&memory.scaled[group * kRows + k]);
-        const float x[4] = {four.x, four.y, four.z, four.w};
+        const float4 q = query_[k / 4], s = scales_[k / 4];
+        const float x[4] = {q.x * s.x, q.y * s.y, q.z * s.z, q.w * s.w};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float4 w = weights_[k + i];
@@ -128,6 +146,10 @@ class AbsorbOne {
   static constexpr int kRows = (kNope > 0 ? kNope : kOneNope) / 16;
   static_assert(kNope % 64 == 0);
 
+  // Of the thread, where kNope is known.
+  __device__ __forceinline__ static int first_row() {
+    return static_cast<int>(threadIdx.x / 16) * kRows;
+  }
   // Of the thread's row 0.
   __device__ __forceinline__ const Four* words_of(const MlaUpProjection& up, int rank) const {
     return static_cast<const Four*>(up.weights) + (row0_ * up.latent + rank * slice_) / 4 + threadIdx.x % 16;
@@ -136,7 +158,7 @@ class AbsorbOne {
   int nope_, slice_;
   long long row0_;  // the head's first stored row
   Four words_[kRows];
-  float4 weights_[kNope > 0 ? kRows : 1];
+  float4 weights_[kNope > 0 ? kRows : 1], query_[kRows / 4], scales_[kRows / 4];
 };
 
 }  // namespace fairway::kernels::cuda

@@ -104,7 +104,8 @@ void mla_decode(const MlaAttention& call, cudaStream_t stream) {
   with_up_weight(call.up.type, [&](auto type) {
     constexpr UpWeight kUp = decltype(type)::value;
     const bool is_usual = prepare.latent == kOneLatent && prepare.nope == kUsualNope &&
-                          prepare.angles.dim == kUsualRope && call.up.v == kOneV;
+                          prepare.angles.dim == kUsualRope && call.up.v == kOneV && is_aligned(call.up.scales) &&
+                          is_aligned(prepare.q) && prepare.ldq % 4 == 0;
     const bool halves = prepare.cache.type == CacheType::kHalf;
     const auto kernel =
         is_usual

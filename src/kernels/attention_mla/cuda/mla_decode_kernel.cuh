@@ -65,53 +65,51 @@ class MlaDecodeCta {
   __device__ __forceinline__ void run() {
     const MlaUpProjection up = this->up();
     const RopeAngles angles = this->angles();
-    if (thread_ == 0) {
-      barrier_init(&memory_.query_sent, 1);
-      barrier_init(&memory_.sums_sent, 1);
-      barrier_init(&memory_.weights_there, 1);
-      barrier_init_fence();
-      UnfoldOne<kUp>::load(up, head_, rank_, memory_.weights, &memory_.weights_there);
-      barrier_expect(&memory_.query_sent, latent() * 4);
-      barrier_expect(&memory_.sums_sent, kOneCluster * (latent() * 4 + 16));
-    }
-    __syncwarp();
+    init_barriers(up);
     cluster_arrive();
     const int position = p_.rows.position[row_], sequence = p_.rows.sequence[row_];
     const int warp = static_cast<int>(threadIdx.x / 32);
+    Absorb absorb(up, head_);
+    absorb.load(up, rank_);
+    float scale = 0, own = 0;  // of the query's element of this thread
+    if constexpr (kUsual) {
+      absorb.load_scales(up, a_.scale_log2);
+    } else {
+      if (thread_ < nope()) scale = absorb.scale(up, thread_) * a_.scale_log2;
+    }
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+    if constexpr (kUsual) {
+      absorb.take_query(q());
+    } else {
+      if (thread_ < nope()) own = q()[thread_];
+    }
+    cluster_wait();  // the others' barriers are initialised
+    // What needs to know the position comes behind the query, for the CTAs that start late; others wait for that
+    // anyway.
     const CachedPositions positions = cached(sequence, position);
     const int owner = positions.end % kOneCluster;  // the CTA that meets the row's own position
     const bool makes_row = rank_ == owner && warp == kOneWarps - 1;
     Attend attend;
     attend.start(positions, rank_ + kOneCluster * warp, kOneCluster * kOneWarps);
-    Absorb absorb(up, head_);
-    absorb.load(up, rank_);
-    const float scale = thread_ < nope() ? absorb.scale(up, thread_) * a_.scale_log2 : 0.0f;
     Rotation rotation(angles, position);
-    if (makes_row) {  // the norm's weights, where the result comes later
-#pragma unroll 4
-      for (int i = static_cast<int>(threadIdx.x % 32); i < latent(); i += 32) memory_.latent[i] = p_.kv_norm[i];
-    }
-    wait_for_previous_kernel();
-    let_next_kernel_start();
-    const float own = thread_ < nope() ? q()[thread_] : 0.0f;
     const float* const kv = p_.kv + row_ * p_.ldkv;
     const float* const rotated = makes_row ? kv + latent() : q() + nope();
     const auto element = [&](int i) { return rotated[i]; };
     float held[kHeld][kChunk];  // of the new row's latent
     if (makes_row) {
       for (int j = 0; j < kHeld; ++j) load_floats<true>(kv + chunk(j), latent() - chunk(j), held[j]);
+      load_norm();
     }
     if (makes_row || warp == 0) rotation.load(element);
-    cluster_wait();                         // the others' barriers are initialised
-    if constexpr (kUsual) absorb.expand();  // while the query is on its way
-    memory_.absorb.scaled[thread_] = own * scale;
-    __syncthreads();
-    absorb.multiply(memory_.absorb);
-    const int word = static_cast<int>(threadIdx.x % 16), to = static_cast<int>(threadIdx.x / 16);
-    if (to < kOneCluster && 4 * word < absorb.slice()) {
-      send_to_cluster(reinterpret_cast<float4*>(&memory_.query[rank_ * absorb.slice() + 4 * word]), &memory_.query_sent,
-                      to, Absorb::sum(memory_.absorb, word, 1.0f));
+    if constexpr (kUsual) {
+      absorb.expand();
+    } else {
+      memory_.absorb.scaled[thread_] = own * scale;
+      __syncthreads();
     }
+    absorb.multiply(memory_.absorb);
+    send_query(absorb.slice());
     if (makes_row) {
       const CacheRow<kType> row(memory_.new_row);
       rotation.rotate(element, [&](int i, float v) { row.store(latent() + i, v); });
@@ -139,15 +137,22 @@ class MlaDecodeCta {
   }
 
  private:
-  __device__ __forceinline__ int latent() const {
-    return kUsual ? kOneLatent : p_.latent;
+  __device__ __forceinline__ void init_barriers(const MlaUpProjection& up) const {
+    if (thread_ == 0) {
+      barrier_init(&memory_.query_sent, 1);
+      barrier_init(&memory_.sums_sent, 1);
+      barrier_init(&memory_.weights_there, 1);
+      barrier_init_fence();
+      UnfoldOne<kUp>::load(up, head_, rank_, memory_.weights, &memory_.weights_there);
+      barrier_expect(&memory_.query_sent, latent() * 4);
+      barrier_expect(&memory_.sums_sent, kOneCluster * (latent() * 4 + 16));
+    }
+    __syncwarp();
   }
-  __device__ __forceinline__ int rope() const {
-    return kUsual ? kUsualRope : p_.angles.dim;
-  }
-  __device__ __forceinline__ int nope() const {
-    return kUsual ? kUsualNope : p_.nope;
-  }
+
+  __device__ __forceinline__ int latent() const { return kUsual ? kOneLatent : p_.latent; }
+  __device__ __forceinline__ int rope() const { return kUsual ? kUsualRope : p_.angles.dim; }
+  __device__ __forceinline__ int nope() const { return kUsual ? kUsualNope : p_.nope; }
   __device__ __forceinline__ MlaUpProjection up() const {
     MlaUpProjection up = a_.up;
     up.latent = latent();
@@ -164,17 +169,25 @@ class MlaDecodeCta {
     return p_.q + row_ * p_.ldq + static_cast<long long>(head_) * (nope() + rope());
   }
   // First of a lane's elements j of the latent.
-  __device__ static __forceinline__ int chunk(int j) {
-    return kChunk * (static_cast<int>(threadIdx.x % 32) + 32 * j);
-  }
+  __device__ static __forceinline__ int chunk(int j) { return kChunk * (static_cast<int>(threadIdx.x % 32) + 32 * j); }
 
-  // By the warp that makes the position's own row: its latent, as the cache has it.
+  // By the warp that makes the position's own row: the norm's weights, where the result comes later.
+  __device__ __forceinline__ void load_norm() const {
+#pragma unroll 4
+    for (int i = 4 * static_cast<int>(threadIdx.x % 32); i < latent(); i += 4 * 32) {
+      copy_async_16(&memory_.latent[i], p_.kv_norm + i, false);
+    }
+    copy_async_commit();
+  }
+  // Its latent, as the cache has it.
   __device__ __forceinline__ void norm(const float (&held)[kHeld][kChunk], const CacheRow<kType>& row) const {
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < kHeld * kChunk; ++i)
       sum = fmaf(held[i / kChunk][i % kChunk], held[i / kChunk][i % kChunk], sum);
     const float scale = rms_factor(warp_sum(sum), latent(), p_.eps);
+    copy_async_wait<0>();
+    __syncwarp();
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) {
       if (chunk(j) >= latent()) break;
@@ -212,6 +225,14 @@ class MlaDecodeCta {
             there ? position : 0};
   }
 
+  // The CTA's slice of the absorbed query to all CTAs.
+  __device__ __forceinline__ void send_query(int slice) const {
+    const int word = static_cast<int>(threadIdx.x % 16), to = static_cast<int>(threadIdx.x / 16);
+    if (to >= kOneCluster || 4 * word >= slice) return;
+    send_to_cluster(reinterpret_cast<float4*>(&memory_.query[rank_ * slice + 4 * word]), &memory_.query_sent, to,
+                    Absorb::sum(memory_.absorb, word, 1.0f));
+  }
+
   __device__ __forceinline__ void leave_sums(const Attend& attend) const {
     const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
     for (int j = 0; j < 2; ++j) {
@@ -223,22 +244,17 @@ class MlaDecodeCta {
     if (lane == 0) memory_.warp_statistics[warp] = make_float2(attend.most, attend.total);
   }
 
-  // Half of the threads for half of the CTAs each.
+  // By half of the warps: two CTAs share most SMs, and their instructions with them.
   __device__ __forceinline__ void send_sums() const {
+    if (4 * thread_ >= latent()) return;
     float most = kNoScore, total = 0;
     for (int w = 0; w < kOneWarps; ++w) most = fmaxf(most, memory_.warp_statistics[w].x);
     const float reference = most == kNoScore ? 0.0f : most;
-    constexpr unsigned kHalf = kOneThreads / 2;
-    const int word = static_cast<int>(threadIdx.x % kHalf), half = static_cast<int>(threadIdx.x / kHalf);
     const float4 sum = merge_parts<kOneWarps>(
         reference, [&](int w) { return memory_.warp_statistics[w]; },
-        [&](int w) { return *reinterpret_cast<const float4*>(&memory_.warp_sums[w][4 * word]); }, total);
-    if (4 * word < latent()) {
-      auto* const to = reinterpret_cast<float4*>(&memory_.sums[rank_][4 * word]);
-      for (int i = 0; i < kOneCluster / 2; ++i) {
-        send_to_cluster(to, &memory_.sums_sent, half * (kOneCluster / 2) + i, sum);
-      }
-    }
+        [&](int w) { return *reinterpret_cast<const float4*>(&memory_.warp_sums[w][4 * thread_]); }, total);
+    auto* const to = reinterpret_cast<float4*>(&memory_.sums[rank_][4 * thread_]);
+    for (int i = 0; i < kOneCluster; ++i) send_to_cluster(to, &memory_.sums_sent, i, sum);
     if (thread_ < kOneCluster) {
       send_to_cluster(&memory_.statistics[rank_], &memory_.sums_sent, thread_, make_float4(most, total, 0, 0));
     }

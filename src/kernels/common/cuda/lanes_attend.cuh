@@ -165,13 +165,13 @@ class LanesAttend {
     float score[kCount];
 #pragma unroll
     for (int b = 0; b < kCount; ++b) {
-      score[b] = 0;
 #pragma unroll
       for (int j = 0; j < kKeyPieces; ++j) {
-        float key[kCachePiece];
+        float key[kCachePiece], part = 0;
         rows_[b].key[j].unpack(key);
 #pragma unroll
-        for (int i = 0; i < kCachePiece; ++i) score[b] = fmaf(key[i], query[j][i], score[b]);
+        for (int i = 0; i < kCachePiece; ++i) part = fmaf(key[i], query[j][i], part);
+        score[b] = j == 0 ? part : score[b] + part;
       }
     }
     float reference = most;
