@@ -164,6 +164,12 @@ inline unsigned __float_as_uint(float v) {
 inline float __uint_as_float(unsigned v) {
   return std::bit_cast<float>(v);
 }
+inline int __double2loint(double v) {
+  return static_cast<int>(std::bit_cast<std::uint64_t>(v));
+}
+inline double __hiloint2double(int high, int low) {
+  return std::bit_cast<double>(std::uint64_t{static_cast<unsigned>(high)} << 32 | static_cast<unsigned>(low));
+}
 inline int __float2int_rn(float v) {
   return static_cast<int>(std::nearbyintf(v));
 }

@@ -8,6 +8,7 @@
 #include "kernels/common/cuda/cache_write.cuh"
 #include "kernels/common/cuda/hopper.cuh"
 #include "kernels/common/cuda/lanes_attend.cuh"
+#include "kernels/common/cuda/reduce.cuh"
 #include "kernels/rope/cuda/prepare_head.cuh"
 #include "kernels/rope/cuda/rotation.cuh"
 
@@ -36,26 +37,6 @@ struct alignas(16) GqaDecodeMemory {
   float2 statistics[kGqaGroups];  // largest score, sum of factors
 };
 
-// As spread_sum(), over kLanes neighbouring lanes.
-template <int kLanes, int kValues>
-__device__ __forceinline__ float spread_sum_of(float (&v)[kValues]) {
-  const int lane = static_cast<int>(threadIdx.x);
-  int distance = kLanes / 2;
-#pragma unroll
-  for (int half = kValues / 2; half > 0; half /= 2) {
-    const bool upper = (lane & distance) != 0;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const float kept = upper ? v[i + half] : v[i];
-      const float given = upper ? v[i] : v[i + half];
-      v[i] = kept + __shfl_xor_sync(0xFFFFFFFFu, given, distance);
-    }
-    distance /= 2;
-  }
-  for (; distance > 0; distance /= 2) v[0] += __shfl_xor_sync(0xFFFFFFFFu, v[0], distance);
-  return v[0];
-}
-
 // The CTA's outputs from the sums of its groups: a warp has 16 of them, half of the lanes 8, a lane a group's.
 __device__ __forceinline__ void merge_groups(const GqaDecodeMemory& memory, int dim, __half* out) {
   static_assert(kGqaGroups == 16 && kGqaDim == 16 * kGqaWarps && kCachePiece == 8);
@@ -74,7 +55,7 @@ __device__ __forceinline__ void merge_groups(const GqaDecodeMemory& memory, int 
                           factor * high.x, factor * high.y, factor * high.z, factor * high.w};
 #pragma unroll
   for (int d = kGqaGroups / 2; d > 0; d /= 2) total += __shfl_xor_sync(0xFFFFFFFFu, total, d);
-  const float sum = spread_sum_of<kGqaGroups>(v);
+  const float sum = spread_sum<kGqaGroups>(v);
   constexpr int kSame = kGqaGroups / kCachePiece;  // lanes with the same sum
   if (group % kSame == 0) out[first + group / kSame] = __float2half_rn(sum * __fdividef(1.0f, total));
 }

@@ -554,6 +554,13 @@ __device__ __forceinline__ float power_of_two(float v) {
   return power;
 }
 
+// 1 / v to within 2^-20 of itself, for a v that is neither small nor large.
+__device__ __forceinline__ double reciprocal_about(double v) {
+  double inverse;
+  asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(inverse) : "d"(v));
+  return inverse;
+}
+
 // As copy_async_16(), for 4 or 8 bytes, to which both addresses are aligned.
 template <int kBytes>
 __device__ __forceinline__ void copy_async_few(void* to, const void* from) {

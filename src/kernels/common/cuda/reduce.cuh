@@ -39,25 +39,26 @@ __device__ __forceinline__ T block_sum(T v, T* partial) {
   return total;
 }
 
-// Sums each of kValues (a power of two up to 32) values over the warp: lane l gets the sum of value l * kValues / 32.
-// Halves of the values change sides, so 32 values take 31 shuffles and not 160.
-template <int kValues>
-__device__ __forceinline__ float spread_sum(float (&v)[kValues]) {
-  const int lane = threadIdx.x & 31;
-  int distance = 16;
+// Sums each of kValues (a power of two up to kLanes) values over kLanes neighbouring lanes: lane l of them gets the sum
+// of value l * kValues / kLanes. Halves of the values change sides, so 32 values take 31 shuffles and not 160.
+template <int kLanes = 32, int kValues>
+__device__ __forceinline__ float spread_sum(const float (&v)[kValues]) {
+  if constexpr (kValues == 1) {
+    float sum = v[0];
 #pragma unroll
-  for (int half = kValues / 2; half > 0; half /= 2) {
-    const bool upper = (lane & distance) != 0;
+    for (int distance = kLanes / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(kAllLanes, sum, distance);
+    return sum;
+  } else {  // not a loop: some compilers keep one, and the values in local memory with it
+    constexpr int kHalf = kValues / 2;
+    const bool upper = (threadIdx.x & (kLanes / 2)) != 0;
+    float kept[kHalf];
 #pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const float kept = upper ? v[i + half] : v[i];
-      const float given = upper ? v[i] : v[i + half];
-      v[i] = kept + __shfl_xor_sync(kAllLanes, given, distance);
+    for (int i = 0; i < kHalf; ++i) {
+      const float first = v[i], second = v[i + kHalf];
+      kept[i] = (upper ? second : first) + __shfl_xor_sync(kAllLanes, upper ? first : second, kLanes / 2);
     }
-    distance /= 2;
+    return spread_sum<kLanes / 2>(kept);
   }
-  for (; distance > 0; distance /= 2) v[0] += __shfl_xor_sync(kAllLanes, v[0], distance);
-  return v[0];
 }
 
 }  // namespace fairway::kernels::cuda

@@ -9,6 +9,7 @@
 #include "kernels/route/cuda/route_cuda.cuh"
 #include "kernels/route/cuda/route_few.cuh"
 #include "kernels/route/cuda/route_many.cuh"
+#include "kernels/route/cuda/route_one.cuh"
 
 namespace fairway::kernels::cuda {
 namespace {
@@ -51,6 +52,25 @@ cudaError_t run_few(const RouteCall& call, cudaStream_t stream) {
   return launch(route_few_kernel<kType, kChunks, kFewGroup>, shape, stream, args);
 }
 
+bool is_for_one(const RouteCall& call) {
+  const bool softmax = call.kind == RouteKind::kSoftmaxTopK;
+  return call.norm.rows == 1 && call.norm.add == nullptr && call.norm.padded <= kRouteOneColumns &&
+         call.experts <= RouteOneMemory<2>::kAll && (!softmax || (call.normalize && call.selection_bias == nullptr));
+}
+
+template <DenseType kType, RouteKind kKind, int kGroups>
+cudaError_t run_one(const RouteCall& call, cudaStream_t stream) {
+  const LaunchShape shape{kRouteOneCluster, kGroups * kRouteOneGroup, static_cast<int>(sizeof(RouteOneMemory<kGroups>)),
+                          kRouteOneCluster};
+  return launch(route_one_kernel<kType, kKind, kGroups>, shape, stream, call);
+}
+
+template <DenseType kType, RouteKind kKind>
+cudaError_t run_one_of(const RouteCall& call, cudaStream_t stream) {
+  return call.experts <= RouteOneMemory<1>::kAll ? run_one<kType, kKind, 1>(call, stream)
+                                                 : run_one<kType, kKind, 2>(call, stream);
+}
+
 template <DenseType kType, bool kAligned, int kRows>
 cudaError_t run_many_by(const RouteCall& call, cudaStream_t stream) {
   const LaunchShape shape{static_cast<unsigned>((call.norm.rows + kRows - 1) / kRows), kManyThreads,
@@ -73,6 +93,10 @@ template <DenseType kType>
 cudaError_t run(const RouteCall& call, cudaStream_t stream) {
   if (!norm_is_aligned(call.norm) || !is_aligned(call.weight)) return run_many<kType, false>(call, stream);
   if (call.norm.rows > kRouteFewRows || !gpu_features().clusters) return run_many<kType, true>(call, stream);
+  if (is_for_one(call)) {
+    return call.kind == RouteKind::kSoftmaxTopK ? run_one_of<kType, RouteKind::kSoftmaxTopK>(call, stream)
+                                                : run_one_of<kType, RouteKind::kSigmoidBiasTopK>(call, stream);
+  }
   constexpr int kSpan = kFewGroup * kChunk;
   if (call.norm.padded <= kSpan) return run_few<kType, 1>(call, stream);
   if (call.norm.padded <= 2 * kSpan) return run_few<kType, 2>(call, stream);

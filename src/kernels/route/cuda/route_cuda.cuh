@@ -6,7 +6,7 @@
 //
 // Sums are fp32 in a fixed order, which depends on whether there are few rows or many; two calls give the same bits.
 // The choice follows route.h exactly: scores are double as there, so equal logits give the CPU's ids, and its weights
-// but for the last bit of an exponential.
+// to within a few units of the last place.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -205,6 +205,42 @@ TEST(GpuRoute, FewRows) {
   check_route({.n = 128, .rows = 1, .experts = 300, .top_k = 32, .bias = true});
 }
 
+// Without `add` one row has a kernel of its own.
+TEST(GpuRoute, OneRow) {
+  for (const DenseType type : kDenseTypes) {
+    for (const bool bias : {false, true}) {
+      check_route({.n = 2048,
+                   .rows = 1,
+                   .experts = 64,
+                   .top_k = 4,
+                   .kind = kSigmoid,
+                   .bias = bias,
+                   .add = false,
+                   .type = type});
+      check_route({.n = 384, .rows = 1, .experts = 128, .top_k = 8, .bias = bias, .add = false, .type = type});
+    }
+    check_route(
+        {.n = 136, .rows = 1, .experts = 100, .top_k = 32, .kind = kSigmoid, .bias = true, .add = false, .type = type});
+    check_route({.n = 8, .rows = 1, .experts = 1, .top_k = 1, .add = false, .type = type});
+    check_route({.n = 264,
+                 .rows = 1,
+                 .experts = 9,
+                 .top_k = 9,
+                 .kind = kSigmoid,
+                 .normalize = false,
+                 .add = false,
+                 .type = type});
+    check_route({.n = 264, .rows = 1, .experts = 65, .top_k = 6, .normalize = false, .add = false, .type = type});
+  }
+  for (const RouteKind kind : {kSoftmax, kSigmoid}) {
+    check_route(
+        {.n = 64, .rows = 1, .experts = 24, .top_k = 5, .kind = kind, .add = false, .ties = true, .nan_expert = 6});
+    check_route(
+        {.n = 64, .rows = 1, .experts = 128, .top_k = 32, .kind = kind, .add = false, .ties = true, .nan_expert = 2});
+    check_route({.n = 64, .rows = 1, .experts = 4, .top_k = 4, .kind = kind, .add = false, .nan_expert = 0});
+  }
+}
+
 // From 17 rows on a cluster serves several.
 TEST(GpuRoute, SeveralRowsOfACluster) {
   check_route({.n = 136, .rows = 17, .experts = 24, .top_k = 4, .kind = kSigmoid, .bias = true});
@@ -281,6 +317,8 @@ TEST(GpuRoute, ExtremeLogits) {
   low[9] = 3e38f;
   for (int e = 0; e < 40; ++e) close[e] = 17.0f + static_cast<float>(e % 7) * 0x1p-19f;  // sigmoid rounds them together
   // Neighbouring floats, whose sigmoids are mostly equal: a less exact one would order them otherwise.
+  std::vector<float> near(112);  // the same for fewer experts, below zero
+  for (int e = 0; e < 112; ++e) near[e] = -0.75f + static_cast<float>(e * 37 % 112) * 0x1p-24f;
   for (int e = 0; e < 256; ++e) closer[e] = 1.25f + static_cast<float>(e * 37 % 256) * 0x1p-23f;
   for (const int rows : {1, 97}) {
     for (const RouteKind kind : {kSoftmax, kSigmoid}) {
@@ -288,6 +326,7 @@ TEST(GpuRoute, ExtremeLogits) {
       check_logits(logits, 8, kind, rows);
       check_logits(low, 4, kind, rows);
       check_logits(close, 6, kind, rows);
+      check_logits(near, 16, kind, rows);
     }
   }
 }

@@ -478,6 +478,10 @@ inline float power_of_two(float v) {
   return v < -126.0f ? 0.0f : std::exp2(v);
 }
 
+inline double reciprocal_about(double v) {
+  return static_cast<float>(1.0 / v);
+}
+
 template <int kBytes>
 void copy_async_few(void* to, const void* from) {
   static_assert(kBytes == 4 || kBytes == 8);
