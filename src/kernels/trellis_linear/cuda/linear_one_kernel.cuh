@@ -41,23 +41,61 @@ struct OneMemory {
         gathered(reinterpret_cast<float*>(blocks + a.input_stride)) {}
 };
 
-// The inputs of the share, a block a warp. scales: of the warp's first block.
-__device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput& in, InputScales& scales,
-                                          const OneMemory& m) {
+// Four inputs of a lane as they are read. Nothing is computed until take(): what a warp has to do anyhow is done while
+// they come.
+struct OneInput {
+  float4 x, add;  // of a norm in front
+  uint2 halves;   // without one
+
+  __device__ __forceinline__ void load(const LinearArgs& a, int k) {
+    const LinearNorm& norm = a.call.norm;
+    x = add = make_float4(0, 0, 0, 0);
+    if (norm.x == nullptr) {
+      halves = *reinterpret_cast<const uint2*>(a.call.x + k);
+    } else if (k < norm.n) {
+      x = *reinterpret_cast<const float4*>(norm.x + k);
+      if (norm.add != nullptr) add = *reinterpret_cast<const float4*>(norm.add + k);
+    }
+  }
+  // Returns the squares before the norm. stores_sum: LinearNorm::sum of these is this CTA's to store.
+  __device__ __forceinline__ float take(const LinearArgs& a, bool stores_sum, int k, float (&v)[4]) const {
+    if (a.call.norm.x == nullptr) {
+      const float2 low = __half22float2(as_half2(halves.x)), high = __half22float2(as_half2(halves.y));
+      v[0] = low.x, v[1] = low.y, v[2] = high.x, v[3] = high.y;
+      return 0;
+    }
+    v[0] = x.x + add.x, v[1] = x.y + add.y, v[2] = x.z + add.z, v[3] = x.w + add.w;
+    const float4 sum = make_float4(v[0], v[1], v[2], v[3]);
+    if (stores_sum) store_norm_sum(a.call.norm, 0, k, sum);
+    return add_squares(0.0f, sum);
+  }
+};
+
+// The inputs of the share, a block a warp. read: x and scales are those of the warp's first block.
+__device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput& in, bool read, OneInput& x,
+                                          InputScales& scales, const OneMemory& m) {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  const int begin = in.share.begin * kBand + 4 * lane;
 #pragma unroll 1
   for (int block = warp; block < in.share.count; block += kComputeWarps) {
-    InputPart x;
-    x.load(a, in, 0, begin + block * kBand);
-    float v[4];
-    scales.apply(x.v, v);
-    if (block + kComputeWarps < in.share.count) scales.load(a, in.suh, begin + (block + kComputeWarps) * kBand);
-    const float squares = warp_sum(x.squares);  // its steps hide among those of the transform
-    hadamard128(v);
-    unsigned char* const to = m.blocks + block * kOneBlockBytes;
-    store_one_unit(to, v);
-    if (lane == 0 && a.call.norm.x != nullptr) m.shared.squares[in.share.begin + block] = squares;
+    const int k = (in.share.begin + block) * kBand + 4 * lane;
+    if (!read) {
+      scales.load(a, in.suh, k);
+      x.load(a, k);
+    }
+    read = false;
+    float part[4], v[4];
+    float squares = x.take(a, in.stores_sum, k, part);
+    scales.apply(part, v);
+    hadamard128_and_sum(v, squares);
+    store_one_unit(m.blocks + block * kOneBlockBytes, v);
+    if (lane == 0 && a.call.norm.x != nullptr) {
+      float* const to = &m.shared.squares[in.share.begin + block];
+      if (a.split > 1) {
+        send_to_cluster(to, &m.shared.sums_there, 0, squares);
+      } else {
+        *to = squares;
+      }
+    }
   }
 }
 
@@ -80,52 +118,94 @@ __device__ __forceinline__ void walk_one(RingCursor& ring, int blocks, bool leav
   }
 }
 
-// What a lane's four outputs of an item are scaled by and added to.
+// A lane's four outputs of an item: where they go, what they are scaled by and added to.
 struct OneFinish {
+  float* y;
+  int columns;   // that are written
+  bool vectors;  // all four, aligned to 16 bytes
+  bool adds;     // to what is there
   uint2 svh;
-  float bias[4], old[4];
+  float old[4];
 
+  // What the kernel in front does not write.
   __device__ __forceinline__ void load(const LinearOutput& output, int column) {
     svh = *reinterpret_cast<const uint2*>(output.matrix.svh + column);
+    y = output.y + column;
+    columns = output.out_exact - column;
+    vectors = columns >= 4 && (reinterpret_cast<std::size_t>(y) & 15) == 0;
+    adds = output.add;
+#pragma unroll
+    for (float& v : old) v = 0;
+    if (output.bias != nullptr) add(output.bias + column);
+  }
+  __device__ __forceinline__ void add(const float* values) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      bias[i] = output.bias != nullptr && column + i < output.out_exact ? output.bias[column + i] : 0.0f;
+      if (i < columns) old[i] += values[i];
+    }
+  }
+  __device__ __forceinline__ void load_old() {
+    if (!adds) return;
+    if (vectors) {
+      const float4 v = *reinterpret_cast<const float4*>(y);
+      old[0] += v.x;
+      old[1] += v.y;
+      old[2] += v.z;
+      old[3] += v.w;
+    } else {
+      add(y);
     }
   }
   // v: sums of four columns before the transform.
-  __device__ __forceinline__ void store(const LinearPlaces& places, float (&v)[4], float factor) const {
-    hadamard128(v);
+  __device__ __forceinline__ void store(const LinearArgs& a, const LinearOneShared& shared, float (&v)[4]) const {
+    float squares = 0, factor = 1.0f;
+    const bool norms = a.call.norm.x != nullptr;
+    if (norms) {
+#pragma unroll 1
+      for (int i = threadIdx.x & 31; i < a.call.in / kBand; i += 32) squares += shared.squares[i];
+    }
+    hadamard128_and_sum(v, squares);
+    if (norms) factor = norm_factor(a.call.norm, squares);
     const float2 low = __half22float2(as_half2(svh.x)), high = __half22float2(as_half2(svh.y));
-    v[0] = v[0] * factor * low.x + bias[0] + old[0];
-    v[1] = v[1] * factor * low.y + bias[1] + old[1];
-    v[2] = v[2] * factor * high.x + bias[2] + old[2];
-    v[3] = v[3] * factor * high.y + bias[3] + old[3];
-    places.store(0, v);
+    v[0] = fmaf(v[0] * factor, low.x, old[0]);
+    v[1] = fmaf(v[1] * factor, low.y, old[1]);
+    v[2] = fmaf(v[2] * factor, high.x, old[2]);
+    v[3] = fmaf(v[3] * factor, high.y, old[3]);
+    if (vectors) {
+      *reinterpret_cast<float4*>(y) = make_float4(v[0], v[1], v[2], v[3]);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i < columns) y[i] = v[i];
+    }
   }
 };
 
-// The factor of the row's norm, by a warp.
-__device__ __forceinline__ float one_factor(const LinearArgs& a, const LinearOneShared& shared) {
-  if (a.call.norm.x == nullptr) return 1.0f;
-  float squares = 0;
-#pragma unroll 1
-  for (int i = threadIdx.x & 31; i < a.call.in / kBand; i += 32) squares += shared.squares[i];
-  return norm_factor(a.call.norm, warp_sum(squares));
+// The sums of a warp's columns to the CTA of rank 0.
+__device__ __forceinline__ void send_one(int rank, const OneMemory& m, const float (&sums)[2]) {
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  if ((lane & 2) != 0) return;
+  send_to_cluster(m.gathered + rank * kBand + warp * 16 + (lane >> 2) + 8 * (lane & 1), &m.shared.sums_there, 0,
+                  lane & 1 ? sums[1] : sums[0]);
 }
 
-// The sums of a warp's columns, and by warp 0 the squares of the share, to the CTA of rank 0.
-__device__ __forceinline__ void send_one(const LinearArgs& a, const LinearShare& share, int rank, const OneMemory& m,
-                                         const float (&sums)[2]) {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  if ((lane & 2) == 0) {
-    send_to_cluster(m.gathered + rank * kBand + warp * 16 + (lane >> 2) + 8 * (lane & 1), &m.shared.sums_there, 0,
-                    lane & 1 ? sums[1] : sums[0]);
+// The sums of all CTAs of the cluster, of a lane's four columns: read at once, a loop would wait for each of them.
+__device__ __forceinline__ void add_gathered(const float* gathered, int split, float (&v)[4]) {
+  const int lane = threadIdx.x & 31;
+  float4 one[kMaxShares];
+#pragma unroll
+  for (int r = 0; r < kMaxShares; ++r) {
+    one[r] = make_float4(0, 0, 0, 0);
+    if (r < split) one[r] = *reinterpret_cast<const float4*>(gathered + r * kBand + 4 * lane);
   }
-  if (a.call.norm.x != nullptr && warp == 0) {
-#pragma unroll 1
-    for (int i = share.begin + lane; i < share.begin + share.count; i += 32) {
-      send_to_cluster(&m.shared.squares[i], &m.shared.sums_there, 0, m.shared.squares[i]);
-    }
+  v[0] = v[1] = v[2] = v[3] = 0;
+#pragma unroll
+  for (int r = 0; r < kMaxShares; ++r) {
+    v[0] += one[r].x;
+    v[1] += one[r].y;
+    v[2] += one[r].z;
+    v[3] += one[r].w;
   }
 }
 
@@ -148,40 +228,51 @@ __device__ __forceinline__ void load_one_items(const LinearArgs& a, RingCursor r
   }
 }
 
+// Where a lane of a warp reads the tiles of the warp's columns. Computed here: else the compiler would do it where the
+// warp's inputs have come.
+__device__ __forceinline__ LanePlace place_one(int bits) {
+  LanePlace place(bits, static_cast<int>(threadIdx.x) & 31);
+#pragma unroll
+  for (int& offset : place.offset) offset = hidden(offset + static_cast<int>(threadIdx.x >> 5) * 32 * bits);
+  place.select = static_cast<u32>(hidden(static_cast<int>(place.select)));
+  place.drop = hidden(place.drop);
+  return place;
+}
+
 __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCursor ring, const OneMemory& m) {
   const int rank = linear_rank(a), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const LinearShare share = linear_share(a, rank);
   const bool leaves = a.items > a.groups || share.count > a.ring_stages;
   int index = static_cast<int>(blockIdx.x) / a.split;
   LinearItem item = get_linear_item(a, index);
+  // Warps finish items in turn, first the one that has the least to do before.
+  const auto is_finisher = [&](int turn) { return rank == 0 && ((turn + warp + 1) & (kComputeWarps - 1)) == 0; };
   OneFinish finish;
   InputScales scales;
-  if (warp == 0 && rank == 0) finish.load(a.call.outputs[item.output], item.band * kBand + 4 * lane);
-  if (warp < share.count) {
-    scales.load(a, a.call.outputs[item.output].matrix.suh, (share.begin + warp) * kBand + 4 * lane);
-  }
+  OneInput x;
+  const int k = (share.begin + warp) * kBand + 4 * lane;
+  if (warp < share.count) scales.load(a, a.call.outputs[item.output].matrix.suh, k);
+  if (is_finisher(0)) finish.load(a.call.outputs[item.output], item.band * kBand + 4 * lane);
+  LanePlace place = place_one(a.call.outputs[item.output].matrix.bits);
+  if (a.split > 1) cluster_wait();  // the others have started
   wait_for_previous_kernel();
-  let_next_kernel_start();
-  int staged_input = -1;
+  if (warp < share.count) x.load(a, k);  // before all else that can be done now
+  bool stages = true;
 #pragma unroll 1
   for (int turn = 0;; ++turn) {
     const LinearOutput& output = a.call.outputs[item.output];
-    const LinearPlaces places{output, item.band * kBand + 4 * lane};
-    const bool finishes = rank == 0 && warp == (turn & (kComputeWarps - 1));
-    if (finishes) places.load_old(0, finish.old);
-    if (staged_input != a.input_of[item.output]) {
-      if (staged_input >= 0 && warp < share.count) {
-        scales.load(a, output.matrix.suh, (share.begin + warp) * kBand + 4 * lane);
-      }
-      staged_input = a.input_of[item.output];
+    const bool finishes = is_finisher(turn);
+    if (finishes) finish.load_old();
+    if (stages) {
       const bool stores_sum = item.output == 0 && item.band == 0;
-      stage_one(a, {0, 1, share, output.matrix.suh, stores_sum}, scales, m);
+      stage_one(a, {0, 1, share, output.matrix.suh, stores_sum}, turn == 0, x, scales, m);
       consumer_sync<kComputeThreads>();
-      if (turn == 0 && threadIdx.x == 0) barrier_arrive(&m.shared.staged);
+      if (turn == 0) {
+        // Not before: what the next kernel does first would take its time from this one's inputs.
+        let_next_kernel_start();
+        if (threadIdx.x == 0) barrier_arrive(&m.shared.staged);
+      }
     }
-    LanePlace place(output.matrix.bits, lane);
-#pragma unroll
-    for (int& offset : place.offset) offset += warp * 32 * output.matrix.bits;
     float sums[2] = {};
     switch (output.matrix.bits) {
 #define FAIRWAY_CASE(bits)                                     \
@@ -191,21 +282,13 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
     }
+    float v[4];
     if (a.split > 1) {
-      cluster_wait();  // the others have started
-      send_one(a, share, rank, m, sums);
+      send_one(rank, m, sums);
       if (finishes) {
         barrier_wait_cluster(&m.shared.sums_there, 0);
-        float v[4] = {};
-#pragma unroll 2
-        for (int r = 0; r < a.split; ++r) {
-          const float4 one = *reinterpret_cast<const float4*>(m.gathered + r * kBand + 4 * lane);
-          v[0] += one.x;
-          v[1] += one.y;
-          v[2] += one.z;
-          v[3] += one.w;
-        }
-        finish.store(places, v, one_factor(a, m.shared));
+        add_gathered(m.gathered, a.split, v);
+        finish.store(a, m.shared, v);
       }
       return;
     }
@@ -214,15 +297,16 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
     consumer_sync<kComputeThreads>();
     if (finishes) {
       const float4 sum = *reinterpret_cast<const float4*>(left + 4 * lane);
-      float v[4] = {sum.x, sum.y, sum.z, sum.w};
-      finish.store(places, v, one_factor(a, m.shared));
+      v[0] = sum.x, v[1] = sum.y, v[2] = sum.z, v[3] = sum.w;
+      finish.store(a, m.shared, v);
     }
     index += a.groups;
     if (index >= a.items) return;
+    const int input = a.input_of[item.output];
     item = get_linear_item(a, index);
-    if (warp == ((turn + 1) & (kComputeWarps - 1))) {
-      finish.load(a.call.outputs[item.output], item.band * kBand + 4 * lane);
-    }
+    stages = a.input_of[item.output] != input;
+    place = place_one(a.call.outputs[item.output].matrix.bits);
+    if (is_finisher(turn + 1)) finish.load(a.call.outputs[item.output], item.band * kBand + 4 * lane);
   }
 }
 
