@@ -33,6 +33,24 @@ std::vector<int> chain_layers(std::span<const std::string> kinds, int most) {
   return layers;
 }
 
+std::vector<std::size_t> focused_chain(const std::vector<bool>& has) {
+  constexpr std::size_t kNext = 2;
+  const std::size_t layers = has.size();
+  const auto with = static_cast<std::size_t>(std::count(has.begin(), has.end(), true));
+  std::vector<bool> taken(layers, 2 * with >= layers);
+  for (std::size_t l = 0; l < layers; ++l) {
+    if (!has[l]) continue;
+    const std::size_t end = std::min(layers, l + 1 + kNext);  // the last ones have others before them
+    for (std::size_t i = std::min(l, end - std::min(end, 1 + kNext)); i < end; ++i) taken[i] = true;
+  }
+  if (with == 0) std::fill(taken.end() - static_cast<std::ptrdiff_t>(std::min(layers, kNext)), taken.end(), true);
+  std::vector<std::size_t> places;
+  for (std::size_t l = 0; l < layers; ++l) {
+    if (taken[l]) places.push_back(l);
+  }
+  return places;
+}
+
 double path_spread(std::vector<double> samples) {
   const std::size_t n = samples.size();
   if (n < 4) return 0;
@@ -58,11 +76,13 @@ PathVerdict judge_paths(std::span<const std::vector<double>> samples, const std:
   if (best == 0) return verdict;
   verdict.reason = PathReason::kTie;
   if (rounds < kLeastRounds || verdict.call_us[best] > (1 - kLeastGain) * verdict.call_us[0]) return verdict;
+  verdict.seems_faster = true;
   std::vector<double> logs;
   for (std::size_t r = 0; r < rounds; ++r) logs.push_back(std::log(samples[best][r] / samples.front()[r]));
   const double confidence = 1 - (1 - kConfidence) / static_cast<double>(samples.size() - 1);
   const auto interval = select::trimmed_confidence_interval(logs, confidence, kTrim);
   if (!interval || interval->high >= 0) return verdict;
+  verdict.seems_faster = false;
   verdict.winner = best;
   verdict.reason = PathReason::kBeaten;
   return verdict;

@@ -14,6 +14,12 @@ namespace fairway::model {
 // one, evenly spaced. kinds: of each layer; those with equal text have the same shapes.
 std::vector<int> chain_layers(std::span<const std::string> kinds, int most);
 
+// Places in a chain of the layers in which the calls of one kind are measured, ascending. has: by layer of the chain,
+// whether it has such calls; nowhere: they are the head's. All of them if half of the layers or more have; else those
+// that have and the next two of each, which the calls' neighbours are in and whose weights push theirs out of caches,
+// so that the time of the calls is a larger part of what is measured.
+std::vector<std::size_t> focused_chain(const std::vector<bool>& has);
+
 // Upper quartile over lower quartile, minus 1; 0 for fewer than four samples. Times of one chain differ by some
 // thousandths; more than kQuietSpread says that something else ran on the device.
 constexpr double kQuietSpread = 0.03;
@@ -23,6 +29,7 @@ struct PathVerdict {
   std::size_t winner = 0;
   PathReason reason = PathReason::kFastest;
   std::vector<double> call_us;  // of each contestant, PathTime's microseconds
+  bool seems_faster = false;    // another one is faster by enough, but not beyond doubt: more rounds may tell
 };
 
 // samples[i]: times of the chain with the path of contestant i, one a round; 0 is the default, which was in every round

@@ -30,6 +30,32 @@ TEST(ChainLayers, HasOfEachKindItsShareAndAtLeastOne) {
   EXPECT_EQ(chain_layers(different, 8).size(), 20u);
 }
 
+std::vector<std::size_t> focused(const std::string& has) {
+  std::vector<bool> with;
+  for (const char c : has) with.push_back(c == 'x');
+  return focused_chain(with);
+}
+
+TEST(FocusedChain, IsTheWholeOneForCallsOfHalfOfTheLayers) {
+  EXPECT_EQ(focused("x"), (std::vector<std::size_t>{0}));
+  EXPECT_EQ(focused(".xxx"), (std::vector<std::size_t>{0, 1, 2, 3}));
+  EXPECT_EQ(focused("x.x."), (std::vector<std::size_t>{0, 1, 2, 3}));
+}
+
+TEST(FocusedChain, HasTheLayersOfTheCallsAndTwoNeighboursOfEach) {
+  EXPECT_EQ(focused("x........"), (std::vector<std::size_t>{0, 1, 2}));
+  EXPECT_EQ(focused("........x"), (std::vector<std::size_t>{6, 7, 8}));
+  EXPECT_EQ(focused(".......x."), (std::vector<std::size_t>{6, 7, 8}));
+  EXPECT_EQ(focused("x.....x.."), (std::vector<std::size_t>{0, 1, 2, 6, 7, 8}));
+  EXPECT_EQ(focused("x.x......"), (std::vector<std::size_t>{0, 1, 2, 3, 4}));
+}
+
+TEST(FocusedChain, EndsWithTheHead) {
+  EXPECT_EQ(focused("........."), (std::vector<std::size_t>{7, 8}));
+  EXPECT_EQ(focused("."), (std::vector<std::size_t>{0}));
+  EXPECT_EQ(focused(""), (std::vector<std::size_t>{}));
+}
+
 // Times of a chain: 1000 us without the calls, and 10 calls of so many each; a round is slower than another by up to a
 // fifth, and a sample differs by a thousandth.
 class Contest {
@@ -69,6 +95,20 @@ TEST(JudgePaths, TheDefaultStaysIfItIsTheFastest) {
   const PathVerdict verdict = Contest({20, 25, 24}).verdict();
   EXPECT_EQ(verdict.winner, 0u);
   EXPECT_EQ(verdict.reason, PathReason::kFastest);
+  EXPECT_FALSE(verdict.seems_faster);
+}
+
+// Five in a hundred of the calls, half a thousandth of the chain, with twice as much noise in every sample.
+TEST(JudgePaths, MoreRoundsTellWhatFewDoNot) {
+  int few = 0, seems = 0, many = 0;
+  for (unsigned seed = 0; seed < 50; ++seed) {
+    const PathVerdict first = Contest({1, 0.95}, 7, seed).verdict();
+    few += first.winner == 1;
+    seems += first.seems_faster;
+    many += Contest({1, 0.95}, 28, seed).verdict().winner == 1;
+  }
+  EXPECT_GE(seems, 10);
+  EXPECT_GE(many, few + 10);
 }
 
 TEST(JudgePaths, EqualPathsDoNotReplaceTheDefault) {

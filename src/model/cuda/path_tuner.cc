@@ -28,6 +28,7 @@ constexpr int kAttempts = 3;
 constexpr std::size_t kFinalists = 3;        // beside the default
 constexpr double kSampleMicroseconds = 800;  // short chains are replayed several times for a sample
 constexpr int kMostReplays = 4;
+constexpr int kMostTimes = 4;        // as many rounds while a path seems faster and is not so beyond doubt
 constexpr int kMostDirectRows = 16;  // a path that decodes for each row is not tried beyond
 // Contestants of a site. kRest: what is not of the calls, that is a decode step's chain without them. Of a prompt,
 // whose rows grow alike and choose the same experts if something is left out, it is the calls alone.
@@ -115,7 +116,7 @@ std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const
     const auto& [layer, call] = group.front();
     const MoeLayer& first = layer;
     const MoePath rule = kernels::cuda::moe_default_path(layer, call.tokens);
-    Site site{shape_of(layer), static_cast<int>(group.size()), {}, {}};
+    Site site{shape_of(layer), static_cast<int>(group.size()), {}, {}, false, {}};
     site.paths = legal_rows(rule, kernels::cuda::kMoePaths, call.tokens,
                             [&](MoePath path) { return kernels::cuda::moe_path_legal(first, path); });
     site.queue = [group = group, rule, workspace = pass_.moe_workspace()](cudaStream_t stream) {
@@ -126,7 +127,7 @@ std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const
   for (const auto& group : by_shape(calls.linears, shape_of_linear)) {
     const LinearCall& call = group.front();
     const LinearPath rule = kernels::cuda::linear_default_path(call);
-    Site site{shape_of(call), static_cast<int>(group.size()), {}, {}};
+    Site site{shape_of(call), static_cast<int>(group.size()), {}, {}, false, {}};
     site.paths = legal_rows(rule, kernels::cuda::kLinearPaths, call.rows,
                             [&](LinearPath path) { return kernels::cuda::linear_path_legal(call, path); });
     site.queue = [group = group, rule, workspace = pass_.linear_workspace()](cudaStream_t stream) {
@@ -135,6 +136,34 @@ std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const
     sites.push_back(std::move(site));
   }
   return sites;
+}
+
+// Calls of few layers, and those of the head, are measured in a shorter chain: what they take is a larger part of it.
+void PathTuner::choose_chains(std::vector<Site>& sites) {
+  std::vector<std::vector<std::string>> shapes;  // of the calls of each layer of the chain
+  const bool with_head = std::exchange(with_head_, false);
+  for (const int& layer : layers_) {
+    DeviceCalls calls;
+    rows_.layers = {&layer, 1};
+    record({}, &calls);
+    std::vector<std::string>& own = shapes.emplace_back();
+    for (const auto& call : calls.experts) own.push_back(shape_of_experts(call));
+    for (const LinearCall& call : calls.linears) own.push_back(shape_of(call));
+  }
+  rows_.layers = layers_;
+  with_head_ = with_head;
+  for (Site& site : sites) {
+    std::vector<bool> has;
+    for (const auto& own : shapes) has.push_back(std::find(own.begin(), own.end(), site.shape) != own.end());
+    const std::vector<std::size_t> places = focused_chain(has);
+    for (const std::size_t place : places) site.layers.push_back(layers_[place]);
+    site.with_head = with_head && (places.size() == layers_.size() || std::count(has.begin(), has.end(), true) == 0);
+  }
+}
+
+void PathTuner::set_replays(Contestant& contestant) {
+  const double replays = std::ceil(kSampleMicroseconds / std::max(1.0, warm_up(contestant)));
+  replays_ = static_cast<int>(std::clamp(replays, 1.0, static_cast<double>(kMostReplays)));
 }
 
 void PathTuner::tune(const DevicePassRows& rows, bool with_head, std::size_t passes_left) {
@@ -153,20 +182,20 @@ void PathTuner::tune(const DevicePassRows& rows, bool with_head, std::size_t pas
   DeviceCalls calls;
   Choices choices;
   const Graph rules = record(choices, &calls);
-  Graph chain = rules;
-  replays_ = 1;
-  Contestant first(nullptr, rules, stream_.device());
-  replays_ = static_cast<int>(std::clamp(std::ceil(kSampleMicroseconds / std::max(1.0, warm_up(first))), 1.0,
-                                         static_cast<double>(kMostReplays)));
-  const std::vector<Site> sites = sites_of(calls);
+  std::vector<Site> sites = sites_of(calls);
+  choose_chains(sites);
   const std::size_t first_entry = table_.entries.size();
   for (std::size_t i = 0; i < sites.size(); ++i) {
     const double seconds = std::max(0.0, end - seconds_used()) / static_cast<double>(sites.size() - i);
-    tune_site(sites[i], seconds, choices, chain);
+    rows_.layers = sites[i].layers;
+    with_head_ = sites[i].with_head;
+    tune_site(sites[i], seconds, choices);
     done_ += progress / static_cast<double>(sites.size());
     if (options_.progress) options_.progress(done_);
   }
-  check_choices(rules, chain, first_entry);
+  rows_.layers = layers_;
+  with_head_ = with_head;
+  check_choices(rules, choices.empty() ? rules : record(choices), first_entry);
 }
 
 // One sample, after a replay that loads code and keeps the device busy while the one that counts is queued.
@@ -211,6 +240,15 @@ void PathTuner::quiet_rounds(std::deque<Contestant>& contestants, int count, dou
       return;
     }
   }
+}
+
+// Of those who are left.
+bool PathTuner::more_rounds(std::deque<Contestant>& contestants, int count, double end) {
+  for (int r = 0; r < count; ++r) {
+    if (seconds_used() >= end) return complete_ = false;
+    round(contestants, static_cast<std::size_t>(r));
+  }
+  return true;
 }
 
 // False if the time was over before all of them.
@@ -264,14 +302,15 @@ void PathTuner::enter(std::deque<Contestant>& contestants, const Site& site, con
   }
 }
 
-void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Graph& chain) {
+void PathTuner::tune_site(const Site& site, double seconds, Choices& choices) {
   const double end = seconds_used() + seconds;
   if (seconds <= 0) {
     complete_ = false;
     return;
   }
   std::deque<Contestant> contestants;
-  contestants.emplace_back(site.paths.front(), chain, stream_.device());
+  contestants.emplace_back(site.paths.front(), record(choices), stream_.device());
+  set_replays(contestants[kRule]);
   enter(contestants, site, choices, end);
   const bool alone = contestants.size() == kFirstCandidate;
   const int few = std::min(kAloneRounds, options_.rounds);
@@ -292,6 +331,10 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Gr
     return judge_paths(samples, rest, site.calls);
   };
   PathVerdict verdict = judge();
+  for (int times = 1; times < kMostTimes && verdict.seems_faster; ++times) {
+    if (!more_rounds(contestants, options_.rounds, end)) break;
+    verdict = judge();
+  }
   const Contestant& winner = *competing[verdict.winner];
   PathEntry entry{site.shape, rows_.rows, winner.row, site.paths.front(), 0, 0, 0, verdict.reason, {}};
   if (options_.judging_rounds > 0 && !alone) {
@@ -308,7 +351,6 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices, Gr
   entry.spread = path_spread(contestants[kRule].samples);
   if (winner.row != site.paths.front()) {
     choices[site.shape] = winner.row;
-    chain = winner.graph;
   }
   table_.entries.push_back(std::move(entry));
 }
@@ -319,6 +361,7 @@ void PathTuner::check_choices(const Graph& rules, const Graph& chain, std::size_
   std::deque<Contestant> both;
   both.emplace_back(nullptr, rules, stream_.device());
   both.emplace_back(nullptr, chain, stream_.device());
+  set_replays(both[0]);
   for (int r = 0; r < options_.rounds; ++r) round(both, static_cast<std::size_t>(r));
   result.default_us = result.us = select::median(both[0].samples);
   if (chain != rules) {

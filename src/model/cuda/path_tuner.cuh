@@ -50,19 +50,24 @@ class PathTuner {
   struct Site {
     std::string shape;
     int calls = 0;
-    std::vector<const kernels::CudaRow*> paths;      // the default first
+    std::vector<const kernels::CudaRow*> paths;  // the default first
+    std::vector<int> layers;                     // of the chain it is measured in, and whether that has the head
+    bool with_head = false;
     std::function<void(cudaStream_t stream)> queue;  // all calls, with the default
   };
 
   Graph record(const Choices& choices, DeviceCalls* calls = nullptr);
   void choose_layers();
   std::vector<Site> sites_of(const DeviceCalls& calls) const;
+  void choose_chains(std::vector<Site>& sites);
   double warm_up(Contestant& contestant);
   void round(std::deque<Contestant>& contestants, std::size_t number);
   bool rounds(std::deque<Contestant>& contestants, int count, double end);
   void quiet_rounds(std::deque<Contestant>& contestants, int count, double end);
+  bool more_rounds(std::deque<Contestant>& contestants, int count, double end);
+  void set_replays(Contestant& contestant);
   void enter(std::deque<Contestant>& contestants, const Site& site, const Choices& choices, double end);
-  void tune_site(const Site& site, double seconds, Choices& choices, Graph& chain);
+  void tune_site(const Site& site, double seconds, Choices& choices);
   void check_choices(const Graph& rules, const Graph& chain, std::size_t first_entry);
   double seconds_used() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
 
