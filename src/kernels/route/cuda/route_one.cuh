@@ -78,13 +78,6 @@ __device__ __forceinline__ void choose_largest(const float* keys, int top_k, int
   __syncwarp();
 }
 
-// e^(v - most) to within a few units of the last place: with what rounding takes from the difference.
-__device__ __forceinline__ float softmax_term(float v, float most) {
-  const float d = v - most, w = d + most, error = (v - w) - (most - (w - d));  // of d
-  const float e = expf(d);
-  return fmaf(e, error, e);
-}
-
 // By a warp: the weights of what it has chosen. value: the lane's logit, of a softmax, or score.
 template <RouteKind kKind>
 __device__ __forceinline__ float chosen_weight(const RouteCall& a, float value) {
@@ -92,7 +85,7 @@ __device__ __forceinline__ float chosen_weight(const RouteCall& a, float value) 
   float weight = value;
   if constexpr (kKind == RouteKind::kSoftmaxTopK) {
     const float most = __shfl_sync(kAllLanes, value, 0);
-    weight = softmax_term(value, most);
+    weight = static_cast<float>(power_of_e(static_cast<double>(value) - most));
     if (!(fabsf(most) < __uint_as_float(0x7F800000u))) weight = 0;  // as route.cc: all of them
   }
   if (lane >= a.top_k || weight != weight) weight = 0;
