@@ -19,7 +19,8 @@ struct LinearKernel {
   int shared_bytes;     // beside the ring and the inputs
   int stage_row_bytes;  // of a stage, beside the weights
   InputMemory input;
-  int norm_blocks;  // with a norm in front: blocks of all rows of an item that a CTA may have
+  int norm_blocks;              // with a norm in front: blocks of all rows of an item that a CTA may have
+  bool groups_along_y = false;  // of the grid; CTAs of a cluster along x
 };
 
 LinearKernel linear_int_kernel(int rows);   // 4, 8

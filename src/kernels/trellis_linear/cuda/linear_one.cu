@@ -5,8 +5,8 @@
 namespace fairway::kernels::cuda {
 
 LinearKernel linear_one_row_kernel() {
-  return {linear_one_kernel, 1, 2, static_cast<int>(sizeof(LinearOneShared)), 0, {1, kOneBlockBytes, 0},
-          kMostNormedBlocks};
+  return {linear_one_kernel, 1,   2, static_cast<int>(sizeof(LinearOneShared)), 0, {1, kOneBlockBytes, 0},
+          kMostNormedBlocks, true};
 }
 
 }  // namespace fairway::kernels::cuda

@@ -106,12 +106,12 @@ __device__ __forceinline__ void walk_one(RingCursor& ring, int blocks, bool leav
                                          const OneMemory& m, float (&sums)[2]) {
   const LaneStream<kBits> stream(place);
   const unsigned char* block = m.blocks;
+  const int digits = one_digits_place();
 #pragma unroll 1
   for (; blocks > 0; --blocks, block += kOneBlockBytes) {
     int acc[2][4] = {};
     ring.wait_full();
-    multiply_one_column<kBandTiles>(stream, ring.data(), kBandTiles * stream.kTileBytes, block + one_digits_place(),
-                                    acc);
+    multiply_one_column<kBandTiles>(stream, ring.data(), kBandTiles * stream.kTileBytes, block + digits, acc);
     if (leaves) ring.release();
     ring.advance();
     add_one_block(block, acc, sums);
@@ -123,20 +123,21 @@ struct OneFinish {
   float* y;
   int columns;   // that are written
   bool vectors;  // all four, aligned to 16 bytes
-  bool adds;     // to what is there
   uint2 svh;
-  float old[4];
+  float old[4] = {};
 
-  // What the kernel in front does not write.
-  __device__ __forceinline__ void load(const LinearOutput& output, int column) {
-    svh = *reinterpret_cast<const uint2*>(output.matrix.svh + column);
-    y = output.y + column;
-    columns = output.out_exact - column;
-    vectors = columns >= 4 && (reinterpret_cast<std::size_t>(y) & 15) == 0;
-    adds = output.add;
-#pragma unroll
-    for (float& v : old) v = 0;
+  // Asks for what is not in the second-level cache.
+  static __device__ __forceinline__ void prefetch(const LinearOutput& output, int column) {
+    prefetch_line(output.matrix.svh + column);
+    if (output.bias != nullptr && column < output.out_exact) prefetch_line(output.bias + column);
+  }
+  __device__ __forceinline__ OneFinish(const LinearOutput& output, int column)
+      : y(output.y + column),
+        columns(output.out_exact - column),
+        vectors(columns >= 4 && (reinterpret_cast<std::size_t>(y) & 15) == 0),
+        svh(*reinterpret_cast<const uint2*>(output.matrix.svh + column)) {
     if (output.bias != nullptr) add(output.bias + column);
+    if (output.add) add(y);
   }
   __device__ __forceinline__ void add(const float* values) {
 #pragma unroll
@@ -144,25 +145,13 @@ struct OneFinish {
       if (i < columns) old[i] += values[i];
     }
   }
-  __device__ __forceinline__ void load_old() {
-    if (!adds) return;
-    if (vectors) {
-      const float4 v = *reinterpret_cast<const float4*>(y);
-      old[0] += v.x;
-      old[1] += v.y;
-      old[2] += v.z;
-      old[3] += v.w;
-    } else {
-      add(y);
-    }
-  }
   // v: sums of four columns before the transform.
-  __device__ __forceinline__ void store(const LinearArgs& a, const LinearOneShared& shared, float (&v)[4]) const {
+  __device__ __forceinline__ void store(const LinearArgs& a, const float* row_squares, float (&v)[4]) const {
     float squares = 0, factor = 1.0f;
     const bool norms = a.call.norm.x != nullptr;
     if (norms) {
 #pragma unroll 1
-      for (int i = threadIdx.x & 31; i < a.call.in / kBand; i += 32) squares += shared.squares[i];
+      for (int i = threadIdx.x & 31; i < a.call.in / kBand; i += 32) squares += row_squares[i];
     }
     hadamard128_and_sum(v, squares);
     if (norms) factor = norm_factor(a.call.norm, squares);
@@ -182,22 +171,20 @@ struct OneFinish {
   }
 };
 
-// The sums of a warp's columns to the CTA of rank 0.
-__device__ __forceinline__ void send_one(int rank, const OneMemory& m, const float (&sums)[2]) {
+// Where a lane's sum is among those of its CTA.
+__device__ __forceinline__ int place_of_sum() {
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  if ((lane & 2) != 0) return;
-  send_to_cluster(m.gathered + rank * kBand + warp * 16 + (lane >> 2) + 8 * (lane & 1), &m.shared.sums_there, 0,
-                  lane & 1 ? sums[1] : sums[0]);
+  return warp * 16 + (lane >> 2) + 8 * (lane & 1);
 }
 
 // The sums of all CTAs of the cluster, of a lane's four columns: read at once, a loop would wait for each of them.
 __device__ __forceinline__ void add_gathered(const float* gathered, int split, float (&v)[4]) {
-  const int lane = threadIdx.x & 31;
+  gathered += 4 * (threadIdx.x & 31);
   float4 one[kMaxShares];
 #pragma unroll
   for (int r = 0; r < kMaxShares; ++r) {
     one[r] = make_float4(0, 0, 0, 0);
-    if (r < split) one[r] = *reinterpret_cast<const float4*>(gathered + r * kBand + 4 * lane);
+    if (r < split) one[r] = *reinterpret_cast<const float4*>(gathered + r * kBand);
   }
   v[0] = v[1] = v[2] = v[3] = 0;
 #pragma unroll
@@ -209,23 +196,50 @@ __device__ __forceinline__ void add_gathered(const float* gathered, int split, f
   }
 }
 
-__device__ __forceinline__ void load_one_items(const LinearArgs& a, RingCursor ring, LinearOneShared& shared) {
-  const LinearShare share = linear_share(a, linear_rank(a));
-  bool first = a.items > a.groups;
-  for (int index = static_cast<int>(blockIdx.x) / a.split; index < a.items; index += a.groups) {
-    const LinearItem item = get_linear_item(a, index);
-    const LinearOutput& output = a.call.outputs[item.output];
-    BlockLoader<0> loader(output.matrix, output.out, item.band, share.begin, item.count);
-    int begin = 0;
-    if (first) {
-      // Many weights: a CTA's inputs would come after all that it has asked for.
-      first = false;
-      begin = min(max(kOneFirstBytes / a.stage_bytes, 1), share.count);
-      loader.load(ring, 0, begin);
-      barrier_wait(&shared.staged, 0);
-    }
-    loader.load(ring, begin, share.count);
+// All threads of the CTA, when its barriers are initialised.
+__device__ __forceinline__ void meet_one(const LinearArgs& a) {
+  __syncthreads();
+  if (a.split > 1) cluster_arrive();  // waited for before the first sums are sent
+}
+
+__device__ __forceinline__ BlockLoader<0> loader_of(const LinearArgs& a, const LinearShare& share, int index) {
+  const LinearItem item = get_linear_item(a, index);
+  const LinearOutput& output = a.call.outputs[item.output];
+  return {output.matrix, output.out, item.band, share.begin, item.count};
+}
+
+// As BlockLoader::load(), in a loop of less code: few blocks come here.
+__device__ __forceinline__ void load_blocks(BlockLoader<0>& loader, RingCursor& ring, int count) {
+#pragma unroll 1
+  for (; count > 0; --count) {
+    ring.wait_empty();
+    loader.load_weights(ring);
+    ring.advance();
   }
+}
+
+// By the loading warp.
+__device__ __forceinline__ void load_one_items(const LinearArgs& a, RingCursor ring, std::uint64_t* staged) {
+  const LinearShare share = linear_share(a, static_cast<int>(blockIdx.x));
+  int index = static_cast<int>(blockIdx.y), begin = 0;
+  BlockLoader<0> loader = loader_of(a, share, index);
+  meet_one(a);
+  if (a.items > a.groups) {
+    // Many weights: a CTA's inputs would come after all that it has asked for.
+    begin = min(max(kOneFirstBytes / a.stage_bytes, 1), share.count);
+    load_blocks(loader, ring, begin);
+    barrier_wait(staged, 0);
+  }
+#pragma unroll 1
+  while (true) {
+    load_blocks(loader, ring, share.count - begin);
+    index += a.groups;
+    if (index >= a.items) break;
+    begin = 0;
+    loader = loader_of(a, share, index);
+  }
+  __syncwarp();
+  if (a.split > 1) cluster_wait();
 }
 
 // Where a lane of a warp reads the tiles of the warp's columns. Computed here: else the compiler would do it where the
@@ -240,19 +254,18 @@ __device__ __forceinline__ LanePlace place_one(int bits) {
 }
 
 __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCursor ring, const OneMemory& m) {
-  const int rank = linear_rank(a), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const int rank = static_cast<int>(blockIdx.x), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const LinearShare share = linear_share(a, rank);
   const bool leaves = a.items > a.groups || share.count > a.ring_stages;
-  int index = static_cast<int>(blockIdx.x) / a.split;
+  int index = static_cast<int>(blockIdx.y);
   LinearItem item = get_linear_item(a, index);
   // Warps finish items in turn, first the one that has the least to do before.
   const auto is_finisher = [&](int turn) { return rank == 0 && ((turn + warp + 1) & (kComputeWarps - 1)) == 0; };
-  OneFinish finish;
   InputScales scales;
   OneInput x;
   const int k = (share.begin + warp) * kBand + 4 * lane;
   if (warp < share.count) scales.load(a, a.call.outputs[item.output].matrix.suh, k);
-  if (is_finisher(0)) finish.load(a.call.outputs[item.output], item.band * kBand + 4 * lane);
+  if (is_finisher(0)) OneFinish::prefetch(a.call.outputs[item.output], item.band * kBand + 4 * lane);
   LanePlace place = place_one(a.call.outputs[item.output].matrix.bits);
   if (a.split > 1) cluster_wait();  // the others have started
   wait_for_previous_kernel();
@@ -262,7 +275,6 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
   for (int turn = 0;; ++turn) {
     const LinearOutput& output = a.call.outputs[item.output];
     const bool finishes = is_finisher(turn);
-    if (finishes) finish.load_old();
     if (stages) {
       const bool stores_sum = item.output == 0 && item.band == 0;
       stage_one(a, {0, 1, share, output.matrix.suh, stores_sum}, turn == 0, x, scales, m);
@@ -284,21 +296,26 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
     }
     float v[4];
     if (a.split > 1) {
-      send_one(rank, m, sums);
+      if ((lane & 2) == 0) {
+        send_to_cluster(m.gathered + rank * kBand + place_of_sum(), &m.shared.sums_there, 0,
+                        lane & 1 ? sums[1] : sums[0]);
+      }
       if (finishes) {
+        const OneFinish finish(output, item.band * kBand + 4 * lane);  // comes while the others still send
         barrier_wait_cluster(&m.shared.sums_there, 0);
         add_gathered(m.gathered, a.split, v);
-        finish.store(a, m.shared, v);
+        finish.store(a, m.shared.squares, v);
       }
       return;
     }
     float* const left = m.shared.sums[turn & 1];
-    if ((lane & 2) == 0) left[warp * 16 + (lane >> 2) + 8 * (lane & 1)] = lane & 1 ? sums[1] : sums[0];
+    if ((lane & 2) == 0) left[place_of_sum()] = lane & 1 ? sums[1] : sums[0];
     consumer_sync<kComputeThreads>();
     if (finishes) {
+      const OneFinish finish(output, item.band * kBand + 4 * lane);
       const float4 sum = *reinterpret_cast<const float4*>(left + 4 * lane);
       v[0] = sum.x, v[1] = sum.y, v[2] = sum.z, v[3] = sum.w;
-      finish.store(a, m.shared, v);
+      finish.store(a, m.shared.squares, v);
     }
     index += a.groups;
     if (index >= a.items) return;
@@ -306,35 +323,31 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
     item = get_linear_item(a, index);
     stages = a.input_of[item.output] != input;
     place = place_one(a.call.outputs[item.output].matrix.bits);
-    if (is_finisher(turn + 1)) finish.load(a.call.outputs[item.output], item.band * kBand + 4 * lane);
+    if (is_finisher(turn + 1)) OneFinish::prefetch(a.call.outputs[item.output], item.band * kBand + 4 * lane);
   }
 }
 
+// The grid: the CTAs of a cluster along x, groups along y.
 __device__ __forceinline__ void run_linear_one(const LinearArgs& a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   const OneMemory m(a, memory);
-  if (threadIdx.x < 32) {
-    if (threadIdx.x == 0) {
-      barrier_init(&m.shared.sums_there, 1);
-      barrier_init(&m.shared.staged, 1);
-      if (a.split > 1 && linear_rank(a) == 0) {
-        const int squares = a.call.norm.x != nullptr ? a.call.in / kBand : 0;
-        barrier_init_fence();
-        barrier_expect(&m.shared.sums_there, 4 * (a.split * kBand + squares));
-      }
-    }
-    ring_init_by_lanes(&m.shared.barriers, a.ring_stages, kComputeWarps);
-  }
-  __syncthreads();
-  if (a.split > 1) cluster_arrive();  // waited for before the first sums are sent
   const RingCursor ring{memory, &m.shared.barriers, a.ring_stages, a.stage_bytes};
   if (threadIdx.x >= kComputeThreads) {
-    load_one_items(a, ring, m.shared);
-    __syncwarp();
-    if (a.split > 1) cluster_wait();
-  } else {
-    compute_one_items(a, ring, m);
+    ring_init_by_lanes(&m.shared.barriers, a.ring_stages, kComputeWarps);
+    load_one_items(a, ring, &m.shared.staged);
+    return;
   }
+  if (threadIdx.x == 0) {
+    barrier_init(&m.shared.sums_there, 1);
+    barrier_init(&m.shared.staged, 1);
+    barrier_init_fence();
+    if (a.split > 1 && blockIdx.x == 0) {
+      const int squares = a.call.norm.x != nullptr ? a.call.in / kBand : 0;
+      barrier_expect(&m.shared.sums_there, 4 * (a.split * kBand + squares));
+    }
+  }
+  meet_one(a);
+  compute_one_items(a, ring, m);
 }
 
 __global__ void __launch_bounds__(kBandThreads, 2) linear_one_kernel(const __grid_constant__ LinearArgs a) {

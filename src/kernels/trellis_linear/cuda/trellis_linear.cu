@@ -37,8 +37,11 @@ bool is_few(LinearPath path) {
   return path == LinearPath::kIntFew || path == LinearPath::kHalfFew;
 }
 
+constexpr int kMostGroups = 65535;  // along y of a grid
+
 LinearKernel kernel_of(const LinearCall& call, LinearPath path) {
-  if (path == LinearPath::kInt4 && call.rows == 1 && gpu_features().clusters) return linear_one_row_kernel();
+  const bool one_row = path == LinearPath::kInt4 && call.rows == 1 && gpu_features().clusters;
+  if (one_row && count_bands(call) <= kMostGroups) return linear_one_row_kernel();
   const LinearFacts& f = facts_of(path);
   if (f.integer) return linear_int_kernel(f.rows);
   return f.rows <= 16 ? linear_half_kernel(f.rows) : linear_streamed_kernel();
@@ -312,7 +315,9 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
   if (status == cudaSuccess) {
     const int bytes = bytes_to_ask_for(kernel, plan, plan.ring_stages * plan.memory.stage_bytes + plan.memory.fixed);
     const int cluster = gpu_features().clusters ? plan.split : 1;
-    status = launch(kernel.run, {dim3(static_cast<unsigned>(plan.grid)), kBandThreads, bytes, cluster}, stream, args);
+    const auto ctas = static_cast<unsigned>(plan.grid), share = static_cast<unsigned>(plan.split);
+    const dim3 grid = kernel.groups_along_y ? dim3(share, ctas / share) : dim3(ctas);
+    status = launch(kernel.run, {grid, kBandThreads, bytes, cluster}, stream, args);
   }
   backend::check_cuda(status, name);
 }
