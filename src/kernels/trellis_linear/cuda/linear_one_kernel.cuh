@@ -10,94 +10,14 @@
 //   side.
 #pragma once
 
-#include "kernels/trellis_band/cuda/int_band.cuh"
-#include "kernels/trellis_band/cuda/one_row_digits.cuh"
-#include "kernels/trellis_linear/cuda/linear_kernel.cuh"
-#include "kernels/trellis_linear/cuda/linear_read.cuh"
+#include "kernels/common/cuda/hidden.cuh"
+#include "kernels/trellis_band/cuda/block_loader.cuh"
+#include "kernels/trellis_linear/cuda/linear_one_finish.cuh"
+#include "kernels/trellis_linear/cuda/linear_one_stage.cuh"
 
 namespace fairway::kernels::cuda {
 
-constexpr int kMostNormedBlocks = kMaxLinearNorm / kBand;
 constexpr int kOneFirstBytes = 24 * 1024;  // of weights, asked for before the inputs
-
-struct alignas(16) LinearOneShared {
-  RingBarriers barriers;
-  std::uint64_t sums_there;  // in a cluster: of all its CTAs
-  std::uint64_t staged;      // the inputs of the first item have been read
-  alignas(16) float sums[2][kBand];
-  float squares[kMostNormedBlocks];  // of the inputs before a norm, by block of the row
-};
-
-// Dynamic shared memory: the ring, LinearOneShared, the digits and the unit of every block, in a cluster the sums of
-// its CTAs, [split][kBand].
-struct OneMemory {
-  LinearOneShared& shared;
-  unsigned char* blocks;
-  float* gathered;
-
-  __device__ OneMemory(const LinearArgs& a, unsigned char* memory)
-      : shared(*reinterpret_cast<LinearOneShared*>(memory + a.ring_stages * a.stage_bytes)),
-        blocks(reinterpret_cast<unsigned char*>(&shared + 1)),
-        gathered(reinterpret_cast<float*>(blocks + a.input_stride)) {}
-};
-
-// Four inputs of a lane as they are read. Nothing is computed until take(): what a warp has to do anyhow is done while
-// they come.
-struct OneInput {
-  float4 x, add;  // of a norm in front
-  uint2 halves;   // without one
-
-  __device__ __forceinline__ void load(const LinearArgs& a, int k) {
-    const LinearNorm& norm = a.call.norm;
-    x = add = make_float4(0, 0, 0, 0);
-    if (norm.x == nullptr) {
-      halves = *reinterpret_cast<const uint2*>(a.call.x + k);
-    } else if (k < norm.n) {
-      x = *reinterpret_cast<const float4*>(norm.x + k);
-      if (norm.add != nullptr) add = *reinterpret_cast<const float4*>(norm.add + k);
-    }
-  }
-  // Returns the squares before the norm. stores_sum: LinearNorm::sum of these is this CTA's to store.
-  __device__ __forceinline__ float take(const LinearArgs& a, bool stores_sum, int k, float (&v)[4]) const {
-    if (a.call.norm.x == nullptr) {
-      const float2 low = __half22float2(as_half2(halves.x)), high = __half22float2(as_half2(halves.y));
-      v[0] = low.x, v[1] = low.y, v[2] = high.x, v[3] = high.y;
-      return 0;
-    }
-    v[0] = x.x + add.x, v[1] = x.y + add.y, v[2] = x.z + add.z, v[3] = x.w + add.w;
-    const float4 sum = make_float4(v[0], v[1], v[2], v[3]);
-    if (stores_sum) store_norm_sum(a.call.norm, 0, k, sum);
-    return add_squares(0.0f, sum);
-  }
-};
-
-// The inputs of the share, a block a warp. read: x and scales are those of the warp's first block.
-__device__ __forceinline__ void stage_one(const LinearArgs& a, const LinearInput& in, bool read, OneInput& x,
-                                          InputScales& scales, const OneMemory& m) {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-#pragma unroll 1
-  for (int block = warp; block < in.share.count; block += kComputeWarps) {
-    const int k = (in.share.begin + block) * kBand + 4 * lane;
-    if (!read) {
-      scales.load(a, in.suh, k);
-      x.load(a, k);
-    }
-    read = false;
-    float part[4], v[4];
-    float squares = x.take(a, in.stores_sum, k, part);
-    scales.apply(part, v);
-    hadamard128_and_sum(v, squares);
-    store_one_unit(m.blocks + block * kOneBlockBytes, v);
-    if (lane == 0 && a.call.norm.x != nullptr) {
-      float* const to = &m.shared.squares[in.share.begin + block];
-      if (a.split > 1) {
-        send_to_cluster(to, &m.shared.sums_there, 0, squares);
-      } else {
-        *to = squares;
-      }
-    }
-  }
-}
 
 // Blocks of the ring times their digits. Every lane gets sums of the warp's columns lane / 4 and lane / 4 + 8.
 // leaves: the ring's stages are used again.
@@ -115,84 +35,6 @@ __device__ __forceinline__ void walk_one(RingCursor& ring, int blocks, bool leav
     if (leaves) ring.release();
     ring.advance();
     add_one_block(block, acc, sums);
-  }
-}
-
-// A lane's four outputs of an item: where they go, what they are scaled by and added to.
-struct OneFinish {
-  float* y;
-  int columns;   // that are written
-  bool vectors;  // all four, aligned to 16 bytes
-  uint2 svh;
-  float old[4] = {};
-
-  // Asks for what is not in the second-level cache.
-  static __device__ __forceinline__ void prefetch(const LinearOutput& output, int column) {
-    prefetch_line(output.matrix.svh + column);
-    if (output.bias != nullptr && column < output.out_exact) prefetch_line(output.bias + column);
-  }
-  __device__ __forceinline__ OneFinish(const LinearOutput& output, int column)
-      : y(output.y + column),
-        columns(output.out_exact - column),
-        vectors(columns >= 4 && (reinterpret_cast<std::size_t>(y) & 15) == 0),
-        svh(*reinterpret_cast<const uint2*>(output.matrix.svh + column)) {
-    if (output.bias != nullptr) add(output.bias + column);
-    if (output.add) add(y);
-  }
-  __device__ __forceinline__ void add(const float* values) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i < columns) old[i] += values[i];
-    }
-  }
-  // v: sums of four columns before the transform.
-  __device__ __forceinline__ void store(const LinearArgs& a, const float* row_squares, float (&v)[4]) const {
-    float squares = 0, factor = 1.0f;
-    const bool norms = a.call.norm.x != nullptr;
-    if (norms) {
-#pragma unroll 1
-      for (int i = threadIdx.x & 31; i < a.call.in / kBand; i += 32) squares += row_squares[i];
-    }
-    hadamard128_and_sum(v, squares);
-    if (norms) factor = norm_factor(a.call.norm, squares);
-    const float2 low = __half22float2(as_half2(svh.x)), high = __half22float2(as_half2(svh.y));
-    v[0] = fmaf(v[0] * factor, low.x, old[0]);
-    v[1] = fmaf(v[1] * factor, low.y, old[1]);
-    v[2] = fmaf(v[2] * factor, high.x, old[2]);
-    v[3] = fmaf(v[3] * factor, high.y, old[3]);
-    if (vectors) {
-      *reinterpret_cast<float4*>(y) = make_float4(v[0], v[1], v[2], v[3]);
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i < columns) y[i] = v[i];
-    }
-  }
-};
-
-// Where a lane's sum is among those of its CTA.
-__device__ __forceinline__ int place_of_sum() {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  return warp * 16 + (lane >> 2) + 8 * (lane & 1);
-}
-
-// The sums of all CTAs of the cluster, of a lane's four columns: read at once, a loop would wait for each of them.
-__device__ __forceinline__ void add_gathered(const float* gathered, int split, float (&v)[4]) {
-  gathered += 4 * (threadIdx.x & 31);
-  float4 one[kMaxShares];
-#pragma unroll
-  for (int r = 0; r < kMaxShares; ++r) {
-    one[r] = make_float4(0, 0, 0, 0);
-    if (r < split) one[r] = *reinterpret_cast<const float4*>(gathered + r * kBand);
-  }
-  v[0] = v[1] = v[2] = v[3] = 0;
-#pragma unroll
-  for (int r = 0; r < kMaxShares; ++r) {
-    v[0] += one[r].x;
-    v[1] += one[r].y;
-    v[2] += one[r].z;
-    v[3] += one[r].w;
   }
 }
 
