@@ -42,7 +42,7 @@ constexpr int kRowBytesOfBit = 2 * kBand;                     // bytes of such a
 // The whole part of n / divisor, in a third of the instructions of an integer division. For numbers up to 2^20, with
 // quotients up to 2^12: what the factor is wrong by is far less than half of a divisor's inverse.
 __device__ __forceinline__ unsigned small_quotient(unsigned n, unsigned divisor) {
-  return __float2uint_rz((__uint2float_rn(n) + 0.5f) * __fdividef(1.0f, __uint2float_rn(divisor)));
+  return static_cast<unsigned>((static_cast<float>(n) + 0.5f) * __fdividef(1.0f, static_cast<float>(divisor)));
 }
 
 // What a run has of one band: `count` blocks.

@@ -113,7 +113,6 @@ __device__ __forceinline__ void route_one(const RouteCall& a) {
   if (rank == 0 && thread == 0) {
     barrier_init(&m.all_here, 1);
     barrier_init_fence();
-    barrier_expect(&m.all_here, Memory::kAll * (kSoftmax ? 4 : 8));
   }
   __syncwarp();
   cluster_arrive();
@@ -162,6 +161,8 @@ __device__ __forceinline__ void route_one(const RouteCall& a) {
   for (int d = kRouteOneWarps / 2; d > 0; d /= 2) squares += __shfl_xor_sync(kAllLanes, squares, d);
   const float scale = rms_factor(squares, n, a.norm.eps);
   if (warp == 0) {
+    // Some may have arrived: the phase cannot end before this.
+    if (rank == 0 && lane == 0) barrier_expect(&m.all_here, Memory::kAll * (kSoftmax ? 4 : 8));
     float logit = 0;
 #pragma unroll
     for (int i = 0; i < kRouteOneWarps / kLanes; ++i) {
