@@ -46,19 +46,18 @@ __device__ __forceinline__ void query_absorb(const QueryAbsorb& a) {
   }
   __syncwarp();
   cluster_arrive();
+  const int position = p.rows.position[0];  // used when more is asked for
   AbsorbOne<kUp> absorb(a.up, head);
   query.load(a.up, absorb);
   if (warp == 0) query.load_weights();
   __syncwarp();
   absorb.stage(a.up, rank, weights);
+  Rotation rotation(p.angles, position);
   wait_for_previous_kernel();
   let_next_kernel_start();
 
   query.stage();
   __syncthreads();
-  // What depends on the position comes behind the row's loads: CTAs that start late would wait for it first.
-  const bool rotates = rank == 0 && warp == kOneWarps - 1;
-  Rotation rotation(p.angles, rotates ? p.rows.position[0] : 0);
   query.multiply();
   __syncthreads();
   cluster_wait();  // the others' barriers are initialised
@@ -66,7 +65,7 @@ __device__ __forceinline__ void query_absorb(const QueryAbsorb& a) {
   absorb.take(weights);
   query.receive(memory.absorb.scaled);
   __half* const out = p.q_full + static_cast<long long>(head) * (p.latent + p.angles.dim);
-  if (rotates) {
+  if (rank == 0 && warp == kOneWarps - 1) {
     const auto element = [&](int i) { return memory.absorb.scaled[p.nope + i]; };
     rotation.load(element);
     rotation.rotate(element, [&](int i, float v) { out[p.latent + i] = saturated_half(v); });
