@@ -154,6 +154,7 @@ void PathTuner::choose_chains(std::vector<Site>& sites) {
   with_head_ = with_head;
   for (Site& site : sites) {
     std::vector<bool> has;
+    has.reserve(shapes.size());
     for (const auto& own : shapes) has.push_back(std::find(own.begin(), own.end(), site.shape) != own.end());
     const std::vector<std::size_t> places = focused_chain(has);
     for (const std::size_t place : places) site.layers.push_back(layers_[place]);
