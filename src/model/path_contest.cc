@@ -76,13 +76,12 @@ PathVerdict judge_paths(std::span<const std::vector<double>> samples, const std:
   if (best == 0) return verdict;
   verdict.reason = PathReason::kTie;
   if (rounds < kLeastRounds || verdict.call_us[best] > (1 - kLeastGain) * verdict.call_us[0]) return verdict;
-  verdict.seems_faster = true;
   std::vector<double> logs;
   for (std::size_t r = 0; r < rounds; ++r) logs.push_back(std::log(samples[best][r] / samples.front()[r]));
   const double confidence = 1 - (1 - kConfidence) / static_cast<double>(samples.size() - 1);
   const auto interval = select::trimmed_confidence_interval(logs, confidence, kTrim);
-  if (!interval || interval->high >= 0) return verdict;
-  verdict.seems_faster = false;
+  verdict.seems_faster = !interval || interval->high >= 0;
+  if (verdict.seems_faster) return verdict;
   verdict.winner = best;
   verdict.reason = PathReason::kBeaten;
   return verdict;

@@ -22,7 +22,7 @@ using kernels::cuda::MoePath;
 constexpr double kHopeless = 1.25;       // times what a call of the default takes, after one sample
 constexpr double kSlackOfSample = 0.01;  // of a chain's time: what one sample may be wrong by
 constexpr double kBehind = 0.003;        // of a chain's time: who is further behind after kFirstRounds leaves
-constexpr int kFirstRounds = 3;
+constexpr std::size_t kFirstRounds = 3;
 constexpr int kAloneRounds = 4;  // of a default without rivals
 constexpr int kAttempts = 3;
 constexpr std::size_t kFinalists = 3;        // beside the default
@@ -96,16 +96,25 @@ PathTuner::Graph PathTuner::record(const Choices& choices, DeviceCalls* calls) {
   });
 }
 
+// Of all calls of a layer, without the head.
+std::vector<std::string> PathTuner::shapes_of_layer(int layer) {
+  DeviceCalls calls;
+  const std::span<const int> layers = std::exchange(rows_.layers, {&layer, 1});
+  const bool with_head = std::exchange(with_head_, false);
+  record({}, &calls);
+  rows_.layers = layers;
+  with_head_ = with_head;
+  std::vector<std::string> shapes;
+  for (const auto& call : calls.experts) shapes.push_back(shape_of_experts(call));
+  for (const LinearCall& call : calls.linears) shapes.push_back(shape_of(call));
+  return shapes;
+}
+
 void PathTuner::choose_layers() {
   std::vector<std::string> kinds;
   for (int l = 0; l < static_cast<int>(model_layers_); ++l) {
-    DeviceCalls calls;
-    rows_.layers = {&l, 1};
-    record({}, &calls);
-    std::string kind;
-    for (const auto& call : calls.experts) kind += shape_of_experts(call) + "\n";
-    for (const LinearCall& call : calls.linears) kind += shape_of(call) + "\n";
-    kinds.push_back(std::move(kind));
+    std::string& kind = kinds.emplace_back();
+    for (const std::string& shape : shapes_of_layer(l)) kind += shape + "\n";
   }
   layers_ = chain_layers(kinds, options_.layers);
 }
@@ -141,24 +150,15 @@ std::vector<PathTuner::Site> PathTuner::sites_of(const DeviceCalls& calls) const
 // Calls of few layers, and those of the head, are measured in a shorter chain: what they take is a larger part of it.
 void PathTuner::choose_chains(std::vector<Site>& sites) {
   std::vector<std::vector<std::string>> shapes;  // of the calls of each layer of the chain
-  const bool with_head = std::exchange(with_head_, false);
-  for (const int& layer : layers_) {
-    DeviceCalls calls;
-    rows_.layers = {&layer, 1};
-    record({}, &calls);
-    std::vector<std::string>& own = shapes.emplace_back();
-    for (const auto& call : calls.experts) own.push_back(shape_of_experts(call));
-    for (const LinearCall& call : calls.linears) own.push_back(shape_of(call));
-  }
-  rows_.layers = layers_;
-  with_head_ = with_head;
+  shapes.reserve(layers_.size());
+  for (const int layer : layers_) shapes.push_back(shapes_of_layer(layer));
   for (Site& site : sites) {
     std::vector<bool> has;
     has.reserve(shapes.size());
     for (const auto& own : shapes) has.push_back(std::find(own.begin(), own.end(), site.shape) != own.end());
     const std::vector<std::size_t> places = focused_chain(has);
     for (const std::size_t place : places) site.layers.push_back(layers_[place]);
-    site.with_head = with_head && (places.size() == layers_.size() || std::count(has.begin(), has.end(), true) == 0);
+    site.with_head = with_head_ && (places.size() == layers_.size() || std::count(has.begin(), has.end(), true) == 0);
   }
 }
 
@@ -176,7 +176,6 @@ void PathTuner::tune(const DevicePassRows& rows, bool with_head, std::size_t pas
     return;
   }
   rows_ = rows;
-  with_head_ = false;
   if (layers_.empty()) choose_layers();
   rows_.layers = layers_;
   with_head_ = with_head;
@@ -243,21 +242,12 @@ void PathTuner::quiet_rounds(std::deque<Contestant>& contestants, int count, dou
   }
 }
 
-// Of those who are left.
-bool PathTuner::more_rounds(std::deque<Contestant>& contestants, int count, double end) {
-  for (int r = 0; r < count; ++r) {
-    if (seconds_used() >= end) return complete_ = false;
-    round(contestants, static_cast<std::size_t>(r));
-  }
-  return true;
-}
-
-// False if the time was over before all of them.
+// Of those who are left; false if the time was over before all of them. Who is far behind after the first ones leaves.
 bool PathTuner::rounds(std::deque<Contestant>& contestants, int count, double end) {
   for (int r = 0; r < count; ++r) {
     if (seconds_used() >= end) return complete_ = false;
     round(contestants, static_cast<std::size_t>(r));
-    if (r + 1 != kFirstRounds) continue;
+    if (contestants[kRule].samples.size() != kFirstRounds) continue;
     std::vector<std::pair<double, Contestant*>> order;
     const double slowest = (1 + kBehind) * select::median(contestants[kRule].samples);
     for (std::size_t i = kFirstCandidate; i < contestants.size(); ++i) {
@@ -333,7 +323,7 @@ void PathTuner::tune_site(const Site& site, double seconds, Choices& choices) {
   };
   PathVerdict verdict = judge();
   for (int times = 1; times < kMostTimes && verdict.seems_faster; ++times) {
-    if (!more_rounds(contestants, options_.rounds, end)) break;
+    if (!rounds(contestants, options_.rounds, end)) break;
     verdict = judge();
   }
   const Contestant& winner = *competing[verdict.winner];

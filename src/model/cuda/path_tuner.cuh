@@ -57,6 +57,7 @@ class PathTuner {
   };
 
   Graph record(const Choices& choices, DeviceCalls* calls = nullptr);
+  std::vector<std::string> shapes_of_layer(int layer);
   void choose_layers();
   std::vector<Site> sites_of(const DeviceCalls& calls) const;
   void choose_chains(std::vector<Site>& sites);
@@ -64,7 +65,6 @@ class PathTuner {
   void round(std::deque<Contestant>& contestants, std::size_t number);
   bool rounds(std::deque<Contestant>& contestants, int count, double end);
   void quiet_rounds(std::deque<Contestant>& contestants, int count, double end);
-  bool more_rounds(std::deque<Contestant>& contestants, int count, double end);
   void set_replays(Contestant& contestant);
   void enter(std::deque<Contestant>& contestants, const Site& site, const Choices& choices, double end);
   void tune_site(const Site& site, double seconds, Choices& choices);

@@ -317,9 +317,9 @@ TEST(GpuRoute, ExtremeLogits) {
   low[9] = 3e38f;
   for (int e = 0; e < 40; ++e) close[e] = 17.0f + static_cast<float>(e % 7) * 0x1p-19f;  // sigmoid rounds them together
   // Neighbouring floats, whose sigmoids are mostly equal: a less exact one would order them otherwise.
+  for (int e = 0; e < 256; ++e) closer[e] = 1.25f + static_cast<float>(e * 37 % 256) * 0x1p-23f;
   std::vector<float> near(112);  // the same for fewer experts, below zero
   for (int e = 0; e < 112; ++e) near[e] = -0.75f + static_cast<float>(e * 37 % 112) * 0x1p-24f;
-  for (int e = 0; e < 256; ++e) closer[e] = 1.25f + static_cast<float>(e * 37 % 256) * 0x1p-23f;
   for (const int rows : {1, 97}) {
     for (const RouteKind kind : {kSoftmax, kSigmoid}) {
       check_logits(closer, 32, kind, 1);
