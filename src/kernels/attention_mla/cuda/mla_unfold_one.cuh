@@ -41,8 +41,8 @@ class UnfoldOne {
     const int row_bytes = up.latent * up_weight_bytes(kType);
     const int bytes = min(up.v / kOneCluster, kStagedRows * kOneWarps) * row_bytes;
     barrier_expect(bar, bytes);
-    bulk_load(weights, static_cast<const unsigned char*>(up.weights) + first_row(up, head, rank) * row_bytes, bytes,
-              bar);
+    bulk_load_once(weights, static_cast<const unsigned char*>(up.weights) + first_row(up, head, rank) * row_bytes,
+                   bytes, bar);
   }
 
   // Warp w has outputs w + kOneWarps * i.

@@ -107,6 +107,35 @@ __device__ __forceinline__ void bulk_load(void* to, const void* from, int bytes,
 #endif
 }
 
+// The same of bytes that are read once: they are the first to leave the second-level cache. A token's weights are far
+// larger than that cache, and what is read again in the next layer is kernels' code, whose instructions come cold.
+__device__ __forceinline__ void bulk_load_once(void* to, const void* from, int bytes, std::uint64_t* bar) {
+#if FAIRWAY_CODE_HAS_CLUSTERS
+  unsigned long long policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(bar)), "l"(policy)
+      : "memory");
+#else
+  not_for_this_code();
+#endif
+}
+
+// True in one lane of a whole warp. Bulk copies and barrier_init() take addresses that are the same for a warp: where
+// the compiler does not know that one lane alone comes there, it makes a loop over lanes, of some fifty cycles for
+// each.
+__device__ __forceinline__ bool elected() {
+#if FAIRWAY_CODE_HAS_CLUSTERS
+  unsigned one;
+  asm volatile("{.reg .pred one; elect.sync _|one, 0xFFFFFFFF; selp.u32 %0, 1, 0, one;}" : "=r"(one));
+  return one != 0;
+#else
+  return (threadIdx.x & 31) == 0;
+#endif
+}
+
 // Programmatic dependent launch. Every kernel waits before it touches what an earlier one wrote, and lets the next one
 // start only after that wait: so whatever the kernel before last wrote is visible from a kernel's first instruction.
 // The one exception, attend_latent.cuh, says what that asks of the kernel behind it.

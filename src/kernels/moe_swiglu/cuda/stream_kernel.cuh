@@ -504,8 +504,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kCtas) stream_kernel(c
     return RingCursor{memory + team * a.ring_stages * a.stage_bytes, &shared.barriers[team], a.ring_stages,
                       a.stage_bytes};
   };
-  if (threadIdx.x < 32 * Shape::kTeams) {
-    ring_init_by_lanes(&shared.barriers[threadIdx.x / 32], a.ring_stages, kTeamWarps, Shape::kLoaders / Shape::kTeams);
+#pragma unroll 1
+  for (int team = 0; team < Shape::kTeams; ++team) {
+    ring_init_by_warps(&shared.barriers[team], a.ring_stages, kTeamWarps, Shape::kLoaders / Shape::kTeams,
+                       Shape::kThreads / 32);
   }
   if (threadIdx.x < 2 * sizeof(InputFacts) / sizeof(int)) reinterpret_cast<int*>(shared.facts)[threadIdx.x] = 0;
   if constexpr (Shape::kEarly) {

@@ -12,7 +12,8 @@ namespace fairway::kernels::cuda {
 // kTokens: of a stage, 0 if tokens are not streamed. Lane i copies tile row i of a block, and the inputs of the tokens
 // i, i + 32, ... kTogether: the tokens' inputs of a block lie in memory as they do in a stage. That is one copy, where
 // a copy for each token would take the loading warp longer than the computing ones take for their work.
-template <int kTokens, bool kTogether = false>
+// kOnce: nobody else reads the weights, see bulk_load_once().
+template <int kTokens, bool kTogether = false, bool kOnce = false>
 struct BlockLoader {
   static constexpr bool kStreamsTokens = kTokens > 0;
   static constexpr int kLaneTokens = (kTokens + 31) / 32;
@@ -59,11 +60,24 @@ struct BlockLoader {
       words += kBandTiles * row_bytes;
       return;
     }
-    const int lane = threadIdx.x & 31;
-    if (lane == 0) barrier_expect(ring.full(), bytes);
-    __syncwarp();
-    if (lane < kBandTiles)
-      bulk_load(ring.data() + kStageTokenBytes + lane * band_bytes, words, band_bytes, ring.full());
+    if constexpr (kOnce) {
+      if (elected()) {
+        barrier_expect(ring.full(), bytes);
+        const unsigned char* from = words - (threadIdx.x & 31) * row_bytes;
+        unsigned char* to = ring.data() + kStageTokenBytes;
+#pragma unroll
+        for (int row = 0; row < kBandTiles; ++row, to += band_bytes, from += row_bytes) {
+          bulk_load_once(to, from, band_bytes, ring.full());
+        }
+      }
+    } else {
+      const int lane = threadIdx.x & 31;
+      if (lane == 0) barrier_expect(ring.full(), bytes);
+      __syncwarp();
+      if (lane < kBandTiles) {
+        bulk_load(ring.data() + kStageTokenBytes + lane * band_bytes, words, band_bytes, ring.full());
+      }
+    }
     words += kBandTiles * row_bytes;
   }
 

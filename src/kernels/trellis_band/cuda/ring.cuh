@@ -56,12 +56,14 @@ __device__ __forceinline__ void ring_init(RingBarriers* barriers, int stages, in
   barrier_init_fence();
 }
 
-// The same by a warp, a lane for each stage: less code, which runs once.
-__device__ __forceinline__ void ring_init_by_lanes(RingBarriers* barriers, int stages, int releases, int loaders = 1) {
-  const int lane = static_cast<int>(threadIdx.x & 31);
-  if (lane < stages) {
-    barrier_init(&barriers->full[lane], loaders * loader_arrivals());
-    barrier_init(&barriers->empty[lane], 32 * releases);
+// The same by all of `warps` warps.
+__device__ __forceinline__ void ring_init_by_warps(RingBarriers* barriers, int stages, int releases, int loaders,
+                                                   int warps) {
+  if (!elected()) return;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x >> 5); i < stages; i += warps) {
+    barrier_init(&barriers->full[i], loaders * loader_arrivals());
+    barrier_init(&barriers->empty[i], 32 * releases);
   }
   barrier_init_fence();
 }

@@ -98,10 +98,9 @@ __device__ __forceinline__ void run_few_linear_cta(const LinearArgs& a) {
   const LinearShare share = linear_share(a, rank);
   const LinearItem item = get_linear_item(a, index);
   const LinearOutput& output = a.call.outputs[item.output];
-  if (threadIdx.x < 32) {
-    if (threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
-    ring_init_by_lanes(&shared.barriers, share.count, 1);
-  } else if (threadIdx.x < 64) {
+  if (threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
+  ring_init_by_warps(&shared.barriers, share.count, 1, 1, static_cast<int>(blockDim.x >> 5));
+  if (warp == 1) {
     if (lane < Path::kRows) Path::clear(shared.path, lane);
   }
   LinearScale scale;

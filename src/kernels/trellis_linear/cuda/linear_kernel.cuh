@@ -308,10 +308,8 @@ __global__ void __launch_bounds__(kBandThreads, Path::kMinCtas) linear_kernel(co
   unsigned char* const memory = dynamic_shared<unsigned char>();
   auto& shared = *reinterpret_cast<LinearShared<Path>*>(memory + a.ring_stages * a.stage_bytes);
   unsigned char* input = reinterpret_cast<unsigned char*>(&shared + 1);
-  if (threadIdx.x < 32) {
-    if (code_has_clusters() && threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
-    ring_init_by_lanes(&shared.barriers, a.ring_stages, kComputeWarps);
-  }
+  if (code_has_clusters() && threadIdx.x == 0) barrier_init(&shared.sums_there, 1);
+  ring_init_by_warps(&shared.barriers, a.ring_stages, kComputeWarps, 1, kBandThreads / 32);
   if constexpr (!Path::kStreamsRows) Path::clear(shared.path);
   __syncthreads();
   if (code_has_clusters() && a.split > 1) cluster_arrive();  // waited for before the first sums are sent

@@ -14,16 +14,17 @@ struct OneFinish {
   uint2 svh;
   float old[4] = {};
 
-  // Asks for what is not in the second-level cache.
-  static __device__ __forceinline__ void prefetch(const LinearOutput& output, int column) {
-    prefetch_line(output.matrix.svh + column);
+  // The scales, long before they are needed: at the end they would come after all that the next kernel, which has
+  // started by then, has asked for.
+  static __device__ __forceinline__ uint2 scales(const LinearOutput& output, int column) {
     if (output.bias != nullptr && column < output.out_exact) prefetch_line(output.bias + column);
+    return *reinterpret_cast<const uint2*>(output.matrix.svh + column);
   }
-  __device__ __forceinline__ OneFinish(const LinearOutput& output, int column)
+  __device__ __forceinline__ OneFinish(const LinearOutput& output, int column, uint2 scales)
       : y(output.y + column),
         columns(output.out_exact - column),
         vectors(columns >= 4 && (reinterpret_cast<std::size_t>(y) & 15) == 0),
-        svh(*reinterpret_cast<const uint2*>(output.matrix.svh + column)) {
+        svh(scales) {
     if (output.bias != nullptr) add(output.bias + column);
     if (output.add) add(y);
   }

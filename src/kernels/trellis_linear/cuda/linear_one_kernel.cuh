@@ -44,14 +44,16 @@ __device__ __forceinline__ void meet_one(const LinearArgs& a) {
   if (a.split > 1) cluster_arrive();  // waited for before the first sums are sent
 }
 
-__device__ __forceinline__ BlockLoader<0> loader_of(const LinearArgs& a, const LinearShare& share, int index) {
+using OneLoader = BlockLoader<0, false, true>;
+
+__device__ __forceinline__ OneLoader loader_of(const LinearArgs& a, const LinearShare& share, int index) {
   const LinearItem item = get_linear_item(a, index);
   const LinearOutput& output = a.call.outputs[item.output];
   return {output.matrix, output.out, item.band, share.begin, item.count};
 }
 
 // As BlockLoader::load(), in a loop of less code: few blocks come here.
-__device__ __forceinline__ void load_blocks(BlockLoader<0>& loader, RingCursor& ring, int count) {
+__device__ __forceinline__ void load_blocks(OneLoader& loader, RingCursor& ring, int count) {
 #pragma unroll 1
   for (; count > 0; --count) {
     ring.wait_empty();
@@ -64,7 +66,7 @@ __device__ __forceinline__ void load_blocks(BlockLoader<0>& loader, RingCursor& 
 __device__ __forceinline__ void load_one_items(const LinearArgs& a, RingCursor ring, std::uint64_t* staged) {
   const LinearShare share = linear_share(a, static_cast<int>(blockIdx.x));
   int index = static_cast<int>(blockIdx.y), begin = 0;
-  BlockLoader<0> loader = loader_of(a, share, index);
+  OneLoader loader = loader_of(a, share, index);
   meet_one(a);
   if (a.items > a.groups) {
     // Many weights: a CTA's inputs would come after all that it has asked for.
@@ -107,7 +109,8 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
   OneInput x;
   const int k = (share.begin + warp) * kBand + 4 * lane;
   if (warp < share.count) scales.load(a, a.call.outputs[item.output].matrix.suh, k);
-  if (is_finisher(0)) OneFinish::prefetch(a.call.outputs[item.output], item.band * kBand + 4 * lane);
+  uint2 svh = {};
+  if (is_finisher(0)) svh = OneFinish::scales(a.call.outputs[item.output], item.band * kBand + 4 * lane);
   LanePlace place = place_one(a.call.outputs[item.output].matrix.bits);
   if (a.split > 1) cluster_wait();  // the others have started
   wait_for_previous_kernel();
@@ -143,7 +146,7 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
                         lane & 1 ? sums[1] : sums[0]);
       }
       if (finishes) {
-        const OneFinish finish(output, item.band * kBand + 4 * lane);  // comes while the others still send
+        const OneFinish finish(output, item.band * kBand + 4 * lane, svh);  // comes while the others still send
         barrier_wait_cluster(&m.shared.sums_there, 0);
         add_gathered(m.gathered, a.split, v);
         finish.store(a, m.shared.squares, v);
@@ -154,7 +157,7 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
     if ((lane & 2) == 0) left[place_of_sum()] = lane & 1 ? sums[1] : sums[0];
     consumer_sync<kComputeThreads>();
     if (finishes) {
-      const OneFinish finish(output, item.band * kBand + 4 * lane);
+      const OneFinish finish(output, item.band * kBand + 4 * lane, svh);
       const float4 sum = *reinterpret_cast<const float4*>(left + 4 * lane);
       v[0] = sum.x, v[1] = sum.y, v[2] = sum.z, v[3] = sum.w;
       finish.store(a, m.shared.squares, v);
@@ -165,7 +168,7 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
     item = get_linear_item(a, index);
     stages = a.input_of[item.output] != input;
     place = place_one(a.call.outputs[item.output].matrix.bits);
-    if (is_finisher(turn + 1)) OneFinish::prefetch(a.call.outputs[item.output], item.band * kBand + 4 * lane);
+    if (is_finisher(turn + 1)) svh = OneFinish::scales(a.call.outputs[item.output], item.band * kBand + 4 * lane);
   }
 }
 
@@ -174,8 +177,8 @@ __device__ __forceinline__ void run_linear_one(const LinearArgs& a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   const OneMemory m(a, memory);
   const RingCursor ring{memory, &m.shared.barriers, a.ring_stages, a.stage_bytes};
+  ring_init_by_warps(&m.shared.barriers, a.ring_stages, kComputeWarps, 1, kBandThreads / 32);
   if (threadIdx.x >= kComputeThreads) {
-    ring_init_by_lanes(&m.shared.barriers, a.ring_stages, kComputeWarps);
     load_one_items(a, ring, &m.shared.staged);
     return;
   }

@@ -93,6 +93,13 @@ inline void bulk_load(void* to, const void* from, int bytes, std::uint64_t* p) {
   settle(barrier);
 }
 
+inline void bulk_load_once(void* to, const void* from, int bytes, std::uint64_t* p) {
+  bulk_load(to, from, bytes, p);
+}
+inline bool elected() {
+  return (threadIdx.x & 31) == 0;
+}
+
 inline void wait_for_previous_kernel() {}
 inline void let_next_kernel_start() {}
 
