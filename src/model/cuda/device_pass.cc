@@ -77,6 +77,7 @@ void DevicePass::place() {
   route_units_bytes_ = rows * slots * sizeof(uint4);
   route_units_ = take<uint4>(rows * slots, "announced experts");
   route_turn_ = take<unsigned>(1, "number of announced experts");
+  route_row_ = take<unsigned>(1, "number of an announced row");
   router_logits_ = take<float>(rows * experts, "router logits");
   moe_workspace_ = take<unsigned char>(moe_bytes, "scratch of the expert layer");
   int dense = 0;  // widest dense MLP
@@ -131,6 +132,7 @@ void DevicePass::clear(backend::CudaStream& stream) const {
   stream.fill(cache_, 0, layer_cache_bytes_ * weights_.layers.size());
   stream.fill(route_units_, 0, route_units_bytes_);
   stream.fill(route_turn_, 0, sizeof(unsigned));
+  stream.fill(route_row_, 0, sizeof(unsigned));
   stream.fill(attended_, 0,
               static_cast<std::size_t>(limits_.rows) * static_cast<std::size_t>(attended_padded_) * sizeof(__half));
 }
@@ -342,6 +344,10 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
   const cuda::MoePath path =
       paths_ != nullptr && !left_out ? paths_->choose(layer.moe, rows) : cuda::moe_default_path(layer.moe, rows);
   const bool announces = routed && !left_out && cuda::moe_polls_routes(layer.moe, rows, path);
+  // The router's kernel only reads x_.
+  const cuda::MoeNorm norm{x_, hidden_padded_, layer.mlp_input_norm, c_.rms_norm_eps, c_.hidden_size};
+  cuda::AnnouncedRoutes announced;
+  if (announces) announced = {route_units_, route_turn_};
   if (!routed) {
     cuda::rms_norm(norm_call(nullptr, layer.mlp_input_norm, rows), stream);
   } else {
@@ -358,15 +364,19 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
     call.ids = expert_ids_;
     call.weights = expert_weights_;
     call.logits = router_logits_;
-    if (announces) call.announced = {route_units_, route_turn_};
+    if (announces && cuda::moe_polls_row(layer.moe, rows, path, norm) && cuda::route_announces_row(call)) {
+      announced.row = route_row_;
+    }
+    call.announced = announced;
+    call.read_next = layer.moe.experts;
+    call.read_next_bytes = static_cast<int>(sizeof(cuda::ExpertRef)) * (layer.moe.routed + layer.moe.shared);
     cuda::norm_and_route(call, stream);
   }
   cuda::MoeCall call{normed_, hidden_padded_, expert_ids_, expert_weights_, rows, delta_, hidden_padded_};
-  // The kernel that has just been queued only reads x_.
-  call.norm = {x_, hidden_padded_, layer.mlp_input_norm, c_.rms_norm_eps, c_.hidden_size};
+  call.norm = norm;
   if (calls_ != nullptr) calls_->experts.push_back({layer.moe, call});
   if (left_out) return;
-  if (announces) call.announced = {route_units_, route_turn_};
+  call.announced = announced;
   cuda::moe_swiglu(layer.moe, call, path, moe_workspace_, stream);
 }
 

@@ -118,6 +118,7 @@ class DevicePass {
   float *expert_weights_ = nullptr, *router_logits_ = nullptr;
   uint4* route_units_ = nullptr;  // see AnnouncedRoutes
   unsigned* route_turn_ = nullptr;
+  unsigned* route_row_ = nullptr;
   std::size_t route_units_bytes_ = 0;
   float *gate_ = nullptr, *up_ = nullptr;  // [up to kDenseRows, padded width of a dense MLP]
   __half* gated_ = nullptr;                // the same

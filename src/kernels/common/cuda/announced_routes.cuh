@@ -17,6 +17,9 @@ namespace fairway::kernels::cuda {
 struct AnnouncedRoutes {
   uint4* units = nullptr;    // [rows, top_k], device memory; null: nothing is announced
   unsigned* turn = nullptr;  // device memory
+  // Of one row, or null: gets the number when the row in front of the norm is there. Then the expert layer's launch may
+  // start while the kernel in front of the router still writes that row, and be ready when it is done.
+  unsigned* row = nullptr;
 };
 
 }  // namespace fairway::kernels::cuda

@@ -247,6 +247,10 @@ bool moe_polls_routes(const MoeLayer& layer, int tokens, MoePath path) {
   return path == MoePath::kIntStream && moe_path_legal(layer, path) && stream_starts_early(layer, tokens);
 }
 
+bool moe_polls_row(const MoeLayer& layer, int tokens, MoePath path, const MoeNorm& norm) {
+  return moe_polls_routes(layer, tokens, path) && stream_polls_row(layer, tokens, norm);
+}
+
 void moe_swiglu(const MoeLayer& layer, const MoeCall& call, MoePath path, void* workspace, cudaStream_t stream) {
   const std::string name = std::string("CUDA expert layer, path ") + moe_path_name(path);
   if (!moe_path_legal(layer, path)) {

@@ -68,9 +68,9 @@ struct MoeProbe {
 //   x[t, 0..n) = norm.x[t] / sqrt(mean(norm.x[t]^2) + eps) * weight, zeros from n on
 //
 // A path that does so reads norm.x from its first instruction on, while the kernel before the call runs. So that kernel
-// must not write norm.x; the one before it may, if every kernel keeps to what hopper.cuh says of chained launches. And
-// it does not round the row to halves. Used if pointers are aligned to 16 bytes, n and ldx are multiples of 4, and the
-// path has a use for it; x must be there in any case.
+// must not write norm.x; the one before it may, if every kernel keeps to what hopper.cuh says of chained launches, or
+// says when it is there (AnnouncedRoutes::row). And it does not round the row to halves. Used if pointers are aligned
+// to 16 bytes, n and ldx are multiples of 4, and the path has a use for it; x must be there in any case.
 struct MoeNorm {
   const float* x = nullptr;  // [tokens, n], row stride ldx elements; null: none
   long long ldx = 0;
@@ -120,6 +120,9 @@ std::size_t moe_workspace_bytes(const MoeLayer& layer, int max_tokens);
 
 // Whether a call on this path polls announced routes.
 bool moe_polls_routes(const MoeLayer& layer, int tokens, MoePath path);
+
+// Whether a call on this path, with announced routes, can wait for AnnouncedRoutes::row.
+bool moe_polls_row(const MoeLayer& layer, int tokens, MoePath path, const MoeNorm& norm);
 
 // On the current device. Error(kUsage) if the path is for another codebook or there is no token, Error(kUnsupported) if
 // it is not legal otherwise and as require_gpu(); else as backend::check_cuda().

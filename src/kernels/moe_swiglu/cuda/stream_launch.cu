@@ -176,6 +176,10 @@ bool stream_starts_early(const MoeLayer& layer, int tokens) {
          tokens * slots_per_token(layer) <= kMostEarlySlots;
 }
 
+bool stream_polls_row(const MoeLayer& layer, int tokens, const MoeNorm& norm) {
+  return tokens == 1 && norm_serves(layer, norm) && plan_one(layer, std::min(sm_count(), kMostStreamCtas)).units > 0;
+}
+
 bool stream_fits(const MoeLayer& layer, bool wide) {
   return stages_of(layer, wide) >= 1 && most_tokens(layer) >= 1;
 }

@@ -16,6 +16,9 @@ int stream_tokens(const MoeLayer& layer, bool wide);
 // Whether a call makes its inputs before it knows the routes.
 bool stream_starts_early(const MoeLayer& layer, int tokens);
 
+// Whether such a call can wait for the row in front of the norm.
+bool stream_polls_row(const MoeLayer& layer, int tokens, const MoeNorm& norm);
+
 // Whether a stage of the layer's widest matrix fits into shared memory beside its inputs, and tables have room for its
 // experts.
 bool stream_fits(const MoeLayer& layer, bool wide);

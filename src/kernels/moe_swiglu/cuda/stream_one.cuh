@@ -17,207 +17,41 @@
 #pragma once
 
 #include "kernels/common/cuda/reduce.cuh"
-#include "kernels/moe_swiglu/cuda/stream_early.cuh"
-#include "kernels/trellis_band/cuda/one_row_digits.cuh"
+#include "kernels/moe_swiglu/cuda/one_run.cuh"
 
 namespace fairway::kernels::cuda {
 
-constexpr int kOneTeams = 2;
-constexpr int kOneWarps = kOneTeams * kTeamWarps;  // that compute
-constexpr int kOneComputeThreads = 32 * kOneWarps;
-constexpr int kOnePieces = 2;  // bands that a run has a part of, at most; a warp serves each
-constexpr int kOneThreads = kOneComputeThreads + 32 * kOnePieces;
-// CTAs that start late, because the router has their SMs while it makes the routes: the last ones. They share what the
-// others leave.
-constexpr int kOneLateShift = 3;
-constexpr int kMostOneUnits = 16;                             // of a run
-constexpr int kMostOneParts = kLinkedGateUp * kLinkedTokens;  // of bands: places in linked_gate_up
-constexpr int kMostOneLayerUnits = 4096;                      // of a layer: places in one_down
-constexpr int kOneSumParts = 8;                               // of a band, see sum_one_part()
-constexpr int kUnitRows = kBandTiles;                         // a unit's copies: rows of tiles
-constexpr int kRowBytesOfBit = 2 * kBand;                     // bytes of such a row for each bit
-
-// Arguments are StreamArgs: ring_stages is the most units that a run may have, stage_bytes those of a matrix's unit.
-
-// The whole part of n / divisor, in a third of the instructions of an integer division. For numbers up to 2^20, with
-// quotients up to 2^12: what the factor is wrong by is far less than half of a divisor's inverse.
-__device__ __forceinline__ unsigned small_quotient(unsigned n, unsigned divisor) {
-  return static_cast<unsigned>((static_cast<float>(n) + 0.5f) * __fdividef(1.0f, static_cast<float>(divisor)));
-}
-
-// What a run has of one band: `count` blocks.
-struct OnePiece {
-  const unsigned char* words[3];  // of gate, up and down: the first row of the first unit
-  unsigned row_bytes[3];          // from one row of tiles to the next
-  int bits[3];
-  int expert, band;  // of its own
-  int item;          // the band, counted through all slots
-  int count;
-  float weight;  // of its slot
-};
-
-struct OneTable {
-  unsigned launch;
-  int begin, count;  // the run's units
-  int items, units;  // of all slots: bands, and units
-  // Units of a run, of the first CTAs and of the late ones behind them.
-  int per_cta, per_late, early_ctas, early_units;
-  OnePiece pieces[kOnePieces];
-
-  // The CTA that has a unit.
-  __device__ __forceinline__ int owner(int unit) const {
-    const bool early = unit < early_units;
-    const unsigned local = static_cast<unsigned>(early ? unit : unit - early_units);
-    return (early ? 0 : early_ctas) +
-           static_cast<int>(small_quotient(local, static_cast<unsigned>(early ? per_cta : per_late)));
-  }
-  // CTAs that have units, the first ones.
-  __device__ __forceinline__ int working() const { return units == 0 ? 0 : owner(units - 1) + 1; }
-};
-
-struct alignas(16) OneShared {
-  std::uint64_t table_there;
-  std::uint64_t gate_up_done;               // by this CTA
-  std::uint64_t middle[kOnePieces];         // a piece's inputs of down are there
-  std::uint64_t full[3][kMostOneUnits];     // weights of gate, up and down
-  std::uint64_t sums_there[kMostOneUnits];  // of a unit of down; behind full, see walk_units()
-  OneTable table;
-  alignas(16) float sums[kMostOneUnits][kBand];
-  float squares[kMostEarlyBlocks];
-  int touched[32];
-};
-
-// Dynamic shared memory: units of gate, up and down, OneShared, the inputs of gate and up by block, those of down by
-// piece.
-struct OneMemory {
-  unsigned char* stages;
-  OneShared& shared;
-  unsigned char *inputs, *middle;
-  int matrix_bytes, stage_bytes;
-
-  __device__ OneMemory(const StreamArgs& a, unsigned char* memory)
-      : stages(memory),
-        shared(*reinterpret_cast<OneShared*>(memory + 3 * a.ring_stages * a.stage_bytes)),
-        inputs(reinterpret_cast<unsigned char*>(&shared + 1)),
-        middle(inputs + a.layer.hidden / kBand * kOneBlockBytes),
-        matrix_bytes(a.ring_stages * a.stage_bytes),
-        stage_bytes(a.stage_bytes) {}
-  __device__ __forceinline__ unsigned char* stage(int matrix, int unit) const {
-    return stages + matrix * matrix_bytes + unit * stage_bytes;
-  }
-};
+constexpr int kOneSumParts = 8;  // of a band, see sum_one_part()
 
 // As stamp(), by the thread that says so.
 __device__ __forceinline__ void stamp_by(bool own, const StreamArgs& a, MoeStamp point) {
   if (a.call.probe.stamps != nullptr && own) a.call.probe.stamps[blockIdx.x * kMoeStamps + point] = cycle_counter();
 }
 
-__device__ __forceinline__ const TrellisRef& matrix_of(const ExpertRef& e, int matrix) {
-  return matrix == 0 ? e.gate : matrix == 1 ? e.up : e.down;
-}
-
-// The run of this CTA, by a warp; says how many bytes come to each barrier.
-__device__ inline void cut_one_run(const StreamArgs& a, OneShared& shared, int expert, float weight) {
-  const int lane = threadIdx.x & 31, hidden_blocks = a.layer.hidden / kBand;
-  OneTable& t = shared.table;
-  const int bands = expert < 0 ? 0 : a.layer.experts[expert].intermediate / kBand;
-  const int past = sum_of_lanes(bands);
-  const int items = __shfl_sync(kAllLanes, past, 31);
-  const unsigned units = static_cast<unsigned>(items * hidden_blocks);
-  const unsigned per_cta = max(small_quotient(units + gridDim.x - 1, gridDim.x), 1u);
-  const unsigned late_shift = gridDim.x >= 32 ? kOneLateShift : 0;
-  const unsigned early_ctas = gridDim.x - (1u << late_shift);
-  const unsigned early_units = min(units, per_cta * early_ctas), late_units = units - early_units;
-  const unsigned per_late = (late_units + (1u << late_shift) - 1) >> late_shift;
-  const bool late = blockIdx.x >= early_ctas;
-  const unsigned begin = late ? early_units + min(per_late * (blockIdx.x - early_ctas), late_units)
-                              : min(per_cta * blockIdx.x, early_units);
-  const int count = static_cast<int>(late ? min(per_late, units - begin) : min(per_cta, early_units - begin));
-  const int first_item = static_cast<int>(small_quotient(begin, static_cast<unsigned>(hidden_blocks)));
-  const int first_block = static_cast<int>(begin) - first_item * hidden_blocks;
-  const int first_count = min(count, hidden_blocks - first_block);
-  // Lanes 0..5: the three matrices of both pieces.
-  const int piece = lane < 3 ? 0 : 1, matrix = min(lane - 3 * piece, 2), item = first_item + piece;
-  const unsigned before = __ballot_sync(kAllLanes, past <= first_item);
-  const unsigned before_next = __ballot_sync(kAllLanes, past <= first_item + 1);
-  const int slot = min(__popc(piece == 0 ? before : before_next), 31);
-  const int own_expert = __shfl_sync(kAllLanes, expert, slot), own_bands = __shfl_sync(kAllLanes, bands, slot);
-  const int band = item - (__shfl_sync(kAllLanes, past, slot) - own_bands);
-  const int own_count = piece == 0 ? first_count : count - first_count;
-  const float own_weight = __shfl_sync(kAllLanes, weight, slot);
-  int bits = 0;
-  if (lane < 3 * kOnePieces && own_count > 0) {
-    const TrellisRef& m = matrix_of(a.layer.experts[own_expert], matrix);
-    bits = m.bits;
-    const int block = piece == 0 ? first_block : 0, out = matrix < 2 ? own_bands * kBand : a.layer.hidden;
-    const int row = matrix < 2 ? block : band, column = matrix < 2 ? band : block;
-    OnePiece& p = t.pieces[piece];
-    p.row_bytes[matrix] = static_cast<unsigned>(2 * out * bits);
-    p.words[matrix] = m.words + std::size_t{p.row_bytes[matrix]} * static_cast<unsigned>(row * kUnitRows) +
-                      column * kRowBytesOfBit * bits;
-    p.bits[matrix] = bits;
-    p.expert = own_expert;
-    p.band = band;
-    p.item = item;
-    p.weight = own_weight;
-  }
-  if (lane == 0) {
-    t.begin = static_cast<int>(begin);
-    t.count = count;
-    t.per_cta = static_cast<int>(per_cta);
-    t.per_late = static_cast<int>(per_late);
-    t.early_units = static_cast<int>(early_units);
-    t.early_ctas = static_cast<int>(early_ctas);
-    t.items = items;
-    t.units = static_cast<int>(units);
-    t.pieces[0].count = first_count;
-    t.pieces[1].count = count - first_count;
-  }
-#pragma unroll 1
-  for (int m = 0; m < 3; ++m) {
-    const int own = __shfl_sync(kAllLanes, bits, m + (lane < first_count ? 0 : 3));
-    if (lane < count) barrier_expect(&shared.full[m][lane], kUnitRows * kRowBytesOfBit * own);
-  }
-}
-
-// Reads what the experts are, by a warp, so that it is in the L1 cache when the table is made.
-__device__ inline void touch_experts(const StreamArgs& a, OneShared& shared) {
-  constexpr int kBatch = 8, kSector = 32;
+// The table of the run, by a warp. It is cut before the routes are known, for slots that all have an expert of the
+// largest size; if some do not, it is cut again.
+__device__ __forceinline__ void make_one_table(const StreamArgs& a, OneShared& shared) {
   const int lane = threadIdx.x & 31;
-  const int sectors = static_cast<int>(sizeof(ExpertRef)) / kSector * (a.layer.routed + a.layer.shared);
-  const auto* const words = reinterpret_cast<const int*>(a.layer.experts);
-  int all = 0;
-#pragma unroll 1
-  for (int begin = lane; begin < sectors; begin += 32 * kBatch) {
-    int one[kBatch];
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) one[i] = begin + 32 * i < sectors ? words[(begin + 32 * i) * (kSector / 4)] : 0;
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) all ^= one[i];
-  }
-  shared.touched[lane] = all;  // so that they are read
-}
-
-// The table of the run, by a warp, as make_early_table().
-__device__ inline void make_one_table(const StreamArgs& a, OneShared& shared) {
-  const int lane = threadIdx.x & 31;
-  const int other = lane < a.slots_per_token ? a.layer.routed + lane - a.layer.top_k : -1;
-  const EarlyRoute route = take_early_route(a, lane < a.layer.top_k, lane, other);
+  const bool used = lane < a.slots_per_token;
+  int bands = used ? a.layer.max_intermediate / kBand : 0;
+  OneCut cut(a, bands);
+  const EarlyRoute route =
+      take_early_route(a, lane < a.layer.top_k, lane, used ? a.layer.routed + lane - a.layer.top_k : -1);
   if (lane == 0) shared.table.launch = route.launch;
-  cut_one_run(a, shared, route.expert, route.weight);
+  const auto matrix = [&] {
+    const int expert = max(__shfl_sync(kAllLanes, route.expert, cut.slot), 0);
+    return matrix_of(a.layer.experts[expert], cut.matrix);
+  };
+  TrellisRef own = matrix();
+  const int real_bands = route.expert < 0 ? 0 : a.layer.experts[route.expert].intermediate / kBand;
+  if (__any_sync(kAllLanes, real_bands != bands)) {
+    cut = OneCut(a, real_bands);
+    own = matrix();
+  }
+  store_one_run(a, shared, cut, __shfl_sync(kAllLanes, route.expert, cut.slot), own);
   barrier_arrive(&shared.table_there);
-}
-
-// Copies a row of a unit of the run.
-__device__ __forceinline__ void load_one_row(const OneMemory& m, int matrix, int unit, int row) {
-  const OneTable& t = m.shared.table;
-  const bool first = unit < t.pieces[0].count;
-  const OnePiece& p = t.pieces[first ? 0 : 1];
-  const unsigned local = static_cast<unsigned>(first ? unit : unit - t.pieces[0].count);
-  const unsigned bytes = static_cast<unsigned>(kRowBytesOfBit * p.bits[matrix]), row_bytes = p.row_bytes[matrix];
-  const unsigned char* from = p.words[matrix] + std::size_t{row_bytes} * static_cast<unsigned>(row);
-  from += matrix < 2 ? std::size_t{row_bytes} * kUnitRows * local : std::size_t{bytes} * local;
-  bulk_load(m.stage(matrix, unit) + row * bytes, from, static_cast<int>(bytes), &m.shared.full[matrix][unit]);
+  store_one_rest(a, shared, cut, route.weight);
+  barrier_arrive(&shared.rest_there);
 }
 
 // The inputs of gate and up, by the computing warps, a block each in turn. Returns what sums are multiplied with: the
@@ -226,6 +60,7 @@ __device__ __forceinline__ float stage_one_inputs(const StreamArgs& a, const One
   const MoeNorm& norm = a.call.norm;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, blocks = a.layer.hidden / kBand;
   const bool plain = norm.x == nullptr;
+  if (a.call.announced.row != nullptr) barrier_wait(&m.shared.row_there, 0);
 #pragma unroll 1
   for (int block = warp; block < blocks; block += kOneWarps) {
     const int k = block * kBand + 4 * lane;
@@ -306,44 +141,44 @@ __device__ __forceinline__ void walk_units(const LanePlace& place, OneWalk w, in
 
 // A warp's share of the run: gate or up of all units, then down of every second one.
 __device__ __forceinline__ void compute_one_run(const StreamArgs& a, const OneMemory& m, float factor) {
-  const OneTable& t = m.shared.table;
+  OneShared& shared = m.shared;
+  const OneTable& t = shared.table;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, team = warp / kTeamWarps, column = warp % kTeamWarps;
-  const int hidden_blocks = a.layer.hidden / kBand;
-  const int pieces = t.pieces[1].count > 0 ? 2 : 1;
 #pragma unroll 1
-  for (int turn = 0; turn < 2 * pieces; ++turn) {
-    const bool down = turn >= pieces;
-    const int piece = down ? turn - pieces : turn;
+  for (int turn = 0; turn < 2 * kOnePieces; ++turn) {
+    if (turn == kOnePieces) {
+      stamp(a, kStampGateUp);
+      barrier_arrive(&shared.gate_up_done);
+    }
+    const bool down = turn >= kOnePieces;
+    const int piece = turn % kOnePieces;
     const OnePiece& p = t.pieces[piece];
-    const int matrix = down ? 2 : team, first = piece == 0 ? 0 : t.pieces[0].count;
+    if (p.count == 0) continue;
+    const int matrix = down ? 2 : team;
     OneWalk w;
     w.down = down;
     w.to = linked_gate_up + ((p.item + static_cast<int>(blockIdx.x)) * 2 + team) * kLinkedUnits;
-    int begin = first;
+    int begin = p.first;
     if (!down) {
       w.count = p.count;
       w.unit_step = 1;
-      w.digits = m.inputs + (t.begin + first - p.item * hidden_blocks) * kOneBlockBytes;
+      w.digits = m.inputs + p.block * kOneBlockBytes;
       w.digit_step = kOneBlockBytes;
     } else {
-      if (piece == 0) {
-        stamp(a, kStampGateUp);
-        barrier_arrive(&m.shared.gate_up_done);
-      }
-      begin += (first ^ team) & 1;
-      w.count = (first + p.count - begin + 1) / 2;
+      begin += (begin ^ team) & 1;
+      w.count = (p.first + p.count - begin + 1) / 2;
       w.unit_step = kOneTeams;
       w.digits = m.middle + piece * kOneBlockBytes;
       w.digit_step = 0;
     }
-    w.unit_sums = &m.shared.sums[begin][column * 16 + (lane >> 2)];
+    w.unit_sums = &shared.sums[begin][column * 16 + (lane >> 2)];
     w.stage = m.stage(matrix, begin);
-    w.full = &m.shared.full[matrix][begin];
+    w.full = &shared.full[matrix][begin];
     LanePlace place(p.bits[matrix], lane);
 #pragma unroll
     for (int& offset : place.offset) offset += column * 32 * p.bits[matrix];
     if (down) {
-      barrier_wait(&m.shared.middle[piece], 0);
+      barrier_wait(&shared.middle[piece], 0);
       if (piece == 0) stamp(a, kStampDownInput);
     }
     switch (p.bits[matrix]) {
@@ -362,15 +197,15 @@ __device__ inline void make_one_middle(const StreamArgs& a, const OneMemory& m, 
   const OneTable& t = m.shared.table;
   const OnePiece& p = t.pieces[piece];
   if (p.count == 0) return;
-  const int lane = threadIdx.x & 31, hidden_blocks = a.layer.hidden / kBand, k = p.band * kBand + 4 * lane;
-  const int first = t.owner(p.item * hidden_blocks), last = t.owner((p.item + 1) * hidden_blocks - 1);
+  const int lane = threadIdx.x & 31, k = p.band * kBand + 4 * lane;
   const ExpertRef& e = a.layer.experts[p.expert];
   const uint2 gate_svh = *reinterpret_cast<const uint2*>(e.gate.svh + k);
   const uint2 up_svh = *reinterpret_cast<const uint2*>(e.up.svh + k);
   const uint2 suh = *reinterpret_cast<const uint2*>(e.down.suh + k);
   barrier_wait(&m.shared.gate_up_done, 0);
   float4 sums[2] = {};
-  add_linked<2>(linked_gate_up + lane, kLinkedUnits, 2 * kLinkedUnits, p.item + first, p.item + last, t.launch, sums);
+  add_linked<2>(linked_gate_up + lane, kLinkedUnits, 2 * kLinkedUnits, p.item + p.first_cta, p.item + p.last_cta,
+                t.launch, sums);
   stamp_by(piece == 0 && lane == 0, a, kStampWaited);
   float gate[4], v[4];
   to_array(sums[0], gate);
@@ -446,45 +281,60 @@ __device__ __forceinline__ void sum_one_part(const StreamArgs& a, const OneTable
 // The first CTA whose computing warps add up: those without units and the late ones, which have few, if they are
 // enough, so that the others make room for the next kernel. Else the grid's size: the serving warps of all CTAs do it.
 __device__ __forceinline__ int first_summing(const StreamArgs& a, const OneTable& t) {
-  const int ctas = static_cast<int>(gridDim.x), first = min(t.working(), t.early_ctas);
+  const int ctas = static_cast<int>(gridDim.x), first = min(t.working, t.early_ctas);
   return (ctas - first) * kOneWarps >= a.layer.hidden / kBand * kOneSumParts ? first : ctas;
 }
 
 // The outputs of a team's units of down, transformed, scaled and weighted, by the warp that serves it.
 __device__ __forceinline__ void finish_one_units(const StreamArgs& a, const OneMemory& m, int server) {
   const OneTable& t = m.shared.table;
-  const int lane = threadIdx.x & 31;
+  const int lane = threadIdx.x & 31, blocks = a.layer.hidden / kBand;
 #pragma unroll 1
   for (int unit = server; unit < t.count; unit += kOneTeams) {
-    const OnePiece& p = t.pieces[unit < t.pieces[0].count ? 0 : 1];
-    const int block = t.begin + unit - p.item * (a.layer.hidden / kBand);
+    const OnePiece& p = t.pieces[unit < t.pieces[1].first ? 0 : 1];
+    const int block = p.block + unit - p.first;
     const uint2 svh = *reinterpret_cast<const uint2*>(a.layer.experts[p.expert].down.svh + block * kBand + 4 * lane);
-    const float weight = p.weight;
+    const float weight = m.shared.weights[p.slot];
     barrier_wait(&m.shared.sums_there[unit], 0);
     float v[4];
     to_array(*reinterpret_cast<const float4*>(&m.shared.sums[unit][4 * lane]), v);
     hadamard128(v);
     scale_by(v, svh);
-    store_shared_floats(one_down + (t.begin + unit) * (kBand / 4) + lane,
+    store_shared_floats(one_down + (p.item * blocks + block) * (kBand / 4) + lane,
                         make_float4(not_zero(v[0] * weight), not_zero(v[1] * weight), not_zero(v[2] * weight),
                                     not_zero(v[3] * weight)));
   }
 }
 
+// By a warp: until the row in front of the norm is there.
+__device__ __forceinline__ void wait_for_one_row(const StreamArgs& a, OneShared& shared) {
+  const AnnouncedRoutes& announced = a.call.announced;
+  if (announced.row == nullptr) return;
+  if ((threadIdx.x & 31) == 0) wait_for_value(announced.row, __ldcg(announced.turn) + 1);
+  __syncwarp();
+  barrier_arrive(&shared.row_there);
+}
+
 // The warps that serve the computing ones.
 __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemory& m, int server) {
   OneShared& shared = m.shared;
-  const bool stamps = server == 0 && (threadIdx.x & 31) == 0;
+  const OneTable& t = shared.table;
+  const int lane = threadIdx.x & 31;
+  const bool stamps = server == 0 && lane == 0;
   if (server == 0) {
     make_one_table(a, shared);
   } else {
     touch_experts(a, shared);
+    wait_for_one_row(a, shared);
   }
   barrier_wait(&shared.table_there, 0);
-  const OneTable& t = shared.table;
+  // All that the computing warps have not asked for: gate and up of the other units, then down.
+  if (elected()) {
 #pragma unroll 1
-  for (int i = 2 * static_cast<int>(threadIdx.x & 31) + server; i < kUnitRows * t.count; i += 2 * 32) {
-    load_one_row(m, 2, i / kUnitRows, i % kUnitRows);
+    for (int i = 1; i < t.count + (t.count + 1 - server) / 2; ++i) {
+      const bool down = i >= t.count;
+      load_one_unit(m, down ? 2 : server, down ? 2 * (i - t.count) + server : i);
+    }
   }
   __syncwarp();
   if (server == 0) {
@@ -492,8 +342,10 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
       wait_for_previous_kernel();  // whose data is here: but it has to be over before this one is
       let_next_kernel_start();
     }
+    if (a.call.announced.row != nullptr) barrier_wait(&shared.row_there, 0);  // the turn has been read
     if (stamps) leave_launch(t.launch, a.call.announced.turn);
   }
+  barrier_wait(&shared.rest_there, 0);
   make_one_middle(a, m, server);
   finish_one_units(a, m, server);
   if (t.count > 0) stamp_by(stamps, a, kStampDown);
@@ -513,19 +365,9 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
 __device__ __forceinline__ void run_stream_one(const StreamArgs& a) {
   const OneMemory m(a, dynamic_shared<unsigned char>());
   OneShared& shared = m.shared;
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const int warp = threadIdx.x >> 5;
   stamp_time(a, kStampEntered);
-  if (warp == kOneWarps) {
-    if (lane < kMostOneUnits) {
-#pragma unroll
-      for (int matrix = 0; matrix < 3; ++matrix) barrier_init(&shared.full[matrix][lane], 1);
-      barrier_init(&shared.sums_there[lane], 32 * kTeamWarps);
-    }
-    if (lane < kOnePieces) barrier_init(&shared.middle[lane], 32);
-    if (lane == kOnePieces) barrier_init(&shared.table_there, 32);
-    if (lane == kOnePieces + 1) barrier_init(&shared.gate_up_done, kOneComputeThreads);
-    barrier_init_fence();
-  }
+  shared.init(a.ring_stages);
   __syncthreads();
   if (warp >= kOneWarps) return serve_one_run(a, m, warp - kOneWarps);
   const bool plain = a.call.norm.x == nullptr;
@@ -545,10 +387,12 @@ __device__ __forceinline__ void run_stream_one(const StreamArgs& a) {
   stamp(a, kStampTable);
   const OneTable& t = shared.table;
   if (t.count > 0) {
-    if (lane < t.count) load_one_row(m, warp / kTeamWarps, lane, warp % kTeamWarps);
+    // The first unit at once. Of the others two warps ask in time.
+    if (elected()) load_one_row(m, warp / kTeamWarps, 0, warp % kTeamWarps);
     __syncwarp();
     compute_one_run(a, m, factor);
   }
+  barrier_wait(&shared.rest_there, 0);
   const int first = first_summing(a, t), ctas = static_cast<int>(gridDim.x) - first;
   if (static_cast<int>(blockIdx.x) < first) return;
 #pragma unroll 1
@@ -559,7 +403,10 @@ __device__ __forceinline__ void run_stream_one(const StreamArgs& a) {
   stamp_time(a, kStampLeft);
 }
 
-__global__ void __launch_bounds__(kOneThreads, 1) stream_one_kernel(const __grid_constant__ StreamArgs a) {
+// Threads as if there were more, for registers of 80: so that a CTA of the router has room beside one of these.
+constexpr int kOneBound = 768;
+
+__global__ void __launch_bounds__(kOneBound, 1) stream_one_kernel(const __grid_constant__ StreamArgs a) {
   if constexpr (kCodeHasClusters) {
     run_stream_one(a);
   } else {

@@ -58,6 +58,10 @@ bool is_for_one(const RouteCall& call) {
          call.experts <= RouteOneMemory<2>::kAll && (!softmax || (call.normalize && call.selection_bias == nullptr));
 }
 
+bool runs_one(const RouteCall& call) {
+  return norm_is_aligned(call.norm) && is_aligned(call.weight) && gpu_features().clusters && is_for_one(call);
+}
+
 template <DenseType kType, RouteKind kKind, int kGroups>
 cudaError_t run_one(const RouteCall& call, cudaStream_t stream) {
   const LaunchShape shape{kRouteOneCluster, kGroups * kRouteOneGroup, static_cast<int>(sizeof(RouteOneMemory<kGroups>)),
@@ -93,7 +97,7 @@ template <DenseType kType>
 cudaError_t run(const RouteCall& call, cudaStream_t stream) {
   if (!norm_is_aligned(call.norm) || !is_aligned(call.weight)) return run_many<kType, false>(call, stream);
   if (call.norm.rows > kRouteFewRows || !gpu_features().clusters) return run_many<kType, true>(call, stream);
-  if (is_for_one(call)) {
+  if (runs_one(call)) {
     return call.kind == RouteKind::kSoftmaxTopK ? run_one_of<kType, RouteKind::kSoftmaxTopK>(call, stream)
                                                 : run_one_of<kType, RouteKind::kSigmoidBiasTopK>(call, stream);
   }
@@ -104,6 +108,10 @@ cudaError_t run(const RouteCall& call, cudaStream_t stream) {
 }
 
 }  // namespace
+
+bool route_announces_row(const RouteCall& call) {
+  return runs_one(call);
+}
 
 void norm_and_route(const RouteCall& call, cudaStream_t stream) {
   check(call);

@@ -37,7 +37,13 @@ struct RouteCall {
   float* weights;                  // [rows, top_k]
   float* logits;                   // [rows, experts] or null
   AnnouncedRoutes announced = {};  // where the choice goes too, if anywhere
+  // What the kernel behind reads first, or null: of one row it is asked into the second-level cache.
+  const void* read_next = nullptr;
+  int read_next_bytes = 0;
 };
+
+// Whether a call can announce that its row is there, see AnnouncedRoutes::row.
+bool route_announces_row(const RouteCall& call);
 
 // Error(kUsage) if a number is out of range, Error(kUnsupported) above the limits.
 void norm_and_route(const RouteCall& call, cudaStream_t stream);

@@ -129,9 +129,14 @@ __device__ __forceinline__ void route_one(const RouteCall& a) {
   float bias = 0;
   if (!kSoftmax && warp == 0 && exists && a.selection_bias != nullptr) bias = a.selection_bias[expert];
   const unsigned number = route_number(a.announced);
+  constexpr int kLine = 128;
+  const int line = kLine * (rank * static_cast<int>(blockDim.x) + thread);
+  if (line < a.read_next_bytes) prefetch_line(static_cast<const unsigned char*>(a.read_next) + line);
   cluster_wait();  // the first CTA has started, and its barrier is initialised
+  if (a.announced.row != nullptr) let_next_kernel_start();
   wait_for_previous_kernel();
-  let_next_kernel_start();
+  if (a.announced.row == nullptr) let_next_kernel_start();
+  if (a.announced.row != nullptr && rank == 0 && thread == 0) store_release(a.announced.row, number);
 
   float v[kChunk], dot[kExperts] = {}, square = 0;
   load_floats<true>(a.norm.x + column, n - column, v);

@@ -1,0 +1,256 @@
+// What a CTA of the kernel for one token computes, its run of units, and the shared memory it does that in.
+#pragma once
+
+#include "kernels/moe_swiglu/cuda/stream_early.cuh"
+#include "kernels/trellis_band/cuda/one_row_digits.cuh"
+
+namespace fairway::kernels::cuda {
+
+constexpr int kOneTeams = 2;
+constexpr int kOneWarps = kOneTeams * kTeamWarps;  // that compute
+constexpr int kOneComputeThreads = 32 * kOneWarps;
+constexpr int kOnePieces = 2;  // bands that a run has a part of, at most; a warp serves each
+constexpr int kOneThreads = kOneComputeThreads + 32 * kOnePieces;
+// CTAs that start late, because the router has their SMs while it makes the routes: the last ones. They share what the
+// others leave.
+constexpr int kOneLateShift = 3;
+constexpr int kMostOneUnits = kOneWarps;                      // of a run
+constexpr int kMostOneParts = kLinkedGateUp * kLinkedTokens;  // of bands: places in linked_gate_up
+constexpr int kMostOneLayerUnits = 4096;                      // of a layer: places in one_down
+constexpr int kUnitRows = kBandTiles;                         // a unit's copies: rows of tiles
+constexpr int kRowBytesOfBit = 2 * kBand;                     // bytes of such a row for each bit
+
+// Arguments are StreamArgs: ring_stages is the most units that a run may have, stage_bytes those of a matrix's unit.
+
+// The whole part of n / divisor, in a third of the instructions of an integer division. For numbers up to 2^20, with
+// quotients up to 2^12: what the factor is wrong by is far less than half of a divisor's inverse.
+__device__ __forceinline__ unsigned small_quotient(unsigned n, unsigned divisor) {
+  return static_cast<unsigned>((static_cast<float>(n) + 0.5f) * __fdividef(1.0f, static_cast<float>(divisor)));
+}
+
+// What a run has of one band: units `first` .. `first + count - 1` of the CTA.
+struct OnePiece {
+  const unsigned char* words[3];  // of gate, up and down: the first row of the first unit
+  unsigned row_bytes[3];          // from one row of tiles to the next
+  int bits[3];
+  int expert, band;         // of its own
+  int slot;                 // whose weight it has
+  int block;                // of the hidden size, of its first unit
+  int item;                 // the band, counted through all slots
+  int first_cta, last_cta;  // that have units of the band
+  int first, count;
+};
+
+struct OneTable {
+  unsigned launch;
+  int items;                // bands of all slots
+  int count;                // of the run's units
+  int early_ctas, working;  // CTAs that do not start late; that have units
+  OnePiece pieces[kOnePieces];
+};
+
+struct alignas(16) OneShared {
+  std::uint64_t table_there;
+  std::uint64_t row_there;                  // in front of the norm, if that is announced
+  std::uint64_t rest_there;                 // of the table, and the weights of the slots
+  std::uint64_t gate_up_done;               // by this CTA
+  std::uint64_t middle[kOnePieces];         // a piece's inputs of down are there
+  std::uint64_t full[3][kMostOneUnits];     // weights of gate, up and down
+  std::uint64_t sums_there[kMostOneUnits];  // of a unit of down; behind full, see walk_units()
+  OneTable table;
+  float weights[32];  // of the slots
+  alignas(16) float sums[kMostOneUnits][kBand];
+  float squares[kMostEarlyBlocks];
+  int touched[32];
+
+  // By all threads.
+  __device__ __forceinline__ void init(int units) {
+    const int warp = threadIdx.x >> 5;
+    if (!elected()) return;
+    if (warp < units) {
+#pragma unroll
+      for (int matrix = 0; matrix < 3; ++matrix) barrier_init(&full[matrix][warp], 1);
+      barrier_init(&sums_there[warp], 32 * kTeamWarps);
+    }
+    if (warp == kOneWarps) {
+      barrier_init(&table_there, 32);
+      barrier_init(&rest_there, 32);
+      barrier_init(&gate_up_done, kOneComputeThreads);
+    } else if (warp > kOneWarps) {
+#pragma unroll
+      for (int piece = 0; piece < kOnePieces; ++piece) barrier_init(&middle[piece], 32);
+      barrier_init(&row_there, 32);
+    }
+    barrier_init_fence();
+  }
+};
+
+// Dynamic shared memory: units of gate, up and down, OneShared, the inputs of gate and up by block, those of down by
+// piece.
+struct OneMemory {
+  unsigned char* stages;
+  OneShared& shared;
+  unsigned char *inputs, *middle;
+  int matrix_bytes, stage_bytes;
+
+  __device__ OneMemory(const StreamArgs& a, unsigned char* memory)
+      : stages(memory),
+        shared(*reinterpret_cast<OneShared*>(memory + 3 * a.ring_stages * a.stage_bytes)),
+        inputs(reinterpret_cast<unsigned char*>(&shared + 1)),
+        middle(inputs + a.layer.hidden / kBand * kOneBlockBytes),
+        matrix_bytes(a.ring_stages * a.stage_bytes),
+        stage_bytes(a.stage_bytes) {}
+  __device__ __forceinline__ unsigned char* stage(int matrix, int unit) const {
+    return stages + matrix * matrix_bytes + unit * stage_bytes;
+  }
+};
+
+__device__ __forceinline__ const TrellisRef& matrix_of(const ExpertRef& e, int matrix) {
+  return matrix == 0 ? e.gate : matrix == 1 ? e.up : e.down;
+}
+
+// How units are cut into runs, and what a lane of a warp has of this CTA's: lanes 0..5 the three matrices of both
+// pieces. bands: of the lane's slot.
+struct OneCut {
+  int items, units;            // of all slots
+  unsigned per_cta, per_late;  // units of a run of the first CTAs, and of the late ones behind them
+  unsigned early_ctas, early_units;
+  int count, first_count;  // of the run's units, and of those in its first band
+  int piece, matrix;
+  int slot, slot_bands, item, band, block, piece_count;  // of the piece
+
+  __device__ __forceinline__ OneCut(const StreamArgs& a, int bands) {
+    const int lane = threadIdx.x & 31, hidden_blocks = a.layer.hidden / kBand;
+    const int past = sum_of_lanes(bands);
+    items = __shfl_sync(kAllLanes, past, 31);
+    units = items * hidden_blocks;
+    per_cta = max(small_quotient(static_cast<unsigned>(units) + gridDim.x - 1, gridDim.x), 1u);
+    const unsigned late_shift = gridDim.x >= 32 ? kOneLateShift : 0;
+    early_ctas = gridDim.x - (1u << late_shift);
+    early_units = min(static_cast<unsigned>(units), per_cta * early_ctas);
+    const unsigned late_units = static_cast<unsigned>(units) - early_units;
+    per_late = (late_units + (1u << late_shift) - 1) >> late_shift;
+    const bool late = blockIdx.x >= early_ctas;
+    const unsigned begin = late ? early_units + min(per_late * (blockIdx.x - early_ctas), late_units)
+                                : min(per_cta * blockIdx.x, early_units);
+    count = static_cast<int>(late ? min(per_late, static_cast<unsigned>(units) - begin)
+                                  : min(per_cta, early_units - begin));
+    const int first_item = static_cast<int>(small_quotient(begin, static_cast<unsigned>(hidden_blocks)));
+    const int first_block = static_cast<int>(begin) - first_item * hidden_blocks;
+    first_count = min(count, hidden_blocks - first_block);
+    piece = lane < 3 ? 0 : 1;
+    matrix = min(lane - 3 * piece, 2);
+    item = first_item + piece;
+    const unsigned before = __ballot_sync(kAllLanes, past <= first_item);
+    const unsigned before_next = __ballot_sync(kAllLanes, past <= first_item + 1);
+    slot = min(__popc(piece == 0 ? before : before_next), 31);
+    slot_bands = __shfl_sync(kAllLanes, bands, slot);
+    band = item - (__shfl_sync(kAllLanes, past, slot) - slot_bands);
+    block = piece == 0 ? first_block : 0;
+    piece_count = lane >= 3 * kOnePieces ? 0 : piece == 0 ? first_count : count - first_count;
+  }
+  // The CTA that has a unit.
+  __device__ __forceinline__ int owner(int unit) const {
+    const bool early = static_cast<unsigned>(unit) < early_units;
+    const unsigned local = static_cast<unsigned>(unit) - (early ? 0 : early_units);
+    return static_cast<int>((early ? 0 : early_ctas) + small_quotient(local, early ? per_cta : per_late));
+  }
+};
+
+// What the computing warps need of the run; says how many bytes come to each barrier.
+__device__ __forceinline__ void store_one_run(const StreamArgs& a, OneShared& shared, const OneCut& cut, int expert,
+                                              const TrellisRef& matrix) {
+  const int lane = threadIdx.x & 31;
+  OneTable& t = shared.table;
+  int bits = 0;
+  if (cut.piece_count > 0) {
+    bits = matrix.bits;
+    OnePiece& p = t.pieces[cut.piece];
+    const bool down = cut.matrix == 2;
+    const int out = down ? a.layer.hidden : cut.slot_bands * kBand;
+    const int row = down ? cut.band : cut.block, column = down ? cut.block : cut.band;
+    const unsigned row_bytes = static_cast<unsigned>(2 * out * bits);
+    p.row_bytes[cut.matrix] = row_bytes;
+    p.words[cut.matrix] =
+        matrix.words + std::size_t{row_bytes} * static_cast<unsigned>(row * kUnitRows) + column * kRowBytesOfBit * bits;
+    p.bits[cut.matrix] = bits;
+    p.expert = expert;
+    p.band = cut.band;
+    p.slot = cut.slot;
+    p.block = cut.block;
+    p.item = cut.item;
+  }
+  if (lane == 0) {
+    t.count = cut.count;
+    t.pieces[0].first = 0;
+    t.pieces[0].count = t.pieces[1].first = cut.first_count;
+    t.pieces[1].count = cut.count - cut.first_count;
+  }
+#pragma unroll
+  for (int m = 0; m < 3; ++m) {
+    const int own = __shfl_sync(kAllLanes, bits, m + (lane < cut.first_count ? 0 : 3));
+    if (lane < cut.count) barrier_expect(&shared.full[m][lane], kUnitRows * kRowBytesOfBit * own);
+  }
+}
+
+// What only the serving warps need, and what is needed in the end.
+__device__ __forceinline__ void store_one_rest(const StreamArgs& a, OneShared& shared, const OneCut& cut,
+                                               float weight) {
+  const int lane = threadIdx.x & 31, hidden_blocks = a.layer.hidden / kBand;
+  OneTable& t = shared.table;
+  if (cut.piece_count > 0 && cut.matrix == 0) {
+    t.pieces[cut.piece].first_cta = cut.owner(cut.item * hidden_blocks);
+    t.pieces[cut.piece].last_cta = cut.owner((cut.item + 1) * hidden_blocks - 1);
+  }
+  shared.weights[lane] = weight;
+  if (lane > 0) return;
+  t.items = cut.items;
+  t.early_ctas = static_cast<int>(cut.early_ctas);
+  t.working = cut.units == 0 ? 0 : cut.owner(cut.units - 1) + 1;
+}
+
+// Copies a row of a unit of the run.
+__device__ __forceinline__ void load_one_row(const OneMemory& m, int matrix, int unit, int row) {
+  const OneTable& t = m.shared.table;
+  const OnePiece& p = t.pieces[unit < t.pieces[1].first ? 0 : 1];
+  const unsigned local = static_cast<unsigned>(unit - p.first);
+  const unsigned bytes = static_cast<unsigned>(kRowBytesOfBit * p.bits[matrix]), row_bytes = p.row_bytes[matrix];
+  const unsigned char* from = p.words[matrix] + std::size_t{row_bytes} * static_cast<unsigned>(row);
+  from += matrix < 2 ? std::size_t{row_bytes} * kUnitRows * local : std::size_t{bytes} * local;
+  bulk_load_once(m.stage(matrix, unit) + row * bytes, from, static_cast<int>(bytes), &m.shared.full[matrix][unit]);
+}
+
+// Copies a unit of the run, by a lane.
+__device__ __forceinline__ void load_one_unit(const OneMemory& m, int matrix, int unit) {
+  const OneTable& t = m.shared.table;
+  const OnePiece& p = t.pieces[unit < t.pieces[1].first ? 0 : 1];
+  const unsigned local = static_cast<unsigned>(unit - p.first);
+  const unsigned bytes = static_cast<unsigned>(kRowBytesOfBit * p.bits[matrix]), row_bytes = p.row_bytes[matrix];
+  const unsigned char* from = p.words[matrix];
+  from += matrix < 2 ? std::size_t{row_bytes} * kUnitRows * local : std::size_t{bytes} * local;
+  unsigned char* to = m.stage(matrix, unit);
+#pragma unroll
+  for (int row = 0; row < kUnitRows; ++row, to += bytes, from += row_bytes) {
+    bulk_load_once(to, from, static_cast<int>(bytes), &m.shared.full[matrix][unit]);
+  }
+}
+
+// Reads what the experts are, by a warp, so that it is in the L1 cache when the table is made.
+__device__ inline void touch_experts(const StreamArgs& a, OneShared& shared) {
+  constexpr int kBatch = 8, kSector = 32;
+  const int lane = threadIdx.x & 31;
+  const int sectors = static_cast<int>(sizeof(ExpertRef)) / kSector * (a.layer.routed + a.layer.shared);
+  const auto* const words = reinterpret_cast<const int*>(a.layer.experts);
+  int all = 0;
+#pragma unroll 1
+  for (int begin = lane; begin < sectors; begin += 32 * kBatch) {
+    int one[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) one[i] = begin + 32 * i < sectors ? words[(begin + 32 * i) * (kSector / 4)] : 0;
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) all ^= one[i];
+  }
+  shared.touched[lane] = all;  // so that they are read
+}
+
+}  // namespace fairway::kernels::cuda
