@@ -29,7 +29,7 @@ AttendKernel attend_kernel_latent(const AttendCall& call) {
 
 bool latent_fits(const AttendCall& call) {
   return call.kv_heads == 1 && call.heads <= kLatentQueries && call.value_offset == call.key_offset &&
-         call.value_dim % kLatentBlock == 0 && call.value_dim < call.key_dim &&
+         call.value_dim % kLatentBlock == 0 && call.value_dim < call.key_dim && call.scale > 0 &&
          (!call.one_sequence || call.rows.count == 1);
 }
 

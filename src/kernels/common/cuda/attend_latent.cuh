@@ -163,7 +163,7 @@ class LatentAttendCta {
       const int r = kWarpRows * warp_ + lane_ / kLanes + kRows * i, position = first + r;
       const bool beyond = !kWhole && position >= end;
       if (!kWhole && (r >= filled(end - first) || (position >= stop && !beyond))) return;
-      const unsigned char* const from = unit.row_at(beyond ? 0 : position) + lane * kPieceBytes;
+      const unsigned char* const from = unit.row_at(beyond ? 0 : position, lane * kPieceBytes);
       unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(r, lane) : waiting_piece(i));
 #pragma unroll(kWhole ? kBatch : 1)
       for (int b = 0; b < kBatch; ++b) {
@@ -195,7 +195,7 @@ class LatentAttendCta {
       const int c = i % kMost, position = begin + i / kMost, row = position - first;
       if (c >= 4 * kElemBytes * blocks()) continue;
       const bool absent = c >= key_pieces();
-      const unsigned char* const from = unit.row_at(position) + (absent ? 0 : c) * kPieceBytes;
+      const unsigned char* const from = unit.row_at(position, (absent ? 0 : c) * kPieceBytes);
       unsigned char* const block = keys_ + c / (4 * kElemBytes) * kLatentKeyBytes;
       if constexpr (kType == CacheType::kE4m3) {
         const uint4 v = absent ? make_uint4(0, 0, 0, 0) : __ldcg(reinterpret_cast<const uint4*>(from));
@@ -307,10 +307,14 @@ class LatentAttendCta {
     } while (++block < blocks());
     wgmma_wait<0>();
     wgmma_settle(s);
-    const int row = 16 * warp_ + (lane_ >> 2);
+    if (count < kLatentPositions) {
+      const int row = 16 * warp_ + (lane_ >> 2);
+      for (int j = 0; j < kLatentQueryTiles; ++j) {
+        for (int e = 0; e < 4; ++e) s[j][e] = row + e / 2 * 8 < count ? s[j][e] : kNone;
+      }
+    }
     float most[kPairs];
     for (int j = 0; j < kLatentQueryTiles; ++j) {
-      for (int e = 0; e < 4; ++e) s[j][e] = row + e / 2 * 8 < count ? s[j][e] * args_.scale_log2 : kNone;
       most[2 * j] = fmaxf(s[j][0], s[j][2]), most[2 * j + 1] = fmaxf(s[j][1], s[j][3]);
     }
     leave(most, maxima_, Largest());
@@ -366,7 +370,7 @@ class LatentAttendCta {
     const float before = largest_;
     largest_ = fmaxf(before, of_all(maxima_, Largest()));  // finite: every iteration has a position
     if (!first) {
-      const float of_lane = power_of_two(before - largest_);
+      const float of_lane = power_of_two((before - largest_) * args_.scale_log2);
       for (int j = 0; j < kLatentQueryTiles; ++j) {
         const float2 factor = of_queries(of_lane, j);
         total_[j].x *= factor.x, total_[j].y *= factor.y;
@@ -376,19 +380,28 @@ class LatentAttendCta {
         }
       }
     }
+    const float shift = -largest_ * args_.scale_log2;
     for (int j = 0; j < kLatentQueryTiles; ++j) {
-      const float2 most = of_queries(largest_, j);
-      // The sum is that of the rounded probabilities, the ones that the values get.
-      unsigned pairs[2];
-      for (int i = 0; i < 2; ++i) {
-        const __half2 p = __floats2half2_rn(power_of_two(s[j][2 * i] - most.x), power_of_two(s[j][2 * i + 1] - most.y));
-        total_[j].x += __low2float(p);
-        total_[j].y += __high2float(p);
-        pairs[i] = *reinterpret_cast<const unsigned*>(&p);
-      }
+      const float2 most = of_queries(shift, j);
+      const auto power = [&](int e) {
+        return power_of_two(fmaf(s[j][e], args_.scale_log2, e % 2 == 0 ? most.x : most.y));
+      };
+      for (int i = 0; i < 2; ++i) rounded_[j][i] = __floats2half2_rn(power(2 * i), power(2 * i + 1));
+      const unsigned pairs[2] = {*reinterpret_cast<const unsigned*>(&rounded_[j][0]),
+                                 *reinterpret_cast<const unsigned*>(&rounded_[j][1])};
       store_matrices_transposed_x2(
           probabilities_ + group_ * kLatentQueryBytes + piece(8 * j + (lane_ & 7), 2 * (warp_ & 3) + (lane_ >> 3 & 1)),
           pairs);
+    }
+  }
+
+  // The sum is that of the rounded probabilities, the ones that the values get.
+  __device__ __forceinline__ void add_totals() {
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      for (const __half2 p : rounded_[j]) {
+        total_[j].x += __low2float(p);
+        total_[j].y += __high2float(p);
+      }
     }
   }
 
@@ -402,7 +415,7 @@ class LatentAttendCta {
     for (int j = 0; j < kLatentQueryTiles; ++j) total_[j] = of_queries(inverse, j);
     if (thread_ < unit.count) {
       args_.weights[static_cast<unsigned>((unit.first + thread_) * args_.splits) + blockIdx.z] =
-          largest_ + log2f(total);
+          fmaf(largest_, args_.scale_log2, log2f(total));
     }
   }
 
@@ -431,6 +444,7 @@ class LatentAttendCta {
       for (unsigned& v : values) v += kAttendTile / 16 * kWgmmaNextRows;
       probabilities += kLatentQueryBytes >> 4;
     } while ((begin += kAttendTile) < count);
+    add_totals();
     if (last) take_totals(unit);
     wgmma_wait<0>();
     for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
@@ -467,7 +481,8 @@ class LatentAttendCta {
   unsigned char *keys_, *queries_, *probabilities_;
   float *maxima_, *totals_;  // [warps, queries]
 
-  float largest_;  // score of query `lane`
+  float largest_;                          // score of query `lane`, before its scale
+  __half2 rounded_[kLatentQueryTiles][2];  // probabilities, in the order of the scores
   // Of queries 8 j + 2 * (lane % 4) and the next, of this lane's positions.
   float2 total_[kLatentQueryTiles];
   float sums_[kLatentValueTiles][kLatentQueryTiles][4];

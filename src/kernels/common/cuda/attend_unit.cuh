@@ -51,9 +51,9 @@ struct AttendUnit {
            (static_cast<long long>(sequence) * call.cache.sequence_rows * row_bytes + call.key_offset * elem_bytes);
   }
 
-  // A row of the cache; no sequence has 4 GB.
-  __device__ const unsigned char* row_at(int position) const {
-    return keys + static_cast<unsigned>(position) * static_cast<unsigned>(row_bytes);
+  // A byte of a row of the cache. No sequence has 4 GB.
+  __device__ const unsigned char* row_at(int position, int byte) const {
+    return keys + static_cast<unsigned>(position * static_cast<int>(row_bytes) + byte);
   }
 
   // Number of query n among [rows, heads].
