@@ -61,6 +61,8 @@ class LatentAttendCta {
   static constexpr int kWarpRows = kLatentPositions / kAttendWarps;  // that a warp copies
   // Blocks that E4M3 is converted by at a time.
   static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
+  // Warps that fetch the queries. With E4M3 others convert keys before the kernel ahead has ended, if there is time.
+  static constexpr int kQueryWarps = kType == CacheType::kE4m3 ? 2 : kAttendWarps;
   static constexpr int kPairs = 2 * kLatentQueryTiles;  // queries of a lane's sums
   static constexpr float kNone = -__builtin_huge_valf();
 
@@ -88,11 +90,15 @@ class LatentAttendCta {
     const bool few = span.end - span.begin < kLatentTiles;
     if (few) let_next_kernel_start();  // see the note above
     copy_keys(unit, first, end, settled);
+    const bool fetches = warp_ >= kAttendWarps - kQueryWarps;
+    if (!fetches && first < end) convert_keys(min(end - first, kLatentPositions), settled - first);
     wait_for_previous_kernel();
     if (!few) let_next_kernel_start();
     if (first >= end) return;
-    copy_queries(unit);
-    convert_keys(min(end - first, kLatentPositions), settled - first);
+    if (fetches) {
+      copy_queries(unit);
+      convert_keys(min(end - first, kLatentPositions), settled - first);
+    }
     if (settled < min(end, first + kLatentPositions)) {
       __syncthreads();  // what waited to be converted is no longer where they belong
       late_keys(unit, first, max(first, settled), min(end, first + kLatentPositions));
@@ -264,18 +270,25 @@ class LatentAttendCta {
     return make_uint4(a.x, a.y, b.x, b.y);
   }
 
-  // Zeros for queries that the unit lacks.
+  // By the last kQueryWarps. Zeros for queries that the unit lacks.
   __device__ __forceinline__ void copy_queries(const AttendUnit& unit) const {
-    const int n = thread_ >> 3, lane = thread_ & 7, pieces = key_dim() / 8;
-    if (n >= kLatentQueries) return;
-    const bool lacks = n >= unit.count;
-    const __half* const from =
-        args_.call.q + static_cast<long long>(unit.first + (lacks ? 0 : n)) * key_dim() + 8 * lane;
-    unsigned char* const to = queries_ + piece(n, lane);
+    constexpr int kRows = 4 * kQueryWarps;
+    const int lane = lane_ & 7, pieces = key_dim() / 8;
+    const int row = 4 * (warp_ - (kAttendWarps - kQueryWarps)) + (lane_ >> 3);
 #pragma unroll
-    for (int b = 0; b < kLatentMaxBlocks; ++b) {
-      if (b >= blocks()) break;
-      copy_async_16(to + b * kLatentQueryBytes, from + b * kLatentBlock, lacks || (!kUsual && 8 * b + lane >= pieces));
+    for (int i = 0; i < kLatentQueries; i += kRows) {
+      const int n = row + i;
+      if (kRows > kLatentQueries && n >= kLatentQueries) return;
+      const bool lacks = n >= unit.count;
+      const __half* const from =
+          args_.call.q + static_cast<long long>(unit.first + (lacks ? 0 : n)) * key_dim() + 8 * lane;
+      unsigned char* const to = queries_ + piece(n, lane);
+#pragma unroll
+      for (int b = 0; b < kLatentMaxBlocks; ++b) {
+        if (b >= blocks()) break;
+        const bool absent = !kUsual && 8 * b + lane >= pieces;
+        copy_async_16(to + b * kLatentQueryBytes, from + b * kLatentBlock, lacks || absent);
+      }
     }
   }
 
