@@ -60,35 +60,6 @@ class AbsorbOne {
     for (int k = 0; k < kRows; ++k) weights_[k] = words_[k].shifted_floats();
   }
 
-  // Or into shared memory first, where registers are short until take(): so many bytes of it.
-  __host__ __device__ static constexpr int staged_bytes(int nope) {
-    return nope / 16 * kOneThreads * static_cast<int>(sizeof(Four));
-  }
-  __device__ __forceinline__ void stage(const MlaUpProjection& up, int rank, unsigned char* staged) const {
-    const int thread = static_cast<int>(threadIdx.x);
-    Four* const to = reinterpret_cast<Four*>(staged) + thread;  // of this thread for itself
-    const Four* const from = words_of(up, rank);
-    const int words = up.latent / 4;
-    if constexpr (kNope > 0) {
-      const Four* const first = from + first_row() * words;
-#pragma unroll
-      for (int k = 0; k < kRows; ++k) copy_async_few<sizeof(Four)>(to + k * kOneThreads, first + k * words);
-    } else {
-      for (int row = thread / 16, k = 0; row < nope_ && 4 * (thread % 16) < slice_; row += 16, ++k) {
-        copy_async_few<sizeof(Four)>(to + k * kOneThreads, from + row * words);
-      }
-    }
-    copy_async_commit();
-  }
-  __device__ __forceinline__ void take(const unsigned char* staged) {
-    const Four* const from = reinterpret_cast<const Four*>(staged) + threadIdx.x;
-    copy_async_wait<0>();
-#pragma unroll
-    for (int k = 0; k < kRows; ++k) {
-      if (kNope > 0 || 16 * k < nope_) words_[k] = from[k * kOneThreads];
-    }
-  }
-
   // What element n < nope of a head's query is multiplied by.
   __device__ __forceinline__ float scale(const MlaUpProjection& up, int n) const {
     return Four::scale(up, row0_ + n);

@@ -102,7 +102,11 @@ void mla_query_absorb(const MlaAttention& call, cudaStream_t stream) {
                                                     : query_absorb_kernel<CacheType::kE4m3, kUp, kUsual>;
     };
     const auto kernel = is_usual(call) ? of_type(std::true_type{}) : of_type(std::false_type{});
-    const LaunchShape shape{grid, kOneThreads, query_absorb_bytes<kUp>(call.query, prepare.nope), kOneCluster};
+    // As the attention behind it has it: an SM cannot divide its memory anew while this kernel runs on it.
+    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                             cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+                        "mla_query_absorb");
+    const LaunchShape shape{grid, kOneThreads, query_absorb_bytes(call.query), kOneCluster};
     backend::check_cuda(launch(kernel, shape, stream, args), "mla_query_absorb");
   });
 }

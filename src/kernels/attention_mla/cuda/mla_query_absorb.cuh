@@ -14,21 +14,21 @@ struct QueryAbsorb {
   MlaUpProjection up;
 };
 
-// And behind it the weights of kv_b_proj, and the coded ones.
+// And behind it the coded weights.
 struct alignas(16) QueryAbsorbMemory {
   QueryOneMemory query;
   AbsorbOneMemory absorb;
 };
 
-// Of shared memory: at most 77 KB, of the geometry of GLM-4.7-Flash at 3 bits 45.
-template <UpWeight kUp>
-int query_absorb_bytes(const MlaQuery& query, int nope) {
-  return static_cast<int>(sizeof(QueryAbsorbMemory)) + AbsorbOne<kUp>::staged_bytes(nope) +
-         query_operand_bytes(query.in, query.matrix.bits);
+// Of shared memory: of the geometry of GLM-4.7-Flash at 3 bits 20 KB.
+inline int query_absorb_bytes(const MlaQuery& query) {
+  return static_cast<int>(sizeof(QueryAbsorbMemory)) + query_operand_bytes(query.in, query.matrix.bits);
 }
 
-// kUsual: the sizes are these, latent kOneLatent and v kOneV. What every warp does before the wait is little: CTAs that
-// lie three on an SM start no sooner than their instructions have been issued.
+// kUsual: nope is kUsualNope, latent kOneLatent and v kOneV.
+//
+// The weights of kv_b_proj are in registers before the wait. So, as halves, an SM has registers for two CTAs: as
+// three, which is where clusters came to lie, they took 1 us longer than one, and attention waits for the last.
 template <CacheType kType, UpWeight kUp, bool kUsual>
 class QueryAbsorbCta {
   using Absorb = AbsorbOne<kUp, kUsual ? kUsualNope : 0, false>;
@@ -55,8 +55,7 @@ class QueryAbsorbCta {
       return;
     }
     auto& memory = *dynamic_shared<QueryAbsorbMemory>();
-    unsigned char* const weights = reinterpret_cast<unsigned char*>(&memory + 1);
-    Query query(query_, p_, head_, rank_, memory.query, weights + Absorb::staged_bytes(up_.nope));
+    Query query(query_, p_, head_, rank_, memory.query, reinterpret_cast<unsigned char*>(&memory + 1));
     if (is_last) {
       if ((thread & 31) == 0) {
         query.init();
@@ -69,24 +68,22 @@ class QueryAbsorbCta {
     if (is_last) query.load_weights();
     Absorb absorb(up_, head_);
     query.load(up_, absorb);
-    absorb.stage(up_, rank_, weights);
+    absorb.load(up_, rank_);
+    const bool rotates = rank_ == 0 && is_last;
+    Rotation rotation(angles_, rotates ? p_.rows.position[0] : 0);
     cluster_wait();  // the others' barriers are initialised
     wait_for_previous_kernel();
     let_next_kernel_start();
 
     query.stage();
-    const bool rotates = rank_ == 0 && is_last;
-    const int position = rotates ? p_.rows.position[0] : 0;
     __syncthreads();
     query.multiply();
     __syncthreads();
     query.send();
-    absorb.take(weights);
     query.receive(memory.absorb.scaled);
     absorb.multiply(memory.absorb);
     __half* const out = p_.q_full + head_ * (up_.latent + angles_.dim);
     if (rotates) {
-      Rotation rotation(angles_, position);
       const auto element = [&](int i) { return memory.absorb.scaled[up_.nope + i]; };
       rotation.load(element);
       rotation.rotate(element, [&](int i, float v) { out[up_.latent + i] = saturated_half(v); });
@@ -107,7 +104,7 @@ class QueryAbsorbCta {
 };
 
 template <CacheType kType, UpWeight kUp, bool kUsual>
-__global__ void __launch_bounds__(kOneThreads, 3) query_absorb_kernel(const __grid_constant__ QueryAbsorb a) {
+__global__ void __launch_bounds__(kOneThreads, 2) query_absorb_kernel(const __grid_constant__ QueryAbsorb a) {
   if constexpr (kCodeHasClusters) {
     QueryAbsorbCta<kType, kUp, kUsual>(a).run();
   } else {
