@@ -70,7 +70,9 @@ class QueryAbsorbCta {
     query.load(up_, absorb);
     absorb.load(up_, rank_);
     const bool rotates = rank_ == 0 && is_last;
-    Rotation rotation(angles_, rotates ? p_.rows.position[0] : 0);
+    RopeAngles angles = angles_;
+    if (!rotates) angles.dim = 0;  // nothing is loaded
+    Rotation rotation(angles, rotates ? p_.rows.position[0] : 0);
     cluster_wait();  // the others' barriers are initialised
     wait_for_previous_kernel();
     let_next_kernel_start();
