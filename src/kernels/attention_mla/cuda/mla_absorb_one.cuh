@@ -15,9 +15,9 @@ struct AbsorbOneMemory {
 };
 
 // The CTA's slice of the query's latents. Lane pair l, l + 16 of warp w: word l of the slice, rows 2 w, 2 w + 1, then
-// every 16th. kNope: what nope is, or 0 for anything; where it is known, each lane has neighbouring rows, and
-// reads its part of the query itself.
-template <UpWeight kUp, int kNope = 0>
+// every 16th. kNope: what nope is, or 0 for anything; where it is known, each lane has neighbouring rows. kTakes: it
+// reads its part of the query itself, by take_query().
+template <UpWeight kUp, int kNope = 0, bool kTakes = (kNope > 0)>
 class AbsorbOne {
   using Four = FourWeights<kUp>;
 
@@ -38,7 +38,7 @@ class AbsorbOne {
   }
   // What the lane's elements of the query are multiplied by, `factor` with it.
   __device__ __forceinline__ void load_scales(const MlaUpProjection& up, float factor) {
-    static_assert(kNope > 0);
+    static_assert(kTakes);
 #pragma unroll
     for (int k = 0; k < kRows / 4; ++k) {
       const float4 s = Four::four_scales(up, row0_ + first_row() + 4 * k);
@@ -47,7 +47,7 @@ class AbsorbOne {
   }
   // q: the head's query, 16-byte aligned. These loads stay in front of those that follow.
   __device__ __forceinline__ void take_query(const float* q) {
-    static_assert(kNope > 0);
+    static_assert(kTakes);
 #pragma unroll
     for (int k = 0; k < kRows / 4; ++k) {
       query_[k] = load_shared_floats(reinterpret_cast<const float4*>(q + first_row() + 4 * k));
@@ -55,32 +55,9 @@ class AbsorbOne {
   }
   // Makes floats of the weights, while the query is on its way.
   __device__ __forceinline__ void expand() {
-    static_assert(kNope > 0);
+    static_assert(kTakes);
 #pragma unroll
     for (int k = 0; k < kRows; ++k) weights_[k] = words_[k].shifted_floats();
-  }
-
-  // Or into shared memory first, where registers are short until take(): so many bytes of it.
-  __host__ __device__ static constexpr int staged_bytes(int nope) {
-    return nope / 16 * kOneThreads * static_cast<int>(sizeof(Four));
-  }
-  __device__ __forceinline__ void stage(const MlaUpProjection& up, int rank, unsigned char* staged) const {
-    const int thread = static_cast<int>(threadIdx.x);
-    Four* const to = reinterpret_cast<Four*>(staged) + thread;  // of this thread for itself
-    const Four* const from = words_of(up, rank);
-    const int words = up.latent / 4;
-    for (int row = thread / 16, k = 0; row < nope_ && 4 * (thread % 16) < slice_; row += 16, ++k) {
-      copy_async_few<sizeof(Four)>(to + k * kOneThreads, from + row * words);
-    }
-    copy_async_commit();
-  }
-  __device__ __forceinline__ void take(const unsigned char* staged) {
-    const Four* const from = reinterpret_cast<const Four*>(staged) + threadIdx.x;
-    copy_async_wait<0>();
-#pragma unroll
-    for (int k = 0; k < kRows; ++k) {
-      if (16 * k < nope_) words_[k] = from[k * kOneThreads];
-    }
   }
 
   // What element n < nope of a head's query is multiplied by.
@@ -92,7 +69,18 @@ class AbsorbOne {
   __device__ __forceinline__ void multiply(AbsorbOneMemory& memory) const {
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = threadIdx.x / 16;
     float sum[4] = {}, shift = 0;
-    if constexpr (kNope > 0) {
+    if constexpr (kNope > 0 && !kTakes) {
+#pragma unroll
+      for (int k = 0; k < kRows; k += 4) {
+        const float4 q = *reinterpret_cast<const float4*>(memory.scaled + first_row() + k);
+        const float x[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          words_[k + i].add(sum, x[i]);
+          shift += x[i];
+        }
+      }
+    } else if constexpr (kNope > 0) {
 #pragma unroll
       for (int k = 0; k < kRows; k += 4) {
         const float4 q = query_[k / 4], s = scales_[k / 4];

@@ -1,6 +1,7 @@
 // Which launches a step's latent attention takes.
 #include <algorithm>
 #include <string>
+#include <type_traits>
 
 #include "backend/cuda/check.cuh"
 #include "codec/trellis.h"
@@ -41,6 +42,13 @@ bool query_is_legal(const MlaAttention& call) {
          width % kBand == 0 && width <= kQueryHead && query.matrix.bits >= 1 && query.matrix.bits <= 8 &&
          query.matrix.codebook == static_cast<int>(codec::Codebook::kMul1) && is_aligned(query.matrix.words) &&
          is_aligned(query.matrix.suh, 8) && is_aligned(query.matrix.svh, 8);
+}
+
+// Of GLM-4.7-Flash, for which there is code with constants.
+bool is_usual(const MlaAttention& call) {
+  const MlaPrepare& prepare = call.prepare;
+  return prepare.latent == kOneLatent && prepare.nope == kUsualNope && prepare.angles.dim == kUsualRope &&
+         call.up.v == kOneV;
 }
 
 void check(const MlaAttention& call) {
@@ -88,9 +96,17 @@ void mla_query_absorb(const MlaAttention& call, cudaStream_t stream) {
   const QueryAbsorb args{call.query, prepare, call.up};
   with_up_weight(call.up.type, [&](auto type) {
     constexpr UpWeight kUp = decltype(type)::value;
-    const auto kernel = prepare.cache.type == CacheType::kHalf ? query_absorb_kernel<CacheType::kHalf, kUp>
-                                                               : query_absorb_kernel<CacheType::kE4m3, kUp>;
-    const LaunchShape shape{grid, kOneThreads, query_absorb_bytes<kUp>(call.query, prepare.nope), kOneCluster};
+    const auto of_type = [&](auto usual) {
+      constexpr bool kUsual = decltype(usual)::value;
+      return prepare.cache.type == CacheType::kHalf ? query_absorb_kernel<CacheType::kHalf, kUp, kUsual>
+                                                    : query_absorb_kernel<CacheType::kE4m3, kUp, kUsual>;
+    };
+    const auto kernel = is_usual(call) ? of_type(std::true_type{}) : of_type(std::false_type{});
+    // As the attention behind it has it: an SM cannot divide its memory anew while this kernel runs on it.
+    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                             cudaFuncAttributePreferredSharedMemoryCarveout, 100),
+                        "mla_query_absorb");
+    const LaunchShape shape{grid, kOneThreads, query_absorb_bytes(call.query), kOneCluster};
     backend::check_cuda(launch(kernel, shape, stream, args), "mla_query_absorb");
   });
 }
@@ -103,12 +119,10 @@ void mla_decode(const MlaAttention& call, cudaStream_t stream) {
   const MlaDecodeArgs args{prepare, call.up, call.attend.scale * kLog2E, call.out, call.ldo};
   with_up_weight(call.up.type, [&](auto type) {
     constexpr UpWeight kUp = decltype(type)::value;
-    const bool is_usual = prepare.latent == kOneLatent && prepare.nope == kUsualNope &&
-                          prepare.angles.dim == kUsualRope && call.up.v == kOneV && is_aligned(call.up.scales) &&
-                          is_aligned(prepare.q) && prepare.ldq % 4 == 0;
+    const bool usual = is_usual(call) && is_aligned(call.up.scales) && is_aligned(prepare.q) && prepare.ldq % 4 == 0;
     const bool halves = prepare.cache.type == CacheType::kHalf;
     const auto kernel =
-        is_usual
+        usual
             ? (halves ? mla_decode_kernel<CacheType::kHalf, kUp, true> : mla_decode_kernel<CacheType::kE4m3, kUp, true>)
             : (halves ? mla_decode_kernel<CacheType::kHalf, kUp, false>
                       : mla_decode_kernel<CacheType::kE4m3, kUp, false>);

@@ -44,8 +44,7 @@ struct alignas(16) DecodeMemory {
   unsigned char new_row[2 * kDecodeKey];  // of the cache
 };
 
-// kUsual: the sizes are those of GLM-4.7-Flash, latent kOneLatent and v kOneV, so that code has them as constants.
-constexpr int kUsualNope = 192, kUsualRope = 64;
+// kUsual: the sizes are kUsualNope and kUsualRope, latent kOneLatent and v kOneV.
 template <CacheType kType, UpWeight kUp, bool kUsual>
 class MlaDecodeCta {
   using Attend = LanesAttend<kType, 32, 3, 2, true, kDecodeBatch>;

@@ -95,13 +95,14 @@ void unfold_splits(const MlaUpProjection& up, const AttendPlan& plan, __half* ou
   const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(plan.args.call.rows.count));
   with_up_weight(up.type, [&](auto type) {
     constexpr UpWeight kType = decltype(type)::value;
+    const bool is_usual = up.nope == kUsualNope && up.v == kOneV && up.latent == kOneLatent;
+    const auto kernel = is_usual ? unfold_splits_kernel<kType, true> : unfold_splits_kernel<kType, false>;
     // As the kernel ahead has it: an SM cannot divide its memory anew while that one runs on it.
-    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(unfold_splits_kernel<kType>),
+    backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                              cudaFuncAttributePreferredSharedMemoryCarveout, 100),
                         "mla_attend_unfold");
     const LaunchShape shape{grid, kOneThreads, static_cast<int>(sizeof(SplitsMemory<kType>)), kOneCluster};
-    backend::check_cuda(launch(unfold_splits_kernel<kType>, shape, stream, up, plan.args, out, ldo),
-                        "mla_attend_unfold");
+    backend::check_cuda(launch(kernel, shape, stream, up, plan.args, out, ldo), "mla_attend_unfold");
   });
 }
 

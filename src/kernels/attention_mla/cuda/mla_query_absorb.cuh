@@ -14,74 +14,101 @@ struct QueryAbsorb {
   MlaUpProjection up;
 };
 
-// And behind it the weights of kv_b_proj, and the coded ones.
+// And behind it the coded weights.
 struct alignas(16) QueryAbsorbMemory {
   QueryOneMemory query;
   AbsorbOneMemory absorb;
 };
 
-// Of shared memory: at most 77 KB, of the geometry of GLM-4.7-Flash at 3 bits 45.
-template <UpWeight kUp>
-int query_absorb_bytes(const MlaQuery& query, int nope) {
-  return static_cast<int>(sizeof(QueryAbsorbMemory)) + AbsorbOne<kUp>::staged_bytes(nope) +
-         query_operand_bytes(query.in, query.matrix.bits);
+// Of shared memory: of the geometry of GLM-4.7-Flash at 3 bits 20 KB.
+inline int query_absorb_bytes(const MlaQuery& query) {
+  return static_cast<int>(sizeof(QueryAbsorbMemory)) + query_operand_bytes(query.in, query.matrix.bits);
 }
 
-template <CacheType kType, UpWeight kUp>
-__device__ __forceinline__ void query_absorb(const QueryAbsorb& a) {
-  const MlaPrepare& p = a.prepare;
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
-  const int rank = static_cast<int>(blockIdx.x) % kOneCluster, head = static_cast<int>(blockIdx.x) / kOneCluster;
-  if (head == p.heads) {
-    if (rank == 0 && warp == 0) prepare_mla_unit<kType, false>(p, 0, p.heads);
-    return;
-  }
-  auto& memory = *dynamic_shared<QueryAbsorbMemory>();
-  unsigned char* const weights = reinterpret_cast<unsigned char*>(&memory + 1);
-  QueryOne<kUp> query(a.query, p, head, rank, memory.query, weights + AbsorbOne<kUp>::staged_bytes(p.nope));
-  if (thread == 0) {
-    query.init();
-    barrier_init_fence();
-    query.expect();
-  }
-  __syncwarp();
-  cluster_arrive();
-  const int position = p.rows.position[0];  // used when more is asked for
-  AbsorbOne<kUp> absorb(a.up, head);
-  query.load(a.up, absorb);
-  if (warp == 0) query.load_weights();
-  __syncwarp();
-  absorb.stage(a.up, rank, weights);
-  Rotation rotation(p.angles, position);
-  wait_for_previous_kernel();
-  let_next_kernel_start();
+// kUsual: nope is kUsualNope, latent kOneLatent and v kOneV.
+//
+// The weights of kv_b_proj are in registers before the wait. So, as halves, an SM has registers for two CTAs: as
+// three, which is where clusters came to lie, they took 1 us longer than one, and attention waits for the last.
+template <CacheType kType, UpWeight kUp, bool kUsual>
+class QueryAbsorbCta {
+  using Absorb = AbsorbOne<kUp, kUsual ? kUsualNope : 0, false>;
+  using Query = QueryOne<kUp, kUsual ? kUsualNope + kUsualRope : 0>;
 
-  query.stage();
-  __syncthreads();
-  query.multiply();
-  __syncthreads();
-  cluster_wait();  // the others' barriers are initialised
-  query.send();
-  absorb.take(weights);
-  query.receive(memory.absorb.scaled);
-  __half* const out = p.q_full + static_cast<long long>(head) * (p.latent + p.angles.dim);
-  if (rank == 0 && warp == kOneWarps - 1) {
-    const auto element = [&](int i) { return memory.absorb.scaled[p.nope + i]; };
-    rotation.load(element);
-    rotation.rotate(element, [&](int i, float v) { out[p.latent + i] = saturated_half(v); });
+ public:
+  __device__ __forceinline__ explicit QueryAbsorbCta(const QueryAbsorb& args)
+      : p_(args.prepare),
+        query_(args.query),
+        up_(args.up),
+        angles_(args.prepare.angles),
+        rank_(static_cast<int>(blockIdx.x % kOneCluster)),
+        head_(static_cast<int>(blockIdx.x / kOneCluster)) {
+    if (!kUsual) return;
+    up_.latent = kOneLatent, up_.nope = kUsualNope, up_.v = kOneV;
+    angles_.dim = kUsualRope;
   }
-  absorb.multiply(memory.absorb);
-  if (4 * thread >= absorb.slice()) return;
-  const float4 v = AbsorbOne<kUp>::sum(memory.absorb, thread, 1.0f);
-  const __half2 low = __floats2half2_rn(v.x, v.y), high = __floats2half2_rn(v.z, v.w);
-  *reinterpret_cast<uint2*>(out + rank * absorb.slice() + 4 * thread) =
-      make_uint2(*reinterpret_cast<const unsigned*>(&low), *reinterpret_cast<const unsigned*>(&high));
-}
 
-template <CacheType kType, UpWeight kUp>
-__global__ void __launch_bounds__(kOneThreads, 3) query_absorb_kernel(const __grid_constant__ QueryAbsorb a) {
+  __device__ __forceinline__ void run() {
+    const int thread = static_cast<int>(threadIdx.x);
+    const bool is_last = thread >= kOneThreads - 32;  // a warp that has no inputs, usually
+    if (head_ == p_.heads) {
+      if (rank_ == 0 && is_last) prepare_mla_unit<kType, false>(p_, 0, p_.heads);
+      return;
+    }
+    auto& memory = *dynamic_shared<QueryAbsorbMemory>();
+    Query query(query_, p_, head_, rank_, memory.query, reinterpret_cast<unsigned char*>(&memory + 1));
+    if (is_last) {
+      if ((thread & 31) == 0) {
+        query.init();
+        barrier_init_fence();
+        query.expect();
+      }
+      __syncwarp();
+    }
+    cluster_arrive();
+    if (is_last) query.load_weights();
+    Absorb absorb(up_, head_);
+    query.load(up_, absorb);
+    absorb.load(up_, rank_);
+    const bool rotates = rank_ == 0 && is_last;
+    RopeAngles angles = angles_;
+    if (!rotates) angles.dim = 0;  // nothing is loaded
+    Rotation rotation(angles, rotates ? p_.rows.position[0] : 0);
+    cluster_wait();  // the others' barriers are initialised
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+
+    query.stage();
+    __syncthreads();
+    query.multiply();
+    __syncthreads();
+    query.send();
+    query.receive(memory.absorb.scaled);
+    absorb.multiply(memory.absorb);
+    __half* const out = p_.q_full + head_ * (up_.latent + angles_.dim);
+    if (rotates) {
+      const auto element = [&](int i) { return memory.absorb.scaled[up_.nope + i]; };
+      rotation.load(element);
+      rotation.rotate(element, [&](int i, float v) { out[up_.latent + i] = saturated_half(v); });
+    }
+    if (4 * thread >= absorb.slice()) return;
+    const float4 v = Absorb::sum(memory.absorb, thread, 1.0f);
+    const __half2 low = __floats2half2_rn(v.x, v.y), high = __floats2half2_rn(v.z, v.w);
+    *reinterpret_cast<uint2*>(out + rank_ * absorb.slice() + 4 * thread) =
+        make_uint2(*reinterpret_cast<const unsigned*>(&low), *reinterpret_cast<const unsigned*>(&high));
+  }
+
+ private:
+  const MlaPrepare& p_;
+  const MlaQuery& query_;
+  MlaUpProjection up_;
+  RopeAngles angles_;
+  const int rank_, head_;
+};
+
+template <CacheType kType, UpWeight kUp, bool kUsual>
+__global__ void __launch_bounds__(kOneThreads, 2) query_absorb_kernel(const __grid_constant__ QueryAbsorb a) {
   if constexpr (kCodeHasClusters) {
-    query_absorb<kType, kUp>(a);
+    QueryAbsorbCta<kType, kUp, kUsual>(a).run();
   } else {
     not_for_this_code();
   }

@@ -39,7 +39,8 @@ struct alignas(16) QueryOneMemory {
   float outputs[kQueryHead];                // of all CTAs, before their transform
 };
 
-template <UpWeight kUp>
+// kWidth: outputs of a head, or 0 for anything.
+template <UpWeight kUp, int kWidth>
 class QueryOne {
  public:
   __device__ __forceinline__ QueryOne(const MlaQuery& query, const MlaPrepare& prepare, int head, int rank,
@@ -48,11 +49,11 @@ class QueryOne {
         p_(prepare),
         memory_(memory),
         coded_(operands),
-        width_(prepare.nope + prepare.angles.dim),
+        width_(kWidth > 0 ? kWidth : prepare.nope + prepare.angles.dim),
         head_(head),
         rank_(rank),
-        warp_(static_cast<int>(threadIdx.x) / 32),
-        lane_(static_cast<int>(threadIdx.x) % 32) {}
+        warp_(static_cast<int>(threadIdx.x / 32)),
+        lane_(static_cast<int>(threadIdx.x % 32)) {}
 
   // By one thread, before the cluster meets.
   __device__ __forceinline__ void init() const {
@@ -77,7 +78,8 @@ class QueryOne {
   }
 
   // What else is constant, into registers. Nothing waits for it here.
-  __device__ __forceinline__ void load(const MlaUpProjection& up, const AbsorbOne<kUp>& absorb) {
+  template <class Absorb>
+  __device__ __forceinline__ void load(const MlaUpProjection& up, const Absorb& absorb) {
     const int k = warp_ * kBand + 4 * lane_;
     place_ = LanePlace(q_.matrix.bits, lane_);
     if (k < q_.norm.n) {
@@ -86,7 +88,7 @@ class QueryOne {
     }
     if (k >= width_) return;
     svh_ = *reinterpret_cast<const uint2*>(q_.matrix.svh + head_ * width_ + k);
-    for (int j = 0; j < 4; ++j) up_scale_[j] = k + j < p_.nope ? absorb.scale(up, k + j) : 1.0f;
+    for (int j = 0; j < 4; ++j) up_scale_[j] = k + j < up.nope ? absorb.scale(up, k + j) : 1.0f;
   }
 
   // After the wait for the kernel ahead. Between this and multiply() a barrier.
@@ -123,7 +125,7 @@ class QueryOne {
   // By the first threads: four outputs for a CTA each.
   __device__ __forceinline__ void send() const {
     constexpr int kWords = kQueryOutputs / 4;
-    const int thread = static_cast<int>(threadIdx.x), word = thread % kWords, to = thread / kWords;
+    const int word = static_cast<int>(threadIdx.x % kWords), to = static_cast<int>(threadIdx.x / kWords);
     if (to >= kOneCluster || !computes()) return;
     float squares = 0, bias = 0;
     float4 sum = make_float4(0, 0, 0, 0);

@@ -14,6 +14,8 @@ namespace fairway::kernels::cuda {
 constexpr int kOneCluster = 8;  // CTAs of a head
 constexpr int kOneWarps = 8, kOneThreads = 32 * kOneWarps;
 constexpr int kOneLatent = 512, kOneNope = 256, kOneV = 256;  // most of them
+// Sizes of GLM-4.7-Flash that code has as constants, with latent kOneLatent and v kOneV.
+constexpr int kUsualNope = 192, kUsualRope = 64;
 
 // Whether kernels of one row and head a cluster can have them. A head's latents are shared in fours.
 inline bool one_row_fits(const MlaUpProjection& up) {
@@ -53,18 +55,18 @@ class UnfoldOne {
         scale_(row_ < count_ ? Four::scale(up, first_row(up, head, rank) + row_) : 0.0f),
         at_(static_cast<long long>(head) * up.v + rank * count_ + row_) {}
 
-  // Asks for what hold() reads to be brought near, while the kernel ahead still runs.
-  __device__ __forceinline__ void prefetch_held(const MlaUpProjection& up, int head, int rank) const {
-    constexpr int kLine = 128;
-    const int row_bytes = up.latent * up_weight_bytes(kType), at = kLine * static_cast<int>(threadIdx.x);
-    static_assert(kHeldRows * kOneWarps * kOneLatent * up_weight_bytes(kType) <= kLine * kOneThreads);
-    if (at >= (count_ - kStagedRows * kOneWarps) * row_bytes) return;
-    const long long first = first_row(up, head, rank) + kStagedRows * kOneWarps;
-    prefetch_line(static_cast<const unsigned char*>(up.weights) + first * row_bytes + at);
-  }
   __device__ __forceinline__ void hold(const MlaUpProjection& up, int head, int rank, Held& held) const {
-    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32 % kOneWarps);
     const auto* const from = static_cast<const Four*>(up.weights) + first_row(up, head, rank) * words_;
+    if (words_ == 32 * kSteps && count_ == kRows * kOneWarps) {  // where that is known, only this is left
+      const Four* const mine = from + (warp * words_ + lane);
+#pragma unroll
+      for (int i = 0; i < kHeldRows; ++i) {
+#pragma unroll
+        for (int k = 0; k < kSteps; ++k) held[i][k] = mine[kOneWarps * (kStagedRows + i) * words_ + 32 * k];
+      }
+      return;
+    }
 #pragma unroll
     for (int i = 0; i < kHeldRows; ++i) {
       const int row = min(warp + kOneWarps * (kStagedRows + i), count_ - 1);
@@ -76,7 +78,7 @@ class UnfoldOne {
   // x: [latent], in shared memory, 16-byte aligned. out: of the row. held: by hold(), if any rows are.
   __device__ __forceinline__ void run(const unsigned char* weights, const float* x, __half* out,
                                       [[maybe_unused]] const Held& held = {}) const {
-    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+    const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32 % kOneWarps);
     const auto* const from = reinterpret_cast<const Four*>(weights);
     float dot[kRows] = {}, shift = 0;
     const auto step = [&](int word) {

@@ -164,7 +164,7 @@ AttendPlan plan_attend(const AttendCall& call, void* workspace) {
   const int latent_splits = std::min(sm_count() / call.rows.count, tiles);
   if (latent_splits > 1 && latent_fits(call) && call.rows.count <= kLatentRows && tiles > kSharedTiles &&
       tiles <= latent_splits * (call.rows.count == 1 ? kLatentTilesOfOne : kLatentTilesOfMore)) {
-    const AttendKernel latent = attend_kernel_latent(call.cache.type);
+    const AttendKernel latent = attend_kernel_latent(call);
     plan.is_latent = gpu_features().wgmma && latent.shared_bytes(args) <= gpu_features().shared_bytes;
     if (plan.is_latent) plan.kernel = latent;
   }

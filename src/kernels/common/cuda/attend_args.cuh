@@ -28,18 +28,21 @@ struct AttendArgs {
 struct AttendSpan {
   int begin, end;  // tiles
 };
+// n / by for n < 2^21, rounded up: n / by and the next integer are further apart than the quotient is wrong.
+__device__ __forceinline__ int few_divided_up(int n, int by) {
+  return static_cast<int>(__fdividef(static_cast<float>(n + by) - 0.5f, static_cast<float>(by)));
+}
 // Split `split` of a unit whose rows attend to positions [0, last_position].
-__host__ __device__ inline AttendSpan attend_span(int last_position, int splits, int split) {
+__device__ __forceinline__ AttendSpan attend_span(int last_position, int splits, int split) {
   const int tiles = last_position / kAttendTile + 1;
-  const int share = (tiles + splits - 1) / splits;
+  const int share = few_divided_up(tiles, splits);
   const int begin = split * share;
   return {begin, begin + share < tiles ? begin + share : tiles};
 }
 // Splits that have tiles.
-__host__ __device__ inline int attend_used_splits(int last_position, int splits) {
+__device__ __forceinline__ int attend_used_splits(int last_position, int splits) {
   const int tiles = last_position / kAttendTile + 1;
-  const int share = (tiles + splits - 1) / splits;
-  return (tiles + share - 1) / share;
+  return few_divided_up(tiles, few_divided_up(tiles, splits));
 }
 
 // An instance of the kernel and its facts.
@@ -56,7 +59,7 @@ AttendKernel attend_kernel_e4m3(int queries, int value_dim);
 AttendKernel attend_kernel_half_small(int queries);
 AttendKernel attend_kernel_e4m3_small(int queries);
 // For calls that latent_fits(), with splits, of a few tiles each.
-AttendKernel attend_kernel_latent(CacheType type);
+AttendKernel attend_kernel_latent(const AttendCall& call);
 bool latent_fits(const AttendCall& call);
 
 // What attend() launches first. Without splits it writes the call's `out`; a kernel that merges them itself

@@ -6,6 +6,9 @@
 // of four warps read, and once for all queries. Their rows are positions for the scores, with the queries as columns,
 // and values for the sums, with probabilities. Two groups of four warps share the positions and then the values.
 //
+// A fourth of the CTAs find no room before the kernel ahead ends, so what they do before they ask for keys is on the
+// way of all: no divisions, and no checks where a warp's rows are all there.
+//
 // With few positions it lets the next kernel start before its own wait, so that what that one does early is over when
 // this one ends; with more that would slow the loads of keys. It is safe because what follows, the merge of the splits,
 // reads nothing early that this or the kernel ahead writes.
@@ -21,7 +24,7 @@
 namespace fairway::kernels::cuda {
 
 // Beside a CTA, an SM has registers and shared memory for two of the kernel that merges splits.
-constexpr int kLatentRegisters = 144;
+constexpr int kLatentRegisters = 128;
 constexpr int kLatentQueries = 24, kLatentQueryTiles = kLatentQueries / 8;
 constexpr int kLatentTiles = 2, kLatentPositions = kLatentTiles * kAttendTile;  // at a time
 constexpr int kLatentBlock = 64;                                                // elements of a position, 128 bytes
@@ -48,12 +51,18 @@ inline int latent_shared_bytes(const AttendArgs& args) {
          2 * kLatentStatistics * static_cast<int>(sizeof(float));
 }
 
-template <CacheType kType>
+// Sizes of GLM-4.7-Flash, which code has as constants.
+constexpr int kUsualKey = 576, kUsualValue = 512;
+
+// kUsual: the sizes are these.
+template <CacheType kType, bool kUsual>
 class LatentAttendCta {
   static constexpr int kElemBytes = cache_type_bytes(kType);
   static constexpr int kWarpRows = kLatentPositions / kAttendWarps;  // that a warp copies
   // Blocks that E4M3 is converted by at a time.
   static constexpr int kBatch = kType == CacheType::kE4m3 ? 3 : kLatentMaxBlocks, kBatches = kLatentMaxBlocks / kBatch;
+  // Warps that fetch the queries. With E4M3 others convert keys before the kernel ahead has ended, if there is time.
+  static constexpr int kQueryWarps = kType == CacheType::kE4m3 ? 2 : kAttendWarps;
   static constexpr int kPairs = 2 * kLatentQueryTiles;  // queries of a lane's sums
   static constexpr float kNone = -__builtin_huge_valf();
 
@@ -61,20 +70,19 @@ class LatentAttendCta {
   __device__ explicit LatentAttendCta(const AttendArgs& args)
       : args_(args),
         thread_(static_cast<int>(threadIdx.x)),
-        warp_(thread_ / 32),
-        lane_(thread_ % 32),
-        group_(thread_ / 128),
-        blocks_(latent_blocks(args.call.key_dim)) {
+        warp_(__shfl_sync(0xFFFFFFFFu, thread_ >> 5, 0)),  // so that the compiler knows that a warp's are the same
+        lane_(thread_ & 31),
+        group_(warp_ >> 2) {
     keys_ = dynamic_shared<unsigned char>();
-    queries_ = keys_ + blocks_ * kLatentKeyBytes;
-    probabilities_ = queries_ + latent_query_bytes(blocks_);
+    queries_ = keys_ + blocks() * kLatentKeyBytes;
+    probabilities_ = queries_ + latent_query_bytes(blocks());
     maxima_ = reinterpret_cast<float*>(probabilities_ + kLatentTiles * kLatentQueryBytes);
     totals_ = maxima_ + kLatentStatistics;
   }
 
   __device__ void run() {
     if (args_.call.fresh == 0) wait_for_previous_kernel();
-    const AttendUnit unit(args_, kLatentQueries, kElemBytes);
+    const AttendUnit unit(args_, kElemBytes);
     const AttendSpan span = attend_span(unit.last_position, args_.splits, static_cast<int>(blockIdx.z));
     const int end = min(span.end * kAttendTile, unit.last_position + 1);
     int first = span.begin * kAttendTile;
@@ -82,11 +90,15 @@ class LatentAttendCta {
     const bool few = span.end - span.begin < kLatentTiles;
     if (few) let_next_kernel_start();  // see the note above
     copy_keys(unit, first, end, settled);
+    const bool fetches = warp_ >= kAttendWarps - kQueryWarps;
+    if (!fetches && first < end) convert_keys(min(end - first, kLatentPositions), settled - first);
     wait_for_previous_kernel();
     if (!few) let_next_kernel_start();
     if (first >= end) return;
-    copy_queries(unit);
-    convert_keys(min(end - first, kLatentPositions), settled - first);
+    if (fetches) {
+      copy_queries(unit);
+      convert_keys(min(end - first, kLatentPositions), settled - first);
+    }
     if (settled < min(end, first + kLatentPositions)) {
       __syncthreads();  // what waited to be converted is no longer where they belong
       late_keys(unit, first, max(first, settled), min(end, first + kLatentPositions));
@@ -114,49 +126,70 @@ class LatentAttendCta {
   }
 
  private:
+  __device__ __forceinline__ int key_dim() const {
+    return kUsual ? kUsualKey : args_.call.key_dim;
+  }
+  __device__ __forceinline__ int value_dim() const {
+    return kUsual ? kUsualValue : args_.call.value_dim;
+  }
+  __device__ __forceinline__ int blocks() const {
+    return latent_blocks(key_dim());
+  }
+  __device__ __forceinline__ int key_pieces() const {
+    return kUsual ? kUsualKey * kElemBytes / kPieceBytes : args_.key_pieces;
+  }
+  // Positions that are there, or are zeros, of `count`.
+  __device__ static __forceinline__ int filled(int count) {
+    return min((count + kAttendTile - 1) & -kAttendTile, kLatentPositions);
+  }
+
   // A row's 16-byte piece of a block.
   __device__ static __forceinline__ int piece(int row, int column) {
     return row * kLatentRowBytes + ((column ^ (row & 7)) << 4);
   }
 
-  // Positions from `first` on, before `stop`; zeros for those from `end` on that fill up 16, and for elements that fill
-  // up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied by zero. A warp
+  // Positions from `first` on, before `stop`; zeros for those from `end` on that fill up a tile, and for elements that
+  // fill up a block: whatever shared memory has there could be NaN, and stays NaN when it is multiplied by zero. A warp
   // copies its 16 rows. Halves go where they belong. E4M3 goes to the second half of that, which has as many bytes,
   // where the thread that copied it finds it again, in kBatches groups of copies. The copies do not read through the
   // first-level cache, which could have a part of a row that another kernel has written since the launch began.
   __device__ __forceinline__ void copy_keys(const AttendUnit& unit, int first, int end, int stop) const {
-    constexpr int kLanes = 4 * kElemBytes, kRows = 32 / kLanes;  // lanes of a block: 16 bytes each
-    const int lane = lane_ % kLanes, row = kWarpRows * warp_ + lane_ / kLanes;
-    const int filled = min((end - first + 15) / 16 * 16, kLatentPositions);
-    const auto copy = [&](int r, int begin) {
-      const int position = first + r;
-      const bool beyond = position >= end;
-      if (r >= filled || (position >= stop && !beyond)) return;
-      const unsigned char* const from = unit.keys + (beyond ? 0 : position) * unit.row_bytes + lane * kPieceBytes;
-      unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(r, lane) : waiting_piece(r, lane));
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const int block = begin + i;
-        if (block >= blocks_) break;
-        const bool absent = beyond || kLanes * block + lane >= args_.key_pieces;
-        copy_async_16(to + block * kLatentKeyBytes, from + block * kLanes * kPieceBytes, absent);
-      }
-    };
-    if constexpr (kType == CacheType::kE4m3) {
-#pragma unroll
-      for (int batch = 0; batch < kBatches; ++batch) {
-#pragma unroll
-        for (int i = 0; i < kWarpRows; i += kRows) copy(row + i, kBatch * batch);
-        copy_async_commit();
-      }
+    if (kUsual && first + kWarpRows * (warp_ + 1) <= stop) {
+      copy_rows<true>(unit, first, end, stop);
     } else {
-#pragma unroll 1
-      for (int i = 0; i < kWarpRows; i += kRows) copy(row + i, 0);
+      copy_rows<false>(unit, first, end, stop);
     }
   }
-  __device__ static __forceinline__ int waiting_piece(int row, int lane) {
+  // kWhole: all of the warp's rows, of kUsual.
+  template <bool kWhole>
+  __device__ __forceinline__ void copy_rows(const AttendUnit& unit, int first, int end, int stop) const {
+    constexpr int kLanes = 4 * kElemBytes, kRows = 32 / kLanes;  // lanes of a block: 16 bytes each
+    const int lane = lane_ & (kLanes - 1);
+    const auto copy = [&](int i, int begin) {
+      const int r = kWarpRows * warp_ + lane_ / kLanes + kRows * i, position = first + r;
+      const bool beyond = !kWhole && position >= end;
+      if (!kWhole && (r >= filled(end - first) || (position >= stop && !beyond))) return;
+      const unsigned char* const from = unit.row_at(beyond ? 0 : position, lane * kPieceBytes);
+      unsigned char* const to = keys_ + (kType == CacheType::kHalf ? piece(r, lane) : waiting_piece(i));
+#pragma unroll(kWhole ? kBatch : 1)
+      for (int b = 0; b < kBatch; ++b) {
+        const int block = begin + b;
+        if (block >= blocks()) break;
+        const bool absent = beyond || kLanes * block + lane >= key_pieces();
+        copy_async_16(to + block * kLatentKeyBytes, from + block * kLanes * kPieceBytes, !kWhole && absent);
+      }
+    };
+#pragma unroll(kWhole ? kBatches : 1)
+    for (int batch = 0; batch < kBatches; ++batch) {
+#pragma unroll(kWhole ? kWarpRows / kRows : 1)
+      for (int i = 0; i < kWarpRows / kRows; ++i) copy(i, kBatch * batch);
+      if (kType == CacheType::kE4m3) copy_async_commit();
+    }
+  }
+  // In a block, of the lane's `i`th row of E4M3.
+  __device__ __forceinline__ int waiting_piece(int i) const {
     constexpr int kBytes = kWarpRows * kLatentRowBytes;
-    return row / kWarpRows * kBytes + kBytes / 2 + (4 * (row % kWarpRows) + lane) * kPieceBytes;
+    return warp_ * kBytes + kBytes / 2 + (lane_ + 32 * i) * kPieceBytes;
   }
 
   // Positions [begin, end) that the kernel ahead may have written. Position `first` is row 0.
@@ -166,9 +199,9 @@ class LatentAttendCta {
 #pragma unroll 1
     for (int i = thread_; i < (end - begin) * kMost; i += kAttendThreads) {
       const int c = i % kMost, position = begin + i / kMost, row = position - first;
-      if (c >= 4 * kElemBytes * blocks_) continue;
-      const bool absent = c >= args_.key_pieces;
-      const unsigned char* const from = unit.keys + position * unit.row_bytes + (absent ? 0 : c) * kPieceBytes;
+      if (c >= 4 * kElemBytes * blocks()) continue;
+      const bool absent = c >= key_pieces();
+      const unsigned char* const from = unit.row_at(position, (absent ? 0 : c) * kPieceBytes);
       unsigned char* const block = keys_ + c / (4 * kElemBytes) * kLatentKeyBytes;
       if constexpr (kType == CacheType::kE4m3) {
         const uint4 v = absent ? make_uint4(0, 0, 0, 0) : __ldcg(reinterpret_cast<const uint4*>(from));
@@ -184,29 +217,35 @@ class LatentAttendCta {
   // are those of late_keys().
   __device__ __forceinline__ void convert_keys(int count, int late) const {
     if constexpr (kType == CacheType::kE4m3) {
-      const int lane = lane_ % 4, row = kWarpRows * warp_ + lane_ / 4, filled = (count + 15) / 16 * 16;
-      if (kWarpRows * warp_ >= filled) return;
-      const auto mine = [&](int r) { return r < late || r >= count; };
-      const auto waiting = [&](int r, int b) {
-        return *reinterpret_cast<const uint4*>(keys_ + b * kLatentKeyBytes + waiting_piece(r, lane));
-      };
-#pragma unroll 1
-      for (int begin = 0; begin < blocks_; begin += kBatch) {
-        wait_for_batch(begin / kBatch);
-        uint4 early[kBatch], other[kBatch];
+      if (kUsual && kWarpRows * (warp_ + 1) <= min(count, late)) {
+        convert_rows<true>(count, late);
+      } else if (kWarpRows * warp_ < filled(count)) {
+        convert_rows<false>(count, late);
+      }
+    }
+  }
+  template <bool kWhole>
+  __device__ __forceinline__ void convert_rows(int count, int late) const {
+    const int lane = lane_ & 3, row = kWarpRows * warp_ + (lane_ >> 2);
+    const auto mine = [&](int r) { return kWhole || r < late || r >= count; };
+#pragma unroll(kWhole ? kBatches : 1)
+    for (int begin = 0; begin < blocks(); begin += kBatch) {
+      wait_for_batch(begin / kBatch);
+      const unsigned char* const from = keys_ + begin * kLatentKeyBytes;
+      uint4 early[kBatch], other[kBatch];
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-          early[i] = waiting(row, min(begin + i, blocks_ - 1));
-          other[i] = waiting(row + 8, min(begin + i, blocks_ - 1));
-        }
-        __syncwarp();
+      for (int i = 0; i < kBatch; ++i) {
+        const int block = kUsual ? i : min(i, blocks() - 1 - begin);
+        early[i] = *reinterpret_cast<const uint4*>(from + block * kLatentKeyBytes + waiting_piece(0));
+        other[i] = *reinterpret_cast<const uint4*>(from + block * kLatentKeyBytes + waiting_piece(1));
+      }
+      __syncwarp();
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-          if (begin + i >= blocks_) break;
-          unsigned char* const to = keys_ + (begin + i) * kLatentKeyBytes;
-          if (mine(row)) store_halves_of(to, row, lane, early[i]);
-          if (mine(row + 8)) store_halves_of(to, row + 8, lane, other[i]);
-        }
+      for (int i = 0; i < kBatch; ++i) {
+        if (begin + i >= blocks()) break;
+        unsigned char* const to = keys_ + (begin + i) * kLatentKeyBytes;
+        if (mine(row)) store_halves_of(to, row, lane, early[i]);
+        if (mine(row + 8)) store_halves_of(to, row + 8, lane, other[i]);
       }
     }
   }
@@ -227,22 +266,29 @@ class LatentAttendCta {
     *reinterpret_cast<uint4*>(block + piece(row, 2 * lane + 1)) = halves_of(v.z, v.w);
   }
   __device__ static __forceinline__ uint4 halves_of(unsigned low, unsigned high) {
-    return make_uint4(halves_from_e4m3(low & 0xFFFFu), halves_from_e4m3(low >> 16), halves_from_e4m3(high & 0xFFFFu),
-                      halves_from_e4m3(high >> 16));
+    const uint2 a = four_halves_from_e4m3(low), b = four_halves_from_e4m3(high);
+    return make_uint4(a.x, a.y, b.x, b.y);
   }
 
-  // Zeros for queries that the unit lacks.
+  // By the last kQueryWarps. Zeros for queries that the unit lacks.
   __device__ __forceinline__ void copy_queries(const AttendUnit& unit) const {
-    const int n = thread_ / 8, lane = thread_ % 8, pieces = args_.call.key_dim / 8;
-    if (n >= kLatentQueries) return;
-    const bool lacks = n >= unit.count;
-    const __half* const from =
-        args_.call.q + static_cast<long long>(unit.first + (lacks ? 0 : n)) * args_.call.key_dim + 8 * lane;
-    unsigned char* const to = queries_ + piece(n, lane);
+    constexpr int kRows = 4 * kQueryWarps;
+    const int lane = lane_ & 7, pieces = key_dim() / 8;
+    const int row = 4 * (warp_ - (kAttendWarps - kQueryWarps)) + (lane_ >> 3);
 #pragma unroll
-    for (int b = 0; b < kLatentMaxBlocks; ++b) {
-      if (b >= blocks_) break;
-      copy_async_16(to + b * kLatentQueryBytes, from + b * kLatentBlock, lacks || 8 * b + lane >= pieces);
+    for (int i = 0; i < kLatentQueries; i += kRows) {
+      const int n = row + i;
+      if (kRows > kLatentQueries && n >= kLatentQueries) return;
+      const bool lacks = n >= unit.count;
+      const __half* const from =
+          args_.call.q + static_cast<long long>(unit.first + (lacks ? 0 : n)) * key_dim() + 8 * lane;
+      unsigned char* const to = queries_ + piece(n, lane);
+#pragma unroll
+      for (int b = 0; b < kLatentMaxBlocks; ++b) {
+        if (b >= blocks()) break;
+        const bool absent = !kUsual && 8 * b + lane >= pieces;
+        copy_async_16(to + b * kLatentQueryBytes, from + b * kLatentBlock, lacks || absent);
+      }
     }
   }
 
@@ -261,7 +307,7 @@ class LatentAttendCta {
   __device__ __forceinline__ void score(int count, bool first) {
     unsigned keys = swizzled_rows(keys_ + group_ * kAttendTile * kLatentRowBytes), queries = swizzled_rows(queries_);
     float s[kLatentQueryTiles][4] = {};
-    int block = group_ * kAttendTile < count ? 0 : blocks_ - 1;  // scores of no position are not used
+    int block = group_ * kAttendTile < count ? 0 : blocks() - 1;  // scores of no position are not used
 #pragma unroll 1
     do {
       wgmma_fence();
@@ -271,13 +317,17 @@ class LatentAttendCta {
       }
       wgmma_commit();
       keys += kLatentKeyBytes >> 4, queries += kLatentQueryBytes >> 4;
-    } while (++block < blocks_);
+    } while (++block < blocks());
     wgmma_wait<0>();
     wgmma_settle(s);
-    const int row = 16 * warp_ + lane_ / 4;
+    if (count < kLatentPositions) {
+      const int row = 16 * warp_ + (lane_ >> 2);
+      for (int j = 0; j < kLatentQueryTiles; ++j) {
+        for (int e = 0; e < 4; ++e) s[j][e] = row + e / 2 * 8 < count ? s[j][e] : kNone;
+      }
+    }
     float most[kPairs];
     for (int j = 0; j < kLatentQueryTiles; ++j) {
-      for (int e = 0; e < 4; ++e) s[j][e] = row + e / 2 * 8 < count ? s[j][e] * args_.scale_log2 : kNone;
       most[2 * j] = fmaxf(s[j][0], s[j][2]), most[2 * j + 1] = fmaxf(s[j][1], s[j][3]);
     }
     leave(most, maxima_, Largest());
@@ -294,7 +344,7 @@ class LatentAttendCta {
     __device__ __forceinline__ float operator()(float a, float b) const { return a + b; }
   };
   // A warp's result for each query from its lanes' values of queries 8 j + 2 * (lane % 4) + e, which are number 2 j +
-  // e: to [queries] of the warp's.
+  // e: to [numbers, lane % 4] of the warp's.
   template <class Op>
   __device__ __forceinline__ void leave(const float (&v)[kPairs], float* of_warps, const Op& op) const {
     constexpr int kHalf = kPairs / 2;
@@ -308,16 +358,14 @@ class LatentAttendCta {
       for (float& h : half) h = op(h, __shfl_xor_sync(0xFFFFFFFFu, h, d));
     }
     if ((lane_ & 12) != 0) return;
-    float* const to = of_warps + warp_ * kLatentQueries + 2 * (lane_ % 4);
-    for (int i = 0; i < kHalf; ++i) {
-      const int number = upper ? i + kHalf : i;
-      to[number / 2 * 8 + number % 2] = half[i];
-    }
+    float* const to = of_warps + warp_ * kLatentQueries + 4 * (upper ? kHalf : 0) + (lane_ & 3);
+    for (int i = 0; i < kHalf; ++i) to[4 * i] = half[i];
   }
   // The result of all warps for query `lane`, with what leave() has left.
   template <class Op>
   __device__ __forceinline__ float of_all(const float* of_warps, const Op& op) const {
-    const float* const mine = of_warps + min(lane_, kLatentQueries - 1);
+    const int query = min(lane_, kLatentQueries - 1), number = 2 * (query >> 3) + (query & 1);
+    const float* const mine = of_warps + 4 * number + (query >> 1 & 3);
     float v[kAttendWarps];
     for (int w = 0; w < kAttendWarps; ++w) v[w] = mine[w * kLatentQueries];
     for (int n = kAttendWarps / 2; n > 0; n /= 2) {
@@ -327,7 +375,7 @@ class LatentAttendCta {
   }
   // Of queries 8 j + 2 * (lane % 4) and the next, from the lanes of these queries.
   __device__ __forceinline__ float2 of_queries(float of_lane, int j) const {
-    const int query = 8 * j + 2 * (lane_ % 4);
+    const int query = 8 * j + 2 * (lane_ & 3);
     return make_float2(__shfl_sync(0xFFFFFFFFu, of_lane, query), __shfl_sync(0xFFFFFFFFu, of_lane, query + 1));
   }
 
@@ -335,7 +383,7 @@ class LatentAttendCta {
     const float before = largest_;
     largest_ = fmaxf(before, of_all(maxima_, Largest()));  // finite: every iteration has a position
     if (!first) {
-      const float of_lane = power_of_two(before - largest_);
+      const float of_lane = power_of_two((before - largest_) * args_.scale_log2);
       for (int j = 0; j < kLatentQueryTiles; ++j) {
         const float2 factor = of_queries(of_lane, j);
         total_[j].x *= factor.x, total_[j].y *= factor.y;
@@ -345,19 +393,28 @@ class LatentAttendCta {
         }
       }
     }
+    const float shift = -largest_ * args_.scale_log2;
     for (int j = 0; j < kLatentQueryTiles; ++j) {
-      const float2 most = of_queries(largest_, j);
-      // The sum is that of the rounded probabilities, the ones that the values get.
-      unsigned pairs[2];
-      for (int i = 0; i < 2; ++i) {
-        const __half2 p = __floats2half2_rn(power_of_two(s[j][2 * i] - most.x), power_of_two(s[j][2 * i + 1] - most.y));
+      const float2 most = of_queries(shift, j);
+      const auto power = [&](int e) {
+        return power_of_two(fmaf(s[j][e], args_.scale_log2, e % 2 == 0 ? most.x : most.y));
+      };
+      for (int i = 0; i < 2; ++i) rounded_[j][i] = __floats2half2_rn(power(2 * i), power(2 * i + 1));
+      const unsigned pairs[2] = {*reinterpret_cast<const unsigned*>(&rounded_[j][0]),
+                                 *reinterpret_cast<const unsigned*>(&rounded_[j][1])};
+      store_matrices_transposed_x2(
+          probabilities_ + group_ * kLatentQueryBytes + piece(8 * j + (lane_ & 7), 2 * (warp_ & 3) + (lane_ >> 3 & 1)),
+          pairs);
+    }
+  }
+
+  // The sum is that of the rounded probabilities, the ones that the values get.
+  __device__ __forceinline__ void add_totals() {
+    for (int j = 0; j < kLatentQueryTiles; ++j) {
+      for (const __half2 p : rounded_[j]) {
         total_[j].x += __low2float(p);
         total_[j].y += __high2float(p);
-        pairs[i] = *reinterpret_cast<const unsigned*>(&p);
       }
-      store_matrices_transposed_x2(
-          probabilities_ + group_ * kLatentQueryBytes + piece(8 * j + lane_ % 8, 2 * (warp_ % 4) + lane_ / 8 % 2),
-          pairs);
     }
   }
 
@@ -370,29 +427,37 @@ class LatentAttendCta {
     const float total = of_all(totals_, Sum()), inverse = __fdividef(1.0f, total);
     for (int j = 0; j < kLatentQueryTiles; ++j) total_[j] = of_queries(inverse, j);
     if (thread_ < unit.count) {
-      args_.weights[static_cast<long long>(unit.first + thread_) * args_.splits + blockIdx.z] = largest_ + log2f(total);
+      args_.weights[static_cast<unsigned>((unit.first + thread_) * args_.splits) + blockIdx.z] =
+          fmaf(largest_, args_.scale_log2, log2f(total));
     }
   }
 
-  // sums += values^T probabilities. A tile of values beyond the last is computed like that, and not stored.
+  // sums += values^T probabilities, in tiles of positions: of those beyond the last, values and probabilities are
+  // zeros. A tile of values beyond the last is computed like that, and not stored.
   __device__ __forceinline__ void gather(const AttendUnit& unit, int count, bool last) {
-    const int last_block = args_.call.value_dim / kLatentBlock - 1;
+    const int last_block = value_dim() / kLatentBlock - 1;
     unsigned values[kLatentValueTiles];
     for (int i = 0; i < kLatentValueTiles; ++i) {
-      values[i] = swizzled_rows(keys_ + min(group_ + 2 * i, last_block) * kLatentKeyBytes);
+      const int block = group_ + 2 * i;
+      values[i] = swizzled_rows(keys_ + (kUsual ? block : min(block, last_block)) * kLatentKeyBytes);
     }
-    const unsigned probabilities = swizzled_rows(probabilities_);
-    unsigned step = 0;
+    unsigned probabilities = swizzled_rows(probabilities_);
+    int begin = 0;
 #pragma unroll 1
     do {
-      const unsigned b = probabilities + step / 4 * (kLatentQueryBytes >> 4) + step % 4 * kWgmmaNextColumns;
       wgmma_fence();
 #pragma unroll
-      for (int i = 0; i < kLatentValueTiles; ++i) {
-        wgmma_half_24<true>(sums_[i], values[i] + step * kWgmmaNextRows, b);
+      for (unsigned step = 0; step < kAttendTile / 16; ++step) {
+#pragma unroll
+        for (int i = 0; i < kLatentValueTiles; ++i) {
+          wgmma_half_24<true>(sums_[i], values[i] + step * kWgmmaNextRows, probabilities + step * kWgmmaNextColumns);
+        }
       }
       wgmma_commit();
-    } while (16 * ++step < static_cast<unsigned>(count));
+      for (unsigned& v : values) v += kAttendTile / 16 * kWgmmaNextRows;
+      probabilities += kLatentQueryBytes >> 4;
+    } while ((begin += kAttendTile) < count);
+    add_totals();
     if (last) take_totals(unit);
     wgmma_wait<0>();
     for (int i = 0; i < kLatentValueTiles; ++i) wgmma_settle(sums_[i]);
@@ -400,32 +465,37 @@ class LatentAttendCta {
 
   // The queries are no longer read, and make room for the outputs.
   __device__ __forceinline__ void finish(const AttendUnit& unit) {
-    unsigned char* const mine = queries_ + group_ * kLatentRowBytes + 32 * (warp_ % 4);
+    unsigned char* const mine = queries_ + group_ * kLatentRowBytes + 32 * (warp_ & 3);
     for (int j = 0; j < kLatentQueryTiles; ++j) {
       for (int i = 0; i < kLatentValueTiles; ++i) {  // tiles beyond the last go where nothing reads
         AttendFragments<CacheType::kHalf>::store_values(mine + 8 * j * kLatentOutputStride + 2 * i * kLatentRowBytes,
                                                         kLatentOutputStride, lane_, sums_[i][j], total_[j]);
       }
     }
-    const int values = args_.call.value_dim;
     __syncthreads();
-#pragma unroll 1
-    for (int n = warp_; n < unit.count; n += kAttendWarps) {
-      __half* const to = args_.partial + (static_cast<long long>(unit.first + n) * args_.splits + blockIdx.z) * values;
-#pragma unroll 2
-      for (int c = 8 * lane_; c < values; c += 8 * 32) {
-        *reinterpret_cast<uint4*>(to + c) = *reinterpret_cast<const uint4*>(queries_ + n * kLatentOutputStride + 2 * c);
+    const unsigned stride = static_cast<unsigned>(args_.splits * value_dim());  // between queries
+    __half* const to = args_.partial + blockIdx.z * static_cast<unsigned>(value_dim()) + 8 * lane_;
+    const unsigned char* const from = queries_ + 16 * lane_;
+#pragma unroll
+    for (int i = 0; i < kLatentQueries / kAttendWarps; ++i) {
+      const int n = warp_ + kAttendWarps * i;
+      if (n >= unit.count) break;
+#pragma unroll
+      for (int c = 0; c < kMaxValueDim / 8; c += 32) {
+        if (!kUsual && 8 * (c + lane_) >= value_dim()) break;
+        *reinterpret_cast<uint4*>(to + static_cast<unsigned>(unit.first + n) * stride + 8 * c) =
+            *reinterpret_cast<const uint4*>(from + n * kLatentOutputStride + 16 * c);
       }
     }
   }
 
   const AttendArgs& args_;
   const int thread_, warp_, lane_, group_;  // group: of four warps
-  const int blocks_;
   unsigned char *keys_, *queries_, *probabilities_;
   float *maxima_, *totals_;  // [warps, queries]
 
-  float largest_;  // score of query `lane`
+  float largest_;                          // score of query `lane`, before its scale
+  __half2 rounded_[kLatentQueryTiles][2];  // probabilities, in the order of the scores
   // Of queries 8 j + 2 * (lane % 4) and the next, of this lane's positions.
   float2 total_[kLatentQueryTiles];
   float sums_[kLatentValueTiles][kLatentQueryTiles][4];

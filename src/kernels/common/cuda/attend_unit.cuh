@@ -38,6 +38,24 @@ struct AttendUnit {
            key * elem_bytes;
   }
 
+  // The unit of this block where each is a row with the only key/value head. There are no divisions in front of what is
+  // loaded early.
+  __device__ AttendUnit(const AttendArgs& args, int elem_bytes)
+      : head(0), first(static_cast<int>(blockIdx.x) * args.group), count(args.group), values_from_keys(0) {
+    const AttendCall& call = args.call;
+    last_position = call.rows.position[blockIdx.x];
+    const int sequence = call.rows.sequence[blockIdx.x];
+    settled = call.fresh > 0 ? max(last_position + 1 - call.fresh, 0) : 0;
+    row_bytes = call.cache.row_elems * elem_bytes;
+    keys = static_cast<const unsigned char*>(call.cache.data) +
+           (static_cast<long long>(sequence) * call.cache.sequence_rows * row_bytes + call.key_offset * elem_bytes);
+  }
+
+  // A byte of a row of the cache. No sequence has 4 GB.
+  __device__ const unsigned char* row_at(int position, int byte) const {
+    return keys + static_cast<unsigned>(position * static_cast<int>(row_bytes) + byte);
+  }
+
   // Number of query n among [rows, heads].
   __device__ long long query(const AttendArgs& args, int n) const {
     const int i = first + n;

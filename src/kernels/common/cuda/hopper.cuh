@@ -251,6 +251,20 @@ __device__ __forceinline__ unsigned halves_from_e4m3(unsigned pair) {
 #endif
 }
 
+// Four E4M3 values as halves, without instructions that only move bytes.
+__device__ __forceinline__ uint2 four_halves_from_e4m3(unsigned four) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+  return make_uint2(halves_from_e4m3(four & 0xFFFFu), halves_from_e4m3(four >> 16));
+#else
+  uint2 halves;
+  asm("{.reg .b16 low, high; mov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, low; cvt.rn.f16x2.e4m3x2 %1, high;}"
+      : "=r"(halves.x), "=r"(halves.y)
+      : "r"(four));
+  return halves;
+#endif
+}
+
 // Stores 16 bytes where `to` would be in the shared memory of another CTA of the cluster, which must have started, and
 // counts them on that CTA's barrier. It waits with barrier_wait_cluster().
 __device__ __forceinline__ void send_to_cluster(float4* to, std::uint64_t* bar, int rank, float4 v) {

@@ -236,6 +236,9 @@ inline unsigned halves_from_e4m3(unsigned pair) {
   };
   return half_bits(pair & 255) | half_bits(pair >> 8 & 255) << 16;
 }
+inline uint2 four_halves_from_e4m3(unsigned four) {
+  return make_uint2(halves_from_e4m3(four & 0xFFFFu), halves_from_e4m3(four >> 16));
+}
 
 template <class T>
 T* in_cluster(T* p, int rank) {
