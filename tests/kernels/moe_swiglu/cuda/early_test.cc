@@ -115,6 +115,17 @@ class EarlyLayer {
     return {device_.upload(units), device_.upload(turn)};
   }
 
+  // The same launch when it is also told that the row is there, as a router tells it, which only one token can.
+  void check_row(int tokens, const std::vector<float>& expected, const std::string& what) {
+    const bool polls = moe_polls_row(layer(), tokens, MoePath::kIntStream, norm_);
+    EXPECT_EQ(polls, tokens == 1) << what;
+    if (!polls) return;
+    AnnouncedRoutes announced = announce();
+    announced.row = device_.upload(std::vector<unsigned>{turn_here_});
+    EXPECT_EQ(verify::compare_exact(expected, run(tokens, MoePath::kIntStream, true, 0x7F, announced)), "")
+        << what << ": announced row";
+  }
+
   // With the norm the rows behind it are NaNs: only a launch that does not read them gives numbers.
   // Announced routes are the only ones.
   std::vector<float> run(int tokens, MoePath path, bool with_norm, int poison, const AnnouncedRoutes& announced = {}) {
@@ -174,6 +185,7 @@ void check_early(const LayerShape& shape, int n, float scale, int tokens, const 
         EXPECT_EQ(turn_of(announced), before + 1) << what;
         if (with_norm) {
           EXPECT_EQ(verify::compare_exact(y, polled), "") << what << ": announced routes";
+          layer.check_row(t, y, what);
         } else {
           EXPECT_EQ(verify::compare(expected, polled, shape.hidden, {.row_relative = 0.002}), "") << what;
         }

@@ -48,7 +48,7 @@ struct Setup {
   DeviceValues<float> out_fp32, weights, logits;
   DeviceValues<int> ids;
   DeviceValues<uint4> units;
-  DeviceValues<unsigned> turn;
+  DeviceValues<unsigned> turn, row;
   int padded;
 
   static std::vector<float> router_weights(const RouteCase& c, Random& random) {
@@ -77,6 +77,7 @@ struct Setup {
         ids(static_cast<std::size_t>(c.rows) * c.top_k),
         units(static_cast<std::size_t>(c.rows) * c.top_k),
         turn(std::vector<unsigned>{kTurn}),
+        row(std::vector<unsigned>{kTurn}),
         padded((c.n + 127) / 128 * 128) {}
 
   RouteCall call(const RouteCase& c) {
@@ -181,7 +182,13 @@ void check_route(const RouteCase& c) {
   s.out.poison(0x7F);
   RouteCall again = s.call(c);
   again.announced = {s.units.get(), s.turn.get()};
+  const bool announces_row = route_announces_row(again);
+  if (announces_row) again.announced.row = s.row.get();
+  again.read_next = s.w_device.get();
+  again.read_next_bytes = static_cast<int>(s.w.bytes.size());
   norm_and_route(again, nullptr);
+  EXPECT_EQ(s.row.download()[0], kTurn + (announces_row ? 1 : 0)) << describe(c);
+  if (c.rows > 1 || c.add) EXPECT_FALSE(announces_row) << describe(c);
   EXPECT_EQ(s.ids.download(), ids) << describe(c);
   EXPECT_EQ(s.out.download(), halves) << describe(c);
   check_announced(c, s, ids, weights);
