@@ -20,21 +20,21 @@ using kernels::LinearWeights;
 
 struct Named {
   std::string_view key;  // last part of the module key
-  Part part;
+  SitePart part;
 };
-constexpr std::array<Named, 11> kNames = {{{"q_a_proj", Part::kQA},
-                                           {"q_b_proj", Part::kQB},
-                                           {"kv_a_proj_with_mqa", Part::kKvA},
-                                           {"q_proj", Part::kQ},
-                                           {"k_proj", Part::kK},
-                                           {"v_proj", Part::kV},
-                                           {"o_proj", Part::kO},
-                                           {"gate_proj", Part::kGate},
-                                           {"up_proj", Part::kUp},
-                                           {"down_proj", Part::kDown},
-                                           {"lm_head", Part::kHead}}};
+constexpr std::array<Named, 11> kNames = {{{"q_a_proj", SitePart::kQA},
+                                           {"q_b_proj", SitePart::kQB},
+                                           {"kv_a_proj_with_mqa", SitePart::kKvA},
+                                           {"q_proj", SitePart::kQ},
+                                           {"k_proj", SitePart::kK},
+                                           {"v_proj", SitePart::kV},
+                                           {"o_proj", SitePart::kO},
+                                           {"gate_proj", SitePart::kGate},
+                                           {"up_proj", SitePart::kUp},
+                                           {"down_proj", SitePart::kDown},
+                                           {"lm_head", SitePart::kHead}}};
 
-Part part_of(std::string_view prefix) {
+SitePart part_of(std::string_view prefix) {
   const std::string_view key = prefix.substr(prefix.rfind('.') + 1);
   for (const Named& named : kNames) {
     if (named.key == key) return named.part;
@@ -42,27 +42,27 @@ Part part_of(std::string_view prefix) {
   throw std::logic_error(fmt::format("no part of a layer is called {}", key));
 }
 
-const LinearWeights& expert_part(const kernels::ExpertWeights& expert, Part part) {
-  if (part == Part::kGate) return expert.gate;
-  return part == Part::kUp ? expert.up : expert.down;
+const LinearWeights& expert_part(const kernels::ExpertWeights& expert, SitePart part) {
+  if (part == SitePart::kGate) return expert.gate;
+  return part == SitePart::kUp ? expert.up : expert.down;
 }
 
-const LinearWeights& weights_of(const formats::LinearSpec& spec, Part part, const formats::ModelConfig& config,
+const LinearWeights& weights_of(const formats::LinearSpec& spec, SitePart part, const formats::ModelConfig& config,
                                 const model::LayerWeights& layer) {
   switch (part) {
-    case Part::kQA:
+    case SitePart::kQA:
       return layer.mla.q_a;
-    case Part::kQB:
+    case SitePart::kQB:
       return layer.mla.q_b;
-    case Part::kKvA:
+    case SitePart::kKvA:
       return layer.mla.kv_a;
-    case Part::kQ:
+    case SitePart::kQ:
       return config.attention == formats::AttentionKind::kMla ? layer.mla.q_b : layer.gqa.q;
-    case Part::kK:
+    case SitePart::kK:
       return layer.gqa.k;
-    case Part::kV:
+    case SitePart::kV:
       return layer.gqa.v;
-    case Part::kO:
+    case SitePart::kO:
       return config.attention == formats::AttentionKind::kMla ? layer.mla.o : layer.gqa.o;
     default:
       return expert_part(
@@ -72,17 +72,17 @@ const LinearWeights& weights_of(const formats::LinearSpec& spec, Part part, cons
 }
 
 // What the matrix reads, as a key that matrices of one input share.
-std::string input_name(const formats::LinearSpec& spec, Part part) {
+std::string input_name(const formats::LinearSpec& spec, SitePart part) {
   const std::string module = spec.prefix.substr(0, spec.prefix.rfind('.'));
   switch (part) {
-    case Part::kQA:
-    case Part::kKvA:
-    case Part::kQ:
-    case Part::kK:
-    case Part::kV:
+    case SitePart::kQA:
+    case SitePart::kKvA:
+    case SitePart::kQ:
+    case SitePart::kK:
+    case SitePart::kV:
       return module + ".input";
-    case Part::kGate:
-    case Part::kUp:
+    case SitePart::kGate:
+    case SitePart::kUp:
       return module + ".gate_up";
     default:
       return spec.prefix;
@@ -91,7 +91,7 @@ std::string input_name(const formats::LinearSpec& spec, Part part) {
 
 }  // namespace
 
-const char* part_name(Part part) {
+const char* part_name(SitePart part) {
   for (const Named& named : kNames) {
     if (named.part == part) return named.key.data();
   }
@@ -102,7 +102,7 @@ std::vector<InputSite> layer_sites(const formats::ModelConfig& config, const mod
   std::vector<InputSite> sites;
   for (const formats::LinearSpec& spec : formats::layer_linears(config, layer)) {
     if (spec.dense_only) continue;
-    const Part part = part_of(spec.prefix);
+    const SitePart part = part_of(spec.prefix);
     const std::string name = input_name(spec, part);
     InputSite* site = nullptr;
     for (auto it = sites.rbegin(); it != sites.rend() && site == nullptr; ++it) {
@@ -111,7 +111,7 @@ std::vector<InputSite> layer_sites(const formats::ModelConfig& config, const mod
     if (site == nullptr) {
       site = &sites.emplace_back();
       site->name = name;
-      const bool shared = spec.expert >= 0 && part != Part::kDown;
+      const bool shared = spec.expert >= 0 && part != SitePart::kDown;
       site->scale_name = shared ? fmt::format("{}mlp.experts.gate_up", formats::layer_prefix(layer)) : name;
       site->layer = layer;
       site->expert = spec.expert;
@@ -132,7 +132,7 @@ std::vector<InputSite> head_sites(const model::Model& model) {
                                  .allow_padded_out = true};
   InputSite site;
   site.name = site.scale_name = "lm_head";
-  site.matrices.push_back({spec, Part::kHead, &model.head()});
+  site.matrices.push_back({spec, SitePart::kHead, &model.head()});
   site.moments = Moments(spec.in);
   std::vector<InputSite> sites;
   sites.push_back(std::move(site));

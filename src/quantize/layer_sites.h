@@ -16,12 +16,12 @@
 namespace fairway::quantize {
 
 // Which part of a layer a matrix is: matrices of one part of one layer share a measured sensitivity.
-enum class Part { kQA, kQB, kKvA, kQ, kK, kV, kO, kGate, kUp, kDown, kHead };
-const char* part_name(Part part);
+enum class SitePart { kQA, kQB, kKvA, kQ, kK, kV, kO, kGate, kUp, kDown, kHead };
+const char* part_name(SitePart part);
 
 struct SiteMatrix {
   formats::LinearSpec spec;
-  Part part;
+  SitePart part;
   const kernels::LinearWeights* weights;  // of the source model
 };
 

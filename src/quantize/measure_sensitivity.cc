@@ -24,7 +24,7 @@ namespace {
 constexpr double kLeastLoss = 1e-15;  // losses must be positive
 
 // Experts of a layer are one part, its dense or shared MLP another.
-using PartKey = std::pair<formats::LinearRole, Part>;
+using PartKey = std::pair<formats::LinearRole, SitePart>;
 
 // One layer, or the head, while it is measured.
 class SiteMeasurement {
@@ -162,7 +162,7 @@ void measure_head(const model::Model& model, const std::string& model_dir, const
   if (head.empty()) return;
   state.collect_head(head.front());
   SiteMeasurement measurement(head, static_cast<double>(state.tokens()), model_dir, options, context);
-  const PartKey key(formats::LinearRole::kHead, Part::kHead);
+  const PartKey key(formats::LinearRole::kHead, SitePart::kHead);
   std::vector<float> storage;
   kernels::LinearWeights noisy;
   const double predicted = measurement.add_noise(key, [&](const SiteMatrix& matrix, const std::vector<float>& values) {

@@ -13,8 +13,8 @@ SiteCollector::SiteCollector(std::vector<InputSite>& sites, kernels::KernelConte
   for (int i = 0; i < static_cast<int>(sites.size()); ++i) {
     const InputSite& site = sites[static_cast<std::size_t>(i)];
     const SiteMatrix& first = site.matrices.front();
-    const bool is_down = first.part == Part::kDown;
-    if (!is_down && first.part != Part::kGate) {
+    const bool is_down = first.part == SitePart::kDown;
+    if (!is_down && first.part != SitePart::kGate) {
       single_[first.weights] = i;
       continue;
     }

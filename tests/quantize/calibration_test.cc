@@ -105,7 +105,7 @@ TEST_F(Calibration, ExpertsSeeTheTokensThatAreRoutedToThem) {
     }
     const std::size_t e = static_cast<std::size_t>(site.expert);
     EXPECT_EQ(site.rows, rows[e]) << site.name;
-    if (site.matrices.front().part != Part::kGate) continue;
+    if (site.matrices.front().part != SitePart::kGate) continue;
     ++experts;
     double largest = 1e-12;
     for (const double value : sums[e]) largest = std::max(largest, std::abs(value));
