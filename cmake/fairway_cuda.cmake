@@ -74,6 +74,7 @@ function(fairway_cuda_objects name)
     list(APPEND cuda -Werror=all-warnings -Xcompiler=-Werror)
   endif()
   target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${cxx}>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda}>")
+  fairway_unity(${name})
 endfunction()
 
 # Adds what stands in src/**/cuda/ to the library. The runtime is linked statically: it looks for the driver when it is
