@@ -8,8 +8,8 @@
 //
 // - A warp has 16 outputs of a block and all of its inputs: no sums cross warps, and no warp waits for another.
 // - Every block of 128 inputs has a fixed point of its own, see one_row_digits.cuh.
-// - Two more warps serve the computing ones: they make the table of the run, ask for the weights of down, make the
-//   inputs of down and transform its outputs.
+// - Two more warps serve the computing ones: they make the table of the run, ask for all weights but those of the first
+//   unit, make the inputs of down and transform its outputs.
 // - In the end CTAs without units, or with few, add up the outputs of all units; if those are too few, the serving
 //   warps of all do it.
 //
@@ -33,7 +33,7 @@ __device__ __forceinline__ void stamp_by(bool own, const StreamArgs& a, MoeStamp
 __device__ __forceinline__ void make_one_table(const StreamArgs& a, OneShared& shared) {
   const int lane = threadIdx.x & 31;
   const bool used = lane < a.slots_per_token;
-  int bands = used ? a.layer.max_intermediate / kBand : 0;
+  const int bands = used ? a.layer.max_intermediate / kBand : 0;
   OneCut cut(a, bands);
   const EarlyRoute route =
       take_early_route(a, lane < a.layer.top_k, lane, used ? a.layer.routed + lane - a.layer.top_k : -1);
