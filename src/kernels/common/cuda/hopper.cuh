@@ -604,14 +604,6 @@ __device__ __forceinline__ double reciprocal_about(double v) {
   return inverse;
 }
 
-// As copy_async_16(), for 4 or 8 bytes, to which both addresses are aligned.
-template <int kBytes>
-__device__ __forceinline__ void copy_async_few(void* to, const void* from) {
-  static_assert(kBytes == 4 || kBytes == 8);
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(kBytes)
-               : "memory");
-}
-
 // Four floats that other CTAs of the launch read or have written. Each float is written and read as a whole, in no
 // order with others. 16 bytes, aligned.
 __device__ __forceinline__ void store_shared_floats(float4* to, float4 v) {

@@ -492,15 +492,6 @@ inline double reciprocal_about(double v) {
   return static_cast<float>(1.0 / v);
 }
 
-template <int kBytes>
-void copy_async_few(void* to, const void* from) {
-  static_assert(kBytes == 4 || kBytes == 8);
-  if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) % kBytes != 0) {
-    emulator::fail("an asynchronous copy that is not aligned to its bytes");
-  }
-  copies_of_this_thread().open.push_back({to, from, kBytes});
-}
-
 inline void store_shared_floats(float4* to, float4 v) {
   check_numbered(reinterpret_cast<const uint4*>(to));
   *to = v;
