@@ -46,9 +46,7 @@ bool query_is_legal(const MlaAttention& call) {
 
 // Of GLM-4.7-Flash, for which there is code with constants.
 bool is_usual(const MlaAttention& call) {
-  const MlaPrepare& prepare = call.prepare;
-  return prepare.latent == kOneLatent && prepare.nope == kUsualNope && prepare.angles.dim == kUsualRope &&
-         call.up.v == kOneV;
+  return has_usual_sizes(call.up) && call.prepare.angles.dim == kUsualRope;
 }
 
 void check(const MlaAttention& call) {

@@ -95,8 +95,7 @@ void unfold_splits(const MlaUpProjection& up, const AttendPlan& plan, __half* ou
   const dim3 grid(static_cast<unsigned>(up.heads * kOneCluster), static_cast<unsigned>(plan.args.call.rows.count));
   with_up_weight(up.type, [&](auto type) {
     constexpr UpWeight kType = decltype(type)::value;
-    const bool is_usual = up.nope == kUsualNope && up.v == kOneV && up.latent == kOneLatent;
-    const auto kernel = is_usual ? unfold_splits_kernel<kType, true> : unfold_splits_kernel<kType, false>;
+    const auto kernel = has_usual_sizes(up) ? unfold_splits_kernel<kType, true> : unfold_splits_kernel<kType, false>;
     // As the kernel ahead has it: an SM cannot divide its memory anew while that one runs on it.
     backend::check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                              cudaFuncAttributePreferredSharedMemoryCarveout, 100),

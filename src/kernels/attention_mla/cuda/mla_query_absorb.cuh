@@ -43,7 +43,7 @@ class QueryAbsorbCta {
         rank_(static_cast<int>(blockIdx.x % kOneCluster)),
         head_(static_cast<int>(blockIdx.x / kOneCluster)) {
     if (!kUsual) return;
-    up_.latent = kOneLatent, up_.nope = kUsualNope, up_.v = kOneV;
+    set_usual_sizes(up_);
     angles_.dim = kUsualRope;
   }
 

@@ -16,6 +16,12 @@ constexpr int kOneWarps = 8, kOneThreads = 32 * kOneWarps;
 constexpr int kOneLatent = 512, kOneNope = 256, kOneV = 256;  // most of them
 // Sizes of GLM-4.7-Flash that code has as constants, with latent kOneLatent and v kOneV.
 constexpr int kUsualNope = 192, kUsualRope = 64;
+inline bool has_usual_sizes(const MlaUpProjection& up) {
+  return up.latent == kOneLatent && up.nope == kUsualNope && up.v == kOneV;
+}
+__device__ __forceinline__ void set_usual_sizes(MlaUpProjection& up) {
+  up.latent = kOneLatent, up.nope = kUsualNope, up.v = kOneV;
+}
 
 // Whether kernels of one row and head a cluster can have them. A head's latents are shared in fours.
 inline bool one_row_fits(const MlaUpProjection& up) {

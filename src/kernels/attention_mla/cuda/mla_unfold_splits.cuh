@@ -44,7 +44,7 @@ class SplitsCta {
         lane_(static_cast<int>(threadIdx.x % 32)),
         rank_(static_cast<int>(blockIdx.x % kOneCluster)),
         head_(static_cast<int>(blockIdx.x / kOneCluster)) {
-    if (kUsual) up_.nope = kUsualNope, up_.v = kOneV, up_.latent = kOneLatent;
+    if (kUsual) set_usual_sizes(up_);
   }
 
   __device__ void run(__half* out, long long ldo) {

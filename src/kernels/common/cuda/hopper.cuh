@@ -138,7 +138,7 @@ __device__ __forceinline__ bool elected() {
 
 // Programmatic dependent launch. Every kernel waits before it touches what an earlier one wrote, and lets the next one
 // start only after that wait: so whatever the kernel before last wrote is visible from a kernel's first instruction.
-// The one exception, attend_latent.cuh, says what that asks of the kernel behind it.
+// The exceptions, attend_latent.cuh and AnnouncedRoutes::row, say what that asks of the kernel behind them.
 // Before generation 9.0 a kernel begins when the one ahead has ended, and there is nothing to wait for.
 __device__ __forceinline__ void wait_for_previous_kernel() {
 #if FAIRWAY_CODE_HAS_CLUSTERS

@@ -209,31 +209,36 @@ __device__ __forceinline__ void store_one_rest(const StreamArgs& a, OneShared& s
   t.working = cut.units == 0 ? 0 : cut.owner(cut.units - 1) + 1;
 }
 
-// Copies a row of a unit of the run.
-__device__ __forceinline__ void load_one_row(const OneMemory& m, int matrix, int unit, int row) {
-  const OneTable& t = m.shared.table;
-  const OnePiece& p = t.pieces[unit < t.pieces[1].first ? 0 : 1];
-  const unsigned local = static_cast<unsigned>(unit - p.first);
-  const unsigned bytes = static_cast<unsigned>(kRowBytesOfBit * p.bits[matrix]), row_bytes = p.row_bytes[matrix];
-  const unsigned char* from = p.words[matrix] + std::size_t{row_bytes} * static_cast<unsigned>(row);
-  from += matrix < 2 ? std::size_t{row_bytes} * kUnitRows * local : std::size_t{bytes} * local;
-  bulk_load_once(m.stage(matrix, unit) + row * bytes, from, static_cast<int>(bytes), &m.shared.full[matrix][unit]);
-}
+// Where a matrix's part of a unit of the run comes from and goes to.
+struct OneUnitRows {
+  const unsigned char* from;
+  unsigned char* to;
+  unsigned from_step, bytes;  // from one row of tiles to the next, there and of the copy
+  std::uint64_t* full;
 
-// Copies a unit of the run, by a lane.
-__device__ __forceinline__ void load_one_unit(const OneMemory& m, int matrix, int unit) {
-  const OneTable& t = m.shared.table;
-  const OnePiece& p = t.pieces[unit < t.pieces[1].first ? 0 : 1];
-  const unsigned local = static_cast<unsigned>(unit - p.first);
-  const unsigned bytes = static_cast<unsigned>(kRowBytesOfBit * p.bits[matrix]), row_bytes = p.row_bytes[matrix];
-  const unsigned char* from = p.words[matrix];
-  from += matrix < 2 ? std::size_t{row_bytes} * kUnitRows * local : std::size_t{bytes} * local;
-  unsigned char* to = m.stage(matrix, unit);
-#pragma unroll
-  for (int row = 0; row < kUnitRows; ++row, to += bytes, from += row_bytes) {
-    bulk_load_once(to, from, static_cast<int>(bytes), &m.shared.full[matrix][unit]);
+  __device__ __forceinline__ OneUnitRows(const OneMemory& m, int matrix, int unit) {
+    const OneTable& t = m.shared.table;
+    const OnePiece& p = t.pieces[unit < t.pieces[1].first ? 0 : 1];
+    const unsigned local = static_cast<unsigned>(unit - p.first);
+    from_step = p.row_bytes[matrix];
+    bytes = static_cast<unsigned>(kRowBytesOfBit * p.bits[matrix]);
+    from = p.words[matrix];
+    from += matrix < 2 ? std::size_t{from_step} * kUnitRows * local : std::size_t{bytes} * local;
+    to = m.stage(matrix, unit);
+    full = &m.shared.full[matrix][unit];
   }
-}
+  // By a lane.
+  __device__ __forceinline__ void load_row(int row) const {
+    bulk_load_once(to + row * bytes, from + std::size_t{from_step} * static_cast<unsigned>(row),
+                   static_cast<int>(bytes), full);
+  }
+  __device__ __forceinline__ void load() {
+#pragma unroll
+    for (int row = 0; row < kUnitRows; ++row, to += bytes, from += from_step) {
+      bulk_load_once(to, from, static_cast<int>(bytes), full);
+    }
+  }
+};
 
 // Reads what the experts are, by a warp, so that it is in the L1 cache when the table is made.
 __device__ inline void touch_experts(const StreamArgs& a, OneShared& shared) {

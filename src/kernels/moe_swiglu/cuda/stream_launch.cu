@@ -131,29 +131,30 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
 
 // The kernel for one token: how much of a layer a CTA may have; no units: it does not serve.
 struct OnePlan {
-  int units = 0, stage_bytes = 0, bytes = 0;
+  int units = 0, grid = 0, stage_bytes = 0, bytes = 0;
 };
 
-OnePlan plan_one(const MoeLayer& layer, int grid) {
-  const int slots = slots_per_token(layer), blocks = layer.hidden / kBand;
+OnePlan plan_one(const MoeLayer& layer, int tokens) {
+  if (tokens != 1) return {};
+  const int grid = std::min(sm_count(), kMostStreamCtas), slots = slots_per_token(layer), blocks = layer.hidden / kBand;
   const long long items = static_cast<long long>(slots) * (layer.max_intermediate / kBand), units = items * blocks;
   const long long own = (units + grid - 1) / grid;
   const GpuFeatures features = gpu_features();
   if (!features.clusters || own < 1 || own > std::min(blocks, kMostOneUnits)) return {};
   if (items + grid > kMostOneParts || units > kMostOneLayerUnits) return {};
-  OnePlan plan{static_cast<int>(own), 2 * kBand * kBandTiles * layer.max_bits, 0};
+  OnePlan plan{static_cast<int>(own), grid, 2 * kBand * kBandTiles * layer.max_bits, 0};
   plan.bytes =
       3 * plan.units * plan.stage_bytes + static_cast<int>(sizeof(OneShared)) + (blocks + kOnePieces) * kOneBlockBytes;
   return plan.bytes <= features.shared_bytes - kSharedPerCta ? plan : OnePlan{};
 }
 
-cudaError_t run_one(StreamArgs args, const OnePlan& plan, int grid, cudaStream_t stream) {
+cudaError_t run_one(StreamArgs args, const OnePlan& plan, cudaStream_t stream) {
   args.ring_stages = plan.units;
   args.stage_bytes = plan.stage_bytes;
   const auto* const kernel = reinterpret_cast<const void*>(stream_one_kernel);
   const cudaError_t set = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   if (set != cudaSuccess) return set;
-  LaunchShape shape{dim3(static_cast<unsigned>(grid)), kOneThreads, plan.bytes};
+  LaunchShape shape{dim3(static_cast<unsigned>(plan.grid)), kOneThreads, plan.bytes};
   shape.together = args.call.probe.together || kTogether;
   shape.chained = args.call.probe.chained;
   return launch(stream_one_kernel, shape, stream, args);
@@ -177,7 +178,7 @@ bool stream_starts_early(const MoeLayer& layer, int tokens) {
 }
 
 bool stream_polls_row(const MoeLayer& layer, int tokens, const MoeNorm& norm) {
-  return tokens == 1 && norm_serves(layer, norm) && plan_one(layer, std::min(sm_count(), kMostStreamCtas)).units > 0;
+  return norm_serves(layer, norm) && plan_one(layer, tokens).units > 0;
 }
 
 bool stream_fits(const MoeLayer& layer, bool wide) {
@@ -201,11 +202,10 @@ cudaError_t run_stream(const MoeLayer& layer, const MoeCall& call, bool wide, vo
   if (stream_starts_early(layer, call.tokens)) {
     MoeCall early = call;
     if (!norm_serves(layer, call.norm)) early.norm = {};
-    const int grid = std::min(sm_count(), kMostStreamCtas);
-    const OnePlan one = call.tokens == 1 ? plan_one(layer, grid) : OnePlan{};
+    const OnePlan one = plan_one(layer, call.tokens);
     if (one.units > 0) {
       args.call = early;
-      return run_one(args, one, grid, stream);
+      return run_one(args, one, stream);
     }
     return run_shape<StreamEarly>(args, early, chunk, stream);
   }

@@ -333,7 +333,7 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
 #pragma unroll 1
     for (int i = 1; i < t.count + (t.count + 1 - server) / 2; ++i) {
       const bool down = i >= t.count;
-      load_one_unit(m, down ? 2 : server, down ? 2 * (i - t.count) + server : i);
+      OneUnitRows(m, down ? 2 : server, down ? 2 * (i - t.count) + server : i).load();
     }
   }
   __syncwarp();
@@ -388,7 +388,7 @@ __device__ __forceinline__ void run_stream_one(const StreamArgs& a) {
   const OneTable& t = shared.table;
   if (t.count > 0) {
     // The first unit at once. Of the others two warps ask in time.
-    if (elected()) load_one_row(m, warp / kTeamWarps, 0, warp % kTeamWarps);
+    if (elected()) OneUnitRows(m, warp / kTeamWarps, 0).load_row(warp % kTeamWarps);
     __syncwarp();
     compute_one_run(a, m, factor);
   }

@@ -52,14 +52,12 @@ cudaError_t run_few(const RouteCall& call, cudaStream_t stream) {
   return launch(route_few_kernel<kType, kChunks, kFewGroup>, shape, stream, args);
 }
 
+// Whether the kernel for one row serves a call.
 bool is_for_one(const RouteCall& call) {
   const bool softmax = call.kind == RouteKind::kSoftmaxTopK;
-  return call.norm.rows == 1 && call.norm.add == nullptr && call.norm.padded <= kRouteOneColumns &&
-         call.experts <= RouteOneMemory<2>::kAll && (!softmax || (call.normalize && call.selection_bias == nullptr));
-}
-
-bool runs_one(const RouteCall& call) {
-  return norm_is_aligned(call.norm) && is_aligned(call.weight) && gpu_features().clusters && is_for_one(call);
+  return norm_is_aligned(call.norm) && is_aligned(call.weight) && gpu_features().clusters && call.norm.rows == 1 &&
+         call.norm.add == nullptr && call.norm.padded <= kRouteOneColumns && call.experts <= RouteOneMemory<2>::kAll &&
+         (!softmax || (call.normalize && call.selection_bias == nullptr));
 }
 
 template <DenseType kType, RouteKind kKind, int kGroups>
@@ -95,12 +93,12 @@ cudaError_t run_many(const RouteCall& call, cudaStream_t stream) {
 
 template <DenseType kType>
 cudaError_t run(const RouteCall& call, cudaStream_t stream) {
-  if (!norm_is_aligned(call.norm) || !is_aligned(call.weight)) return run_many<kType, false>(call, stream);
-  if (call.norm.rows > kRouteFewRows || !gpu_features().clusters) return run_many<kType, true>(call, stream);
-  if (runs_one(call)) {
+  if (is_for_one(call)) {
     return call.kind == RouteKind::kSoftmaxTopK ? run_one_of<kType, RouteKind::kSoftmaxTopK>(call, stream)
                                                 : run_one_of<kType, RouteKind::kSigmoidBiasTopK>(call, stream);
   }
+  if (!norm_is_aligned(call.norm) || !is_aligned(call.weight)) return run_many<kType, false>(call, stream);
+  if (call.norm.rows > kRouteFewRows || !gpu_features().clusters) return run_many<kType, true>(call, stream);
   constexpr int kSpan = kFewGroup * kChunk;
   if (call.norm.padded <= kSpan) return run_few<kType, 1>(call, stream);
   if (call.norm.padded <= 2 * kSpan) return run_few<kType, 2>(call, stream);
@@ -110,7 +108,7 @@ cudaError_t run(const RouteCall& call, cudaStream_t stream) {
 }  // namespace
 
 bool route_announces_row(const RouteCall& call) {
-  return runs_one(call);
+  return is_for_one(call);
 }
 
 void norm_and_route(const RouteCall& call, cudaStream_t stream) {
