@@ -62,12 +62,12 @@ void Layers::add_layer(std::uint32_t index) {
   const Case& c = case_;
   const int experts = c.routed + c.shared;
   std::size_t bytes = 0;
-  int max_bits = 0;
+  MoeWidths widths;
   for (int e = 0; e < experts; ++e) {
     const Tuple& t = c.tuples[static_cast<std::size_t>(e) % c.tuples.size()];
     bytes += static_cast<std::size_t>(t.gate + t.up + t.down) * static_cast<std::size_t>(c.hidden) / 8 *
              static_cast<std::size_t>(c.intermediate);
-    max_bits = std::max({max_bits, t.gate, t.up, t.down});
+    widths.include(t.gate, t.up, t.down);
   }
   unsigned char* at = alloc<unsigned char>(bytes);
   fill_words<<<2048, 256>>>(reinterpret_cast<std::uint32_t*>(at), bytes / 4, index * 7919u);
@@ -87,7 +87,7 @@ void Layers::add_layer(std::uint32_t index) {
   ExpertRef* device_refs = alloc<ExpertRef>(refs.size());
   backend::check_cuda(cudaMemcpy(device_refs, refs.data(), refs.size() * sizeof(ExpertRef), cudaMemcpyHostToDevice),
                       "experts");
-  layers_.push_back({device_refs, c.routed, c.shared, c.top_k, c.hidden, c.intermediate, max_bits, true, common});
+  layers_.push_back({device_refs, c.routed, c.shared, c.top_k, c.hidden, c.intermediate, widths, true, common});
 }
 
 void Layers::route() {

@@ -28,7 +28,7 @@ std::span<const CudaRow> linear_rows() {
 
 std::string shape_of(const MoeLayer& layer) {
   return fmt::format("{} of {} experts and {} shared, {} x {}, {} bits at most, {}, {}", layer.top_k, layer.routed,
-                     layer.shared, layer.hidden, layer.max_intermediate, layer.max_bits,
+                     layer.shared, layer.hidden, layer.max_intermediate, layer.widths.largest(),
                      layer.all_mul1 ? "mul1" : "other codebooks",
                      layer.common_suh != nullptr ? "one input scale" : "input scales of each");
 }

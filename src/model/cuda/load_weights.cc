@@ -172,8 +172,8 @@ class Loader {
       ref.intermediate = e.gate.trellis().out;
       d.hidden = e.gate.trellis().in;
       d.max_intermediate = std::max(d.max_intermediate, ref.intermediate);
+      d.widths.include(ref);
       for (const TrellisRef* m : {&ref.gate, &ref.up, &ref.down}) {
-        d.max_bits = std::max(d.max_bits, m->bits);
         d.all_mul1 &= m->codebook == static_cast<int>(codec::Codebook::kMul1);
       }
       if (refs.empty()) common = ref.gate.suh;

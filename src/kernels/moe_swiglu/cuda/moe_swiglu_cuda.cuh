@@ -25,6 +25,22 @@ struct alignas(128) ExpertRef {
   int intermediate;  // a multiple of 128, at most MoeLayer::max_intermediate
 };
 
+// The widest matrices of a layer, in bits.
+struct MoeWidths {
+  int gate = 0, up = 0, down = 0;
+
+  constexpr void include(int gate_bits, int up_bits, int down_bits) {
+    gate = gate_bits > gate ? gate_bits : gate;
+    up = up_bits > up ? up_bits : up;
+    down = down_bits > down ? down_bits : down;
+  }
+  void include(const ExpertRef& e) { include(e.gate.bits, e.up.bits, e.down.bits); }
+  constexpr int largest() const {
+    const int wider = gate > up ? gate : up;
+    return wider > down ? wider : down;
+  }
+};
+
 // What the host has to know of a layer. Routed experts come first in `experts`, shared ones after them.
 struct MoeLayer {
   const ExpertRef* experts;  // [routed + shared], device memory
@@ -33,7 +49,7 @@ struct MoeLayer {
   int top_k;                 // 0..32
   int hidden;                // a multiple of 128
   int max_intermediate;      // a multiple of 128
-  int max_bits;              // widest matrix of the layer
+  MoeWidths widths;
   bool all_mul1;             // every matrix uses codebook mul1: integer kernels are legal
   const __half* common_suh;  // [hidden] if gate and up of all experts share these input scales, else null
 };

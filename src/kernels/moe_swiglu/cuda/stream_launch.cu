@@ -79,7 +79,7 @@ struct ShapePlan {
 template <class Shape>
 ShapePlan plan_shape(const MoeLayer& layer) {
   ShapePlan plan{Shape::kCtas, 0, std::max(layer.hidden, layer.max_intermediate) + kInputPadBytes,
-                 2 * kBand * kBandTiles * layer.max_bits, 0};
+                 2 * kBand * kBandTiles * layer.widths.largest(), 0};
   const int matrices = layer.common_suh != nullptr ? 1 : 2, shared_bytes = gpu_features().shared_bytes;
   plan.fixed = static_cast<int>(sizeof(StreamShared<Shape>)) + matrices * 2 * Shape::kTokens * plan.input_stride;
   const auto stages_for = [&](int n) {
@@ -142,7 +142,7 @@ OnePlan plan_one(const MoeLayer& layer, int tokens) {
   const GpuFeatures features = gpu_features();
   if (!features.clusters || own < 1 || own > std::min(blocks, kMostOneUnits)) return {};
   if (items + grid > kMostOneParts || units > kMostOneLayerUnits) return {};
-  OnePlan plan{static_cast<int>(own), grid, 2 * kBand * kBandTiles * layer.max_bits, 0};
+  OnePlan plan{static_cast<int>(own), grid, 2 * kBand * kBandTiles * layer.widths.largest(), 0};
   plan.bytes =
       3 * plan.units * plan.stage_bytes + static_cast<int>(sizeof(OneShared)) + (blocks + kOnePieces) * kOneBlockBytes;
   return plan.bytes <= features.shared_bytes - kSharedPerCta ? plan : OnePlan{};

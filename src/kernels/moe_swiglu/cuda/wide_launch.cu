@@ -100,7 +100,7 @@ cudaError_t launch_wide_inputs(const WideArgs& args, const int* places, cudaStre
 }
 
 cudaError_t launch_wide(WideArgs args, long long segments, cudaStream_t stream) {
-  args.stage = {args.down || args.layer.common_suh != nullptr ? 1 : 2, args.layer.max_bits};
+  args.stage = {args.down || args.layer.common_suh != nullptr ? 1 : 2, args.layer.widths.largest()};
   const int fixed = static_cast<int>(sizeof(WideMoeShared));
   args.ring_stages = std::min(kMaxStages, (gpu_features().shared_bytes - fixed) / args.stage.bytes());
   if (args.ring_stages < 2) return cudaErrorInvalidValue;

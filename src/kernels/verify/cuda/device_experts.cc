@@ -51,7 +51,7 @@ DeviceExperts::DeviceExperts(std::mt19937& random, backend::CudaStream& stream, 
     ref.down = weights_copies_.matrix(e.down);
     ref.intermediate = e.gate.matrix().out;
     layer_.max_intermediate = std::max(layer_.max_intermediate, ref.intermediate);
-    for (const auto* m : {&ref.gate, &ref.up, &ref.down}) layer_.max_bits = std::max(layer_.max_bits, m->bits);
+    layer_.widths.include(ref);
     layer_.all_mul1 &= book == codec::Codebook::kMul1;
     refs.push_back(ref);
   }

@@ -15,7 +15,7 @@ Problem::Problem(const LayerShape& shape, int max_tokens) : shape_(shape) {
   const std::vector<float>* host_suh = shape.common_suh ? &common : nullptr;
   std::vector<ExpertRef> refs;
   layer_ = {nullptr, shape.routed, shape.shared, shape.top_k, shape.hidden, shape.max_intermediate,
-            0,       true,         common_device};
+            {},      true,         common_device};
   for (int e = 0; e < experts(); ++e) {
     // The first expert has the largest size, so that max_intermediate is reached.
     const int intermediate = e == 0 ? shape.max_intermediate : 128 * (1 + random.below(shape.max_intermediate / 128));
@@ -30,8 +30,8 @@ Problem::Problem(const LayerShape& shape, int max_tokens) : shape_(shape) {
     ref.down = device_.matrix(h.down, nullptr);
     ref.intermediate = intermediate;
     refs.push_back(ref);
+    layer_.widths.include(ref);
     for (const HostMatrix* m : {&h.gate, &h.up, &h.down}) {
-      layer_.max_bits = std::max(layer_.max_bits, m->bits);
       layer_.all_mul1 &= m->codebook == static_cast<int>(codec::Codebook::kMul1);
     }
   }
