@@ -6,10 +6,18 @@
 
 namespace fairway::kernels::cuda {
 
-constexpr int kOneTeams = 2;
-constexpr int kOneWarps = kOneTeams * kTeamWarps;  // that compute
+constexpr int kOneWarps = 2 * kTeamWarps;  // that compute
+
+// How warps share units: kColumns, 1 or 2, columns of tiles each. Of gate and up a group of warps has every unit whose
+// number is its own modulo kColumns, of down modulo 2 * kColumns.
+template <int kColumns>
+struct OneGroup {
+  static constexpr int kWarps = kTeamWarps / kColumns, kLanes = 32 * kWarps;
+  static constexpr int kGateUpStep = kColumns, kDownStep = 2 * kColumns;
+};
 constexpr int kOneComputeThreads = 32 * kOneWarps;
 constexpr int kOnePieces = 2;  // bands that a run has a part of, at most; a warp serves each
+constexpr int kOneServers = kOnePieces;
 constexpr int kOneThreads = kOneComputeThreads + 32 * kOnePieces;
 // CTAs that start late, because the router has their SMs while it makes the routes: the last ones. They share what the
 // others leave.
@@ -20,7 +28,7 @@ constexpr int kMostOneLayerUnits = 4096;                      // of a layer: pla
 constexpr int kUnitRows = kBandTiles;                         // a unit's copies: rows of tiles
 constexpr int kRowBytesOfBit = 2 * kBand;                     // bytes of such a row for each bit
 
-// Arguments are StreamArgs: ring_stages is the most units that a run may have, stage_bytes those of a matrix's unit.
+// Arguments are StreamArgs: ring_stages is the most units that a run may have.
 
 // The whole part of n / divisor, in a third of the instructions of an integer division. For numbers up to 2^20, with
 // quotients up to 2^12: what the factor is wrong by is far less than half of a divisor's inverse.
@@ -57,20 +65,26 @@ struct alignas(16) OneShared {
   std::uint64_t middle[kOnePieces];         // a piece's inputs of down are there
   std::uint64_t full[3][kMostOneUnits];     // weights of gate, up and down
   std::uint64_t sums_there[kMostOneUnits];  // of a unit of down; behind full, see walk_units()
+  std::uint64_t used[kMostOneUnits];        // gate and up of a unit, whose memory down needs
+  std::uint64_t half_there[kOnePieces][2];  // of the sums of gate and of up
   OneTable table;
+  OneStages at;       // here, because an argument that nobody has read yet is far away
   float weights[32];  // of the slots
   alignas(16) float sums[kMostOneUnits][kBand];
+  float half[kOnePieces][2][kBand];  // sums of gate and up over every second unit
   float squares[kMostEarlyBlocks];
   int touched[32];
 
-  // By all threads.
-  __device__ __forceinline__ void init(int units) {
+  // By all threads. unit_lanes: of a group.
+  __device__ __forceinline__ void init(int units, const OneStages& stages, int unit_lanes) {
     const int warp = threadIdx.x >> 5;
+    if (threadIdx.x == 32 * kOneWarps) at = stages;
     if (!elected()) return;
     if (warp < units) {
 #pragma unroll
       for (int matrix = 0; matrix < 3; ++matrix) barrier_init(&full[matrix][warp], 1);
-      barrier_init(&sums_there[warp], 32 * kTeamWarps);
+      barrier_init(&sums_there[warp], unit_lanes);
+      barrier_init(&used[warp], 2 * unit_lanes);
     }
     if (warp == kOneWarps) {
       barrier_init(&table_there, 32);
@@ -78,30 +92,31 @@ struct alignas(16) OneShared {
       barrier_init(&gate_up_done, kOneComputeThreads);
     } else if (warp > kOneWarps) {
 #pragma unroll
-      for (int piece = 0; piece < kOnePieces; ++piece) barrier_init(&middle[piece], 32);
+      for (int piece = 0; piece < kOnePieces; ++piece) {
+        barrier_init(&middle[piece], 32);
+        barrier_init(&half_there[piece][0], unit_lanes);
+        barrier_init(&half_there[piece][1], unit_lanes);
+      }
       barrier_init(&row_there, 32);
     }
     barrier_init_fence();
   }
 };
 
-// Dynamic shared memory: units of gate, up and down, OneShared, the inputs of gate and up by block, those of down by
-// piece.
+// Dynamic shared memory: the weights of the units, see OneStages, OneShared, the inputs of gate and up by block, those
+// of down by piece.
 struct OneMemory {
   unsigned char* stages;
   OneShared& shared;
   unsigned char *inputs, *middle;
-  int matrix_bytes, stage_bytes;
 
   __device__ OneMemory(const StreamArgs& a, unsigned char* memory)
       : stages(memory),
-        shared(*reinterpret_cast<OneShared*>(memory + 3 * a.ring_stages * a.stage_bytes)),
+        shared(*reinterpret_cast<OneShared*>(memory + a.one.bytes)),
         inputs(reinterpret_cast<unsigned char*>(&shared + 1)),
-        middle(inputs + a.layer.hidden / kBand * kOneBlockBytes),
-        matrix_bytes(a.ring_stages * a.stage_bytes),
-        stage_bytes(a.stage_bytes) {}
+        middle(inputs + a.layer.hidden / kBand * kOneBlockBytes) {}
   __device__ __forceinline__ unsigned char* stage(int matrix, int unit) const {
-    return stages + matrix * matrix_bytes + unit * stage_bytes;
+    return stages + shared.at.first[matrix] + unit * shared.at.step[matrix];
   }
 };
 

@@ -40,10 +40,22 @@ using StreamWide8 = StreamShape<8, 2, 1>;
 using StreamNarrow = StreamShape<4, 1, 3>;
 using StreamEarly = StreamShape<4, 2, 1, true>;
 
+// Where the kernel for one token has the weights of its units, in bytes of shared memory: those of unit u of matrix m
+// at first[m] + u * step[m]. Gate and up of unit 0 have the highest places, those of unit 1 the next ones below, and
+// down in the same order lies above them. Where memory is short, the last units of down reach down to the first of gate
+// and up.
+struct OneStages {
+  int first[3], step[3];  // of gate, up and down
+  int bytes;              // of all
+  int own_down;           // units of down with places of their own
+  int reused;             // units of gate and up whose places are used again
+};
+
 struct StreamArgs {
   MoeLayer layer;
   MoeCall call;
   int slots_per_token;
+  OneStages one;
   float* gate_up;   // [pieces][2][kSegmentTokens][kBand]: sums of a piece of an item, see Piece
   float* down;      // [pieces][kSegmentTokens][kBand]: the same, transformed, scaled and weighted
   bool linked;      // sums carry the launch's number, see stream_sync.cuh: gate_up and down are not used

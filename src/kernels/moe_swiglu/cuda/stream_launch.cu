@@ -131,8 +131,18 @@ cudaError_t run_shape(StreamArgs args, const MoeCall& call, int chunk, cudaStrea
 
 // The kernel for one token: how much of a layer a CTA may have; no units: it does not serve.
 struct OnePlan {
-  int units = 0, grid = 0, stage_bytes = 0, bytes = 0;
+  int units = 0, grid = 0, bytes = 0, columns = 1;
+  OneStages stages{};
 };
+
+// Columns of tiles that a warp has of a unit: two, unless some warp would then have more tiles than with one.
+int columns_of(int units) {
+  const auto most_tiles = [units](int columns) {
+    const auto visits = [units](int groups) { return (units + groups - 1) / groups; };
+    return columns * kBandTiles * (visits(columns) + visits(2 * columns));
+  };
+  return most_tiles(2) <= most_tiles(1) ? 2 : 1;
+}
 
 OnePlan plan_one(const MoeLayer& layer, int tokens) {
   if (tokens != 1) return {};
@@ -142,22 +152,34 @@ OnePlan plan_one(const MoeLayer& layer, int tokens) {
   const GpuFeatures features = gpu_features();
   if (!features.clusters || own < 1 || own > std::min(blocks, kMostOneUnits)) return {};
   if (items + grid > kMostOneParts || units > kMostOneLayerUnits) return {};
-  OnePlan plan{static_cast<int>(own), grid, 2 * kBand * kBandTiles * layer.widths.largest(), 0};
-  plan.bytes =
-      3 * plan.units * plan.stage_bytes + static_cast<int>(sizeof(OneShared)) + (blocks + kOnePieces) * kOneBlockBytes;
-  return plan.bytes <= features.shared_bytes - kSharedPerCta ? plan : OnePlan{};
+  const auto of_unit = [](int bits) { return 2 * kBand * kBandTiles * bits; };
+  const int gate = of_unit(layer.widths.gate), both = gate + of_unit(layer.widths.up),
+            down = of_unit(layer.widths.down);
+  const int fixed = static_cast<int>(sizeof(OneShared)) + (blocks + kOnePieces) * kOneBlockBytes;
+  const int n = static_cast<int>(own), room = features.shared_bytes - kSharedPerCta - fixed;
+  if (n * std::max(both, down) > room) return {};
+  OnePlan plan{n, grid, 0, columns_of(n), {}};
+  OneStages& stages = plan.stages;
+  stages.bytes = std::min(n * (both + down), room / kBand * kBand);
+  stages = {{(n - 1) * both, (n - 1) * both + gate, stages.bytes - down}, {-both, -both, -down}, stages.bytes, 0, 0};
+  stages.own_down = std::min(n, (stages.bytes - n * both) / down);
+  // The first byte of the last unit of down is in one of gate and up.
+  if (stages.own_down < n) stages.reused = n - (stages.bytes - n * down) / both;
+  plan.bytes = stages.bytes + fixed;
+  return plan;
 }
 
 cudaError_t run_one(StreamArgs args, const OnePlan& plan, cudaStream_t stream) {
   args.ring_stages = plan.units;
-  args.stage_bytes = plan.stage_bytes;
-  const auto* const kernel = reinterpret_cast<const void*>(stream_one_kernel);
-  const cudaError_t set = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
+  args.one = plan.stages;
+  const auto kernel = plan.columns == 2 ? stream_one_kernel<2> : stream_one_kernel<1>;
+  const cudaError_t set =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   if (set != cudaSuccess) return set;
   LaunchShape shape{dim3(static_cast<unsigned>(plan.grid)), kOneThreads, plan.bytes};
   shape.together = args.call.probe.together || kTogether;
   shape.chained = args.call.probe.chained;
-  return launch(stream_one_kernel, shape, stream, args);
+  return launch(kernel, shape, stream, args);
 }
 
 // Stages of a ring of one of the two shapes; 0 if tables have no room for the layer's experts.
@@ -175,6 +197,12 @@ int stream_tokens(const MoeLayer& layer, bool wide) {
 bool stream_starts_early(const MoeLayer& layer, int tokens) {
   return layer.hidden <= kMostEarlyBlocks * kBand && layer.common_suh != nullptr && tokens <= StreamEarly::kTokens &&
          tokens * slots_per_token(layer) <= kMostEarlySlots;
+}
+
+OneTokenShare one_token_share(const MoeLayer& layer) {
+  if (!stream_starts_early(layer, 1)) return {};
+  const OnePlan plan = plan_one(layer, 1);
+  return {plan.units, plan.columns, plan.stages.reused};
 }
 
 bool stream_polls_row(const MoeLayer& layer, int tokens, const MoeNorm& norm) {

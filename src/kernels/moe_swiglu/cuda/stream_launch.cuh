@@ -16,6 +16,14 @@ int stream_tokens(const MoeLayer& layer, bool wide);
 // Whether a call makes its inputs before it knows the routes.
 bool stream_starts_early(const MoeLayer& layer, int tokens);
 
+// How much of a layer a CTA of the kernel for one token has, at most.
+struct OneTokenShare {
+  int units = 0;    // of 128 x 128 weights of each matrix; 0: the kernel does not serve
+  int columns = 0;  // of tiles that a warp has of a unit
+  int reused = 0;   // units of gate and up whose memory down needs
+};
+OneTokenShare one_token_share(const MoeLayer& layer);
+
 // Whether such a call can wait for the row in front of the norm.
 bool stream_polls_row(const MoeLayer& layer, int tokens, const MoeNorm& norm);
 

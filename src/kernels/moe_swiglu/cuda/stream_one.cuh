@@ -6,7 +6,9 @@
 // bands alone that it has units of, two at most, and the sums of gate and up for them come from the few CTAs that share
 // a band. So little is read twice, and the outputs of down are complete sums over a block, which wait for nobody:
 //
-// - A warp has 16 outputs of a block and all of its inputs: no sums cross warps, and no warp waits for another.
+// - A warp has one or two columns of tiles of a unit and all of its inputs. With two it reads digits once for two tiles
+//   and goes from unit to unit half as often, 43 cycles a tile instead of 46; sums of gate and up then cross warps once
+//   a band, and there are fewer, larger parts. See columns_of().
 // - Every block of 128 inputs has a fixed point of its own, see one_row_digits.cuh.
 // - Two more warps serve the computing ones: they make the table of the run, ask for all weights but those of the first
 //   unit, make the inputs of down and transform its outputs.
@@ -17,7 +19,7 @@
 #pragma once
 
 #include "kernels/common/cuda/reduce.cuh"
-#include "kernels/moe_swiglu/cuda/one_run.cuh"
+#include "kernels/moe_swiglu/cuda/one_walk.cuh"
 
 namespace fairway::kernels::cuda {
 
@@ -60,6 +62,7 @@ __device__ __forceinline__ float stage_one_inputs(const StreamArgs& a, const One
   const MoeNorm& norm = a.call.norm;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, blocks = a.layer.hidden / kBand;
   const bool plain = norm.x == nullptr;
+  if (!plain && warp < blocks) prefetch_line(norm.x + warp * kBand + 4 * lane);
   if (a.call.announced.row != nullptr) barrier_wait(&m.shared.row_there, 0);
 #pragma unroll 1
   for (int block = warp; block < blocks; block += kOneWarps) {
@@ -85,111 +88,6 @@ __device__ __forceinline__ float stage_one_inputs(const StreamArgs& a, const One
 #pragma unroll 1
   for (int block = lane; block < blocks; block += 32) squares += m.shared.squares[block];
   return rms_factor(warp_sum(squares), norm.n, norm.eps);
-}
-
-// Units that a warp multiplies with 16 of their outputs each.
-struct OneWalk {
-  const unsigned char *stage, *digits;
-  std::uint64_t* full;
-  int count;
-  int unit_step;   // from one unit to the next
-  int digit_step;  // bytes
-  bool down;       // sums of each unit go to unit_sums, else those over all units to `to`
-  uint4* to;
-  float* unit_sums;  // [unit][kBand]
-};
-
-// Two neighbouring outputs a lane, from its columns lane / 4 and lane / 4 + 8. to: of the band.
-__device__ __forceinline__ void store_one_sums(uint4* to, const float (&sums)[2], float factor, unsigned launch) {
-  const int lane = threadIdx.x & 31, column = threadIdx.x / 32 % kTeamWarps, row = lane >> 2;
-  const bool odd = (row & 1) != 0;
-  const float other = __shfl_xor_sync(kAllLanes, odd ? sums[0] : sums[1], 4);
-  const int pair = column * 8 + row / 2 + (odd ? 4 : 0);
-  if ((lane & 3) != 0) return;
-  store_numbered(to + (pair & 1) * 32 + pair / 2, factor * (odd ? other : sums[0]), factor * (odd ? sums[1] : other),
-                 launch);
-}
-
-template <int kBits>
-__device__ __forceinline__ void walk_units(const LanePlace& place, OneWalk w, int stage_bytes, float factor,
-                                           unsigned launch) {
-  const LaneStream<kBits> stream(place);
-  const int stage_step = w.unit_step * stage_bytes;
-  w.digits += one_digits_place();
-  float sums[2] = {};
-#pragma unroll 1
-  for (int left = w.count; left > 0; --left) {
-    int acc[2][4] = {};
-    barrier_wait(w.full, 0);
-    multiply_one_column<kBandTiles>(stream, w.stage, kBandTiles * stream.kTileBytes, w.digits, acc);
-    add_one_block(w.digits - one_digits_place(), acc, sums);
-    w.stage += stage_step;
-    w.digits += w.digit_step;
-    if (w.down) {
-      if ((threadIdx.x & 3) == 0) {
-        w.unit_sums[0] = sums[0];
-        w.unit_sums[8] = sums[1];
-      }
-      barrier_arrive(w.full + kMostOneUnits);  // sums_there
-      sums[0] = sums[1] = 0;
-      w.unit_sums += kOneTeams * kBand;
-    }
-    w.full += w.unit_step;
-  }
-  if (!w.down) store_one_sums(w.to, sums, factor, launch);
-}
-
-// A warp's share of the run: gate or up of all units, then down of every second one.
-__device__ __forceinline__ void compute_one_run(const StreamArgs& a, const OneMemory& m, float factor) {
-  OneShared& shared = m.shared;
-  const OneTable& t = shared.table;
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, team = warp / kTeamWarps, column = warp % kTeamWarps;
-#pragma unroll 1
-  for (int turn = 0; turn < 2 * kOnePieces; ++turn) {
-    if (turn == kOnePieces) {
-      stamp(a, kStampGateUp);
-      barrier_arrive(&shared.gate_up_done);
-    }
-    const bool down = turn >= kOnePieces;
-    const int piece = turn % kOnePieces;
-    const OnePiece& p = t.pieces[piece];
-    if (p.count == 0) continue;
-    const int matrix = down ? 2 : team;
-    OneWalk w;
-    w.down = down;
-    w.to = linked_gate_up + ((p.item + static_cast<int>(blockIdx.x)) * 2 + team) * kLinkedUnits;
-    int begin = p.first;
-    if (!down) {
-      w.count = p.count;
-      w.unit_step = 1;
-      w.digits = m.inputs + p.block * kOneBlockBytes;
-      w.digit_step = kOneBlockBytes;
-    } else {
-      begin += (begin ^ team) & 1;
-      w.count = (p.first + p.count - begin + 1) / 2;
-      w.unit_step = kOneTeams;
-      w.digits = m.middle + piece * kOneBlockBytes;
-      w.digit_step = 0;
-    }
-    w.unit_sums = &shared.sums[begin][column * 16 + (lane >> 2)];
-    w.stage = m.stage(matrix, begin);
-    w.full = &shared.full[matrix][begin];
-    LanePlace place(p.bits[matrix], lane);
-#pragma unroll
-    for (int& offset : place.offset) offset += column * 32 * p.bits[matrix];
-    if (down) {
-      barrier_wait(&shared.middle[piece], 0);
-      if (piece == 0) stamp(a, kStampDownInput);
-    }
-    switch (p.bits[matrix]) {
-#define FAIRWAY_CASE(bits)                                                     \
-  case bits:                                                                   \
-    walk_units<bits>(place, w, a.stage_bytes, down ? 1.0f : factor, t.launch); \
-    break;
-      FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
-#undef FAIRWAY_CASE
-    }
-  }
 }
 
 // The inputs of down of one piece, by the warp that serves it.
@@ -290,7 +188,7 @@ __device__ __forceinline__ void finish_one_units(const StreamArgs& a, const OneM
   const OneTable& t = m.shared.table;
   const int lane = threadIdx.x & 31, blocks = a.layer.hidden / kBand;
 #pragma unroll 1
-  for (int unit = server; unit < t.count; unit += kOneTeams) {
+  for (int unit = server; unit < t.count; unit += kOneServers) {
     const OnePiece& p = t.pieces[unit < t.pieces[1].first ? 0 : 1];
     const int block = p.block + unit - p.first;
     const uint2 svh = *reinterpret_cast<const uint2*>(a.layer.experts[p.expert].down.svh + block * kBand + 4 * lane);
@@ -315,6 +213,12 @@ __device__ __forceinline__ void wait_for_one_row(const StreamArgs& a, OneShared&
   barrier_arrive(&shared.row_there);
 }
 
+// By a warp: brings the places of sums near, of which the first access would else find out where they are.
+__device__ __forceinline__ void touch_sums() {
+  prefetch_line(linked_gate_up + static_cast<int>(blockIdx.x) * 2 * kLinkedUnits);
+  prefetch_line(one_down + static_cast<int>(threadIdx.x & 31) * (kMostOneLayerUnits * (kBand / 4) / 32));
+}
+
 // The warps that serve the computing ones.
 __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemory& m, int server) {
   OneShared& shared = m.shared;
@@ -325,15 +229,18 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
     make_one_table(a, shared);
   } else {
     touch_experts(a, shared);
+    touch_sums();
     wait_for_one_row(a, shared);
   }
   barrier_wait(&shared.table_there, 0);
   // All that the computing warps have not asked for: gate and up of the other units, then down.
+  const int own_down = min(t.count, shared.at.own_down), downs = (t.count + 1 - server) / kOneServers;
+  const int first_downs = (own_down + 1 - server) / kOneServers;
   if (elected()) {
 #pragma unroll 1
-    for (int i = 1; i < t.count + (t.count + 1 - server) / 2; ++i) {
+    for (int i = 1; i < t.count + first_downs; ++i) {
       const bool down = i >= t.count;
-      OneUnitRows(m, down ? 2 : server, down ? 2 * (i - t.count) + server : i).load();
+      OneUnitRows(m, down ? 2 : server, down ? kOneServers * (i - t.count) + server : i).load();
     }
   }
   __syncwarp();
@@ -345,6 +252,18 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
     if (a.call.announced.row != nullptr) barrier_wait(&shared.row_there, 0);  // the turn has been read
     if (stamps) leave_launch(t.launch, a.call.announced.turn);
   }
+  if (first_downs < downs && elected()) {
+#pragma unroll 1
+    for (int i = first_downs; i < downs; ++i) {
+      const int unit = kOneServers * i + server;
+      const int both = -shared.at.step[0], place = shared.at.first[2] + unit * shared.at.step[2];
+      const int last = min(shared.at.first[0] / both - place / both, t.count - 1);  // whose gate or up lies there
+      barrier_wait(&shared.used[last], 0);
+      if (last > 0) barrier_wait(&shared.used[last - 1], 0);  // which other warps may have
+      OneUnitRows(m, 2, unit).load();
+    }
+  }
+  __syncwarp();
   barrier_wait(&shared.rest_there, 0);
   make_one_middle(a, m, server);
   finish_one_units(a, m, server);
@@ -362,12 +281,13 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
   }
 }
 
+template <int kColumns>
 __device__ __forceinline__ void run_stream_one(const StreamArgs& a) {
   const OneMemory m(a, dynamic_shared<unsigned char>());
   OneShared& shared = m.shared;
   const int warp = threadIdx.x >> 5;
   stamp_time(a, kStampEntered);
-  shared.init(a.ring_stages);
+  shared.init(a.ring_stages, a.one, OneGroup<kColumns>::kLanes);
   __syncthreads();
   if (warp >= kOneWarps) return serve_one_run(a, m, warp - kOneWarps);
   const bool plain = a.call.norm.x == nullptr;
@@ -390,7 +310,7 @@ __device__ __forceinline__ void run_stream_one(const StreamArgs& a) {
     // The first unit at once. Of the others two warps ask in time.
     if (elected()) OneUnitRows(m, warp / kTeamWarps, 0).load_row(warp % kTeamWarps);
     __syncwarp();
-    compute_one_run(a, m, factor);
+    compute_one_run<kColumns>(a, m, factor);
   }
   barrier_wait(&shared.rest_there, 0);
   const int first = first_summing(a, t), ctas = static_cast<int>(gridDim.x) - first;
@@ -406,9 +326,10 @@ __device__ __forceinline__ void run_stream_one(const StreamArgs& a) {
 // Threads as if there were more, for registers of 80: so that a CTA of the router has room beside one of these.
 constexpr int kOneBound = 768;
 
+template <int kColumns>
 __global__ void __launch_bounds__(kOneBound, 1) stream_one_kernel(const __grid_constant__ StreamArgs a) {
   if constexpr (kCodeHasClusters) {
-    run_stream_one(a);
+    run_stream_one<kColumns>(a);
   } else {
     not_for_this_code();
   }

@@ -44,23 +44,19 @@ __device__ __forceinline__ OneBlock store_one_block(unsigned char* block, const 
   return {largest * (1.0f / kDigitMax), static_cast<int>(__reduce_add_sync(0xFFFFFFFFu, q[0] + q[1] + q[2] + q[3]))};
 }
 
-// Of a block: its sum of weight * input is unit * (sum of n * q - centre) + rest, where n are the byte sums of the
-// weights and q the integers of the inputs.
+// Of a block: its sum of weight * input is unit * (sum of n * q) + rest, where n are the byte sums of the weights and q
+// the integers of the inputs. A float keeps the sum of n * q to 2^-24 of it, and it is some four times what is left.
 struct alignas(16) OneUnit {
   float unit, rest;
-  int centre;
-  int unused;
 };
 constexpr int kOneBlockBytes = kOneBlockDigits + static_cast<int>(sizeof(OneUnit));  // in shared memory
-constexpr int kOneCentre = 510;  // about the mean of n: what is left is small and exact
 
 // store_one_block() and, behind the digits, the block's OneUnit.
 __device__ __forceinline__ void store_one_unit(unsigned char* block, const float (&v)[4]) {
   const OneBlock digits = store_one_block(block, v);
   if ((threadIdx.x & 31) != 0) return;
-  constexpr float kRest = kMul1Bias + kOneCentre * kMul1Scale;
-  *reinterpret_cast<OneUnit*>(block + kOneBlockDigits) = {
-      digits.unit * kMul1Scale, digits.unit * kRest * static_cast<float>(digits.sum), kOneCentre * digits.sum, 0};
+  *reinterpret_cast<OneUnit*>(block + kOneBlockDigits) = {digits.unit * kMul1Scale,
+                                                          digits.unit * kMul1Bias * static_cast<float>(digits.sum)};
 }
 
 // Where a lane reads the digits of a tile row.
@@ -69,27 +65,37 @@ __device__ __forceinline__ int one_digits_place() {
   return (lane >> 2 & 1) * (kOneRowDigits / 2) + (lane & 3) * 16;
 }
 
-// acc += kTiles tiles, one above the other and `step` bytes apart, times their digits; see one_digit_sum(). All that a
-// warp needs of them is read at once: it has few neighbours that would hide what it waits for.
-template <int kTiles, int kBits>
-__device__ __forceinline__ void multiply_one_column(const LaneStream<kBits>& stream, const unsigned char* tiles,
-                                                    int step, const unsigned char* digits, int (&acc)[2][4]) {
-  u32 words[kTiles][LaneStream<kBits>::kWords];
+// acc += kTiles tiles, one above the other and `step` bytes apart, times their digits. kColumns: of tiles, side by
+// side. Of one column both sums of it are in acc, of two each has its own: two chains of tensor instructions in either
+// case. All that a warp needs of them is read at once: it has few neighbours that would hide what it waits for.
+template <int kTiles, int kColumns, int kBits>
+__device__ __forceinline__ void multiply_columns(const LaneStream<kBits>& stream, const unsigned char* tiles, int step,
+                                                 const unsigned char* digits, int (&acc)[2][4]) {
+  u32 words[kTiles][kColumns][LaneStream<kBits>::kWords];
   uint4 b[kTiles];
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
-    stream.read(tiles + i * step, words[i]);
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) stream.read(tiles + i * step + c * stream.kTileBytes, words[i][c]);
     b[i] = *reinterpret_cast<const uint4*>(digits + i * kOneRowDigits);
   }
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
-    u32 x[8];
-    tile_windows<kBits>(stream, words[i], x);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
-    mma_u8s8(acc[0], x[0], x[4], x[1], x[5], b[i].x, b[i].y);
-    mma_u8s8(acc[1], x[2], x[6], x[3], x[7], b[i].z, b[i].w);
+    for (int c = 0; c < kColumns; ++c) {
+      u32 x[8];
+      tile_windows<kBits>(stream, words[i][c], x);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) x[j] *= codec::kMul1Multiplier;
+      mma_u8s8(acc[c], x[0], x[4], x[1], x[5], b[i].x, b[i].y);
+      mma_u8s8(acc[kColumns == 1 ? 1 : c], x[2], x[6], x[3], x[7], b[i].z, b[i].w);
+    }
   }
+}
+template <int kTiles, int kBits>
+__device__ __forceinline__ void multiply_one_column(const LaneStream<kBits>& stream, const unsigned char* tiles,
+                                                    int step, const unsigned char* digits, int (&acc)[2][4]) {
+  multiply_columns<kTiles, 1, kBits>(stream, tiles, step, digits, acc);
 }
 
 // The sum of n * q, of the lane's column lane / 4 + 8 * i. An int holds it for eight tiles: high digits times 128 and
@@ -98,13 +104,21 @@ __device__ __forceinline__ int one_digit_sum(const int (&acc)[2][4], int i) {
   return 128 * (acc[0][2 * i] + acc[1][2 * i]) + acc[0][2 * i + 1] + acc[1][2 * i + 1];
 }
 
-// sums[i] += a block's sum of weight * input, from its acc, of the lane's column lane / 4 + 8 * i.
-__device__ __forceinline__ void add_one_block(const unsigned char* block, const int (&acc)[2][4], float (&sums)[2]) {
+// sums[c][i] += a block's sum of weight * input without its rest, from its acc, of the lane's column lane / 4 + 8 * i
+// of the tile column c. Returns the rest, which is the same for all.
+template <int kColumns>
+__device__ __forceinline__ float add_one_block(const unsigned char* block, const int (&acc)[2][4],
+                                               float (&sums)[kColumns][2]) {
   const OneUnit u = *reinterpret_cast<const OneUnit*>(block + kOneBlockDigits);
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    sums[i] = fmaf(u.unit, static_cast<float>(one_digit_sum(acc, i) - u.centre), sums[i] + u.rest);
+  for (int c = 0; c < kColumns; ++c) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int n = kColumns == 1 ? one_digit_sum(acc, i) : 128 * acc[c][2 * i] + acc[c][2 * i + 1];
+      sums[c][i] = fmaf(u.unit, static_cast<float>(n), sums[c][i]);
+    }
   }
+  return u.rest;
 }
 
 }  // namespace fairway::kernels::cuda

@@ -21,6 +21,8 @@ struct LinearKernel {
   InputMemory input;
   int norm_blocks;              // with a norm in front: blocks of all rows of an item that a CTA may have
   bool groups_along_y = false;  // of the grid; CTAs of a cluster along x
+  // For calls whose clusters, of more than one CTA, have an item each, with room for all of its weights; null: run.
+  void (*run_single)(LinearArgs) = nullptr;
 };
 
 LinearKernel linear_int_kernel(int rows);   // 4, 8

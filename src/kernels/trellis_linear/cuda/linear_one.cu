@@ -5,8 +5,15 @@
 namespace fairway::kernels::cuda {
 
 LinearKernel linear_one_row_kernel() {
-  return {linear_one_kernel, 1,   2, static_cast<int>(sizeof(LinearOneShared)), 0, {1, kOneBlockBytes, 0},
-          kMostNormedBlocks, true};
+  return {linear_one_kernel<false>,
+          1,
+          2,
+          static_cast<int>(sizeof(LinearOneShared)),
+          0,
+          {1, kOneBlockBytes, 0},
+          kMostNormedBlocks,
+          true,
+          linear_one_kernel<true>};
 }
 
 }  // namespace fairway::kernels::cuda

@@ -6,6 +6,9 @@
 //   when all are there. The sums of a block become floats before the next one.
 // - A warp has 16 of the 128 outputs and all inputs, so its sums are complete: lanes send them to the CTA of the
 //   cluster that finishes the item, or leave them for the warp whose turn it is to finish one, and the others go on.
+// - A call whose clusters have an item each is the usual one, and has an instance without what others need: less code
+//   and 61 registers instead of 79. All such calls of a layer run the same instance: with one of its own for q_b_proj
+//   alone, whose code then came cold, a step of GLM-4.7-Flash took 4 % longer.
 // - A digit lies in shared memory as the tensor instruction takes it, four times in a word, high and low ones side by
 //   side.
 #pragma once
@@ -23,7 +26,7 @@ constexpr int kOneFirstBytes = 24 * 1024;  // of weights, asked for before the i
 // leaves: the ring's stages are used again.
 template <int kBits>
 __device__ __forceinline__ void walk_one(RingCursor& ring, int blocks, bool leaves, const LanePlace& place,
-                                         const OneMemory& m, float (&sums)[2]) {
+                                         const OneMemory& m, float (&sums)[1][2]) {
   const LaneStream<kBits> stream(place);
   const unsigned char* block = m.blocks;
   const int digits = one_digits_place();
@@ -34,7 +37,9 @@ __device__ __forceinline__ void walk_one(RingCursor& ring, int blocks, bool leav
     multiply_one_column<kBandTiles>(stream, ring.data(), kBandTiles * stream.kTileBytes, block + digits, acc);
     if (leaves) ring.release();
     ring.advance();
-    add_one_block(block, acc, sums);
+    const float rest = add_one_block(block, acc, sums);
+    sums[0][0] += rest;
+    sums[0][1] += rest;
   }
 }
 
@@ -62,13 +67,14 @@ __device__ __forceinline__ void load_blocks(OneLoader& loader, RingCursor& ring,
   }
 }
 
-// By the loading warp.
+// By the loading warp. kSingle: an item for each cluster, whose weights all fit into the ring.
+template <bool kSingle>
 __device__ __forceinline__ void load_one_items(const LinearArgs& a, RingCursor ring, std::uint64_t* staged) {
   const LinearShare share = linear_share(a, static_cast<int>(blockIdx.x));
   int index = static_cast<int>(blockIdx.y), begin = 0;
   OneLoader loader = loader_of(a, share, index);
   meet_one(a);
-  if (a.items > a.groups) {
+  if (!kSingle && a.items > a.groups) {
     // Many weights: a CTA's inputs would come after all that it has asked for.
     begin = min(max(kOneFirstBytes / a.stage_bytes, 1), share.count);
     load_blocks(loader, ring, begin);
@@ -78,12 +84,12 @@ __device__ __forceinline__ void load_one_items(const LinearArgs& a, RingCursor r
   while (true) {
     load_blocks(loader, ring, share.count - begin);
     index += a.groups;
-    if (index >= a.items) break;
+    if (kSingle || index >= a.items) break;
     begin = 0;
     loader = loader_of(a, share, index);
   }
   __syncwarp();
-  if (a.split > 1) cluster_wait();
+  if (kSingle || a.split > 1) cluster_wait();
 }
 
 // Where a lane of a warp reads the tiles of the warp's columns. Computed here: else the compiler would do it where the
@@ -97,10 +103,11 @@ __device__ __forceinline__ LanePlace place_one(int bits) {
   return place;
 }
 
+template <bool kSingle>
 __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCursor ring, const OneMemory& m) {
   const int rank = static_cast<int>(blockIdx.x), warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const LinearShare share = linear_share(a, rank);
-  const bool leaves = a.items > a.groups || share.count > a.ring_stages;
+  const bool leaves = !kSingle && (a.items > a.groups || share.count > a.ring_stages);
   int index = static_cast<int>(blockIdx.y);
   LinearItem item = get_linear_item(a, index);
   // Warps finish items in turn, first the one that has the least to do before.
@@ -112,7 +119,7 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
   uint2 svh = {};
   if (is_finisher(0)) svh = OneFinish::scales(a.call.outputs[item.output], item.band * kBand + 4 * lane);
   LanePlace place = place_one(a.call.outputs[item.output].matrix.bits);
-  if (a.split > 1) cluster_wait();  // the others have started
+  if (kSingle || a.split > 1) cluster_wait();  // the others have started
   wait_for_previous_kernel();
   if (warp < share.count) x.load(a, k);  // before all else that can be done now
   bool stages = true;
@@ -130,17 +137,18 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
         if (threadIdx.x == 0) barrier_arrive(&m.shared.staged);
       }
     }
-    float sums[2] = {};
+    float one_column[1][2] = {};
+    const float(&sums)[2] = one_column[0];
     switch (output.matrix.bits) {
-#define FAIRWAY_CASE(bits)                                     \
-  case bits:                                                   \
-    walk_one<bits>(ring, share.count, leaves, place, m, sums); \
+#define FAIRWAY_CASE(bits)                                           \
+  case bits:                                                         \
+    walk_one<bits>(ring, share.count, leaves, place, m, one_column); \
     break;
       FAIRWAY_FOR_EACH_BITS(FAIRWAY_CASE)
 #undef FAIRWAY_CASE
     }
     float v[4];
-    if (a.split > 1) {
+    if (kSingle || a.split > 1) {
       if ((lane & 2) == 0) {
         send_to_cluster(m.gathered + rank * kBand + place_of_sum(), &m.shared.sums_there, 0,
                         lane & 1 ? sums[1] : sums[0]);
@@ -173,13 +181,14 @@ __device__ __forceinline__ void compute_one_items(const LinearArgs& a, RingCurso
 }
 
 // The grid: the CTAs of a cluster along x, groups along y.
+template <bool kSingle>
 __device__ __forceinline__ void run_linear_one(const LinearArgs& a) {
   unsigned char* const memory = dynamic_shared<unsigned char>();
   const OneMemory m(a, memory);
   const RingCursor ring{memory, &m.shared.barriers, a.ring_stages, a.stage_bytes};
   ring_init_by_warps(&m.shared.barriers, a.ring_stages, kComputeWarps, 1, kBandThreads / 32);
   if (threadIdx.x >= kComputeThreads) {
-    load_one_items(a, ring, &m.shared.staged);
+    load_one_items<kSingle>(a, ring, &m.shared.staged);
     return;
   }
   if (threadIdx.x == 0) {
@@ -192,12 +201,13 @@ __device__ __forceinline__ void run_linear_one(const LinearArgs& a) {
     }
   }
   meet_one(a);
-  compute_one_items(a, ring, m);
+  compute_one_items<kSingle>(a, ring, m);
 }
 
+template <bool kSingle>
 __global__ void __launch_bounds__(kBandThreads, 2) linear_one_kernel(const __grid_constant__ LinearArgs a) {
   if constexpr (kCodeHasClusters) {
-    run_linear_one(a);
+    run_linear_one<kSingle>(a);
   } else {
     not_for_this_code();
   }

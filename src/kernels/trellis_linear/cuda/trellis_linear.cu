@@ -329,7 +329,9 @@ void trellis_linear(const LinearCall& call, LinearPath path, void* workspace, cu
     const int cluster = gpu_features().clusters ? plan.split : 1;
     const auto ctas = static_cast<unsigned>(plan.grid), share = static_cast<unsigned>(plan.split);
     const dim3 grid = kernel.groups_along_y ? dim3(share, ctas / share) : dim3(ctas);
-    status = launch(kernel.run, {grid, kBandThreads, bytes, cluster}, stream, args);
+    const bool single = plan.split > 1 && args.items == args.groups && plan.ring_stages >= plan.memory.blocks;
+    const auto run = single && kernel.run_single != nullptr ? kernel.run_single : kernel.run;
+    status = launch(run, {grid, kBandThreads, bytes, cluster}, stream, args);
   }
   backend::check_cuda(status, name);
 }

@@ -13,8 +13,10 @@
 #include "backend/cuda/check.cuh"
 #include "codec/trellis.h"
 #include "kernels/common/cuda/case_size.h"
+#include "kernels/common/cuda/gpu_features.h"
 #include "kernels/moe_swiglu/cuda/moe_swiglu_cuda.cuh"
 #include "kernels/moe_swiglu/cuda/problem.cuh"
+#include "kernels/moe_swiglu/cuda/stream_launch.cuh"
 #include "kernels/verify/compare.h"
 
 namespace fairway::kernels::cuda::check {
@@ -221,6 +223,36 @@ TEST(GpuMoeEarly, SharesAcrossBands) {
   check_early({"early, bands, 16 blocks", 16, 1, 4, 2048, 768, 0, kMul1, true, 83}, 2048, 1.0f, 1, uses);
   check_early({"early, bands, 8 experts", 16, 0, 8, 2048, 768, 4, kMul1, true, 84}, 2048, 1.0f, 1, uses);
 #endif
+}
+
+// One token: units of so many bits that the last ones of down lie where the first of gate and up were. A CTA has
+// `units` of them, whatever the number of CTAs is; with 8 of them a warp has two columns of tiles of each.
+void check_used_again(int units, int bits, int top_k, int shared) {
+  int ctas = 0;
+  check_cuda(cudaDeviceGetAttribute(&ctas, cudaDevAttrMultiProcessorCount, 0), "multiprocessors");
+  const int blocks = ctas < 32 ? units : 16, bands = units * ctas / ((top_k + shared) * blocks);
+  const LayerShape shape{fmt::format("early, {} units of {} bits", units, bits),
+                         top_k + 2,
+                         shared,
+                         top_k,
+                         128 * blocks,
+                         128 * bands,
+                         bits,
+                         kMul1,
+                         true,
+                         static_cast<unsigned>(80 + units)};
+  const OneTokenShare share = one_token_share(EarlyLayer(shape, shape.hidden, 1.0f).layer());
+  EXPECT_EQ(share.units > 0, gpu_features().clusters) << shape.name;
+  if (share.units > 0) {
+    EXPECT_EQ(share.units, units) << shape.name;
+    EXPECT_EQ(share.columns, units == 8 ? 2 : 1) << shape.name;
+    EXPECT_GT(share.reused, 0) << shape.name;
+  }
+  check_early(shape, shape.hidden, 1.0f, 1, {Use::kAll, Use::kSome});
+}
+TEST(GpuMoeEarly, MemoryOfWideUnitsIsUsedAgain) {
+  check_used_again(5, 8, 3, 0);
+  check_used_again(8, 6, 2, 1);
 }
 
 TEST(GpuMoeEarly, WithoutARouter) {
