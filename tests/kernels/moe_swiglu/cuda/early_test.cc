@@ -84,6 +84,7 @@ class EarlyLayer {
         rows_(shape.hidden, n, scale, random_),
         workspace_bytes_(moe_workspace_bytes(layer(), kTokens)) {
     std::vector<float> weights;
+    weights.reserve(static_cast<std::size_t>(kTokens) * layer().top_k + 1);
     for (int i = 0; i < kTokens * layer().top_k; ++i) weights.push_back(random_.uniform(0.1f, 1.0f));
     weights.push_back(0);
     weights_ = device_.upload(weights);
@@ -108,6 +109,7 @@ class EarlyLayer {
   // Announces the routes for the next run, as a router would, with a number that has not been there yet.
   AnnouncedRoutes announce() {
     std::vector<uint4> units;
+    units.reserve(static_cast<std::size_t>(kTokens) * layer().top_k + 1);
     const unsigned number = ++turn_here_;
     for (int i = 0; i < kTokens * layer().top_k; ++i) {
       units.push_back({static_cast<unsigned>(ids_here_[i]), number, bits_of(weights_here_[i]), number});
