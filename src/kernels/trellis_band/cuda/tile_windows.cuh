@@ -17,7 +17,7 @@ __device__ __forceinline__ void tile_windows(const LaneStream<kBits>& stream, co
     const u32 from_bit_5 = __funnelshift_r(w[0], w[1], static_cast<u32>(stream.drop) + 5);
     a[0] = __byte_perm(w[0], w[1], stream.select);
     a[1] = a[2] = 0;
-    windows<kBits>(a, x);
+    windows<kBits, true>(a, x);
     x[0] = from_bit_5 >> 16;
     x[1] = multiply_by_power<3>(from_bit_5) >> 16;
   } else if constexpr (kBits == 4) {

@@ -85,12 +85,13 @@ __device__ __forceinline__ u32 window(const u32 (&a)[3]) {
   }
 }
 
-template <int kBits>
+// kOneMore: one window more is shifted by the multiplier, for callers that have little else for it to do.
+template <int kBits, bool kOneMore = false>
 __device__ __forceinline__ void windows(const u32 (&a)[3], u32 (&state)[8]) {
   state[0] = window<7 * kBits, true>(a);
   state[1] = window<6 * kBits, false>(a);
   state[2] = window<5 * kBits, true>(a);
-  state[3] = window<4 * kBits, kBits == 3>(a);
+  state[3] = window<4 * kBits, kOneMore>(a);
   state[4] = window<3 * kBits, true>(a);
   state[5] = window<2 * kBits, true>(a);
   state[6] = window<1 * kBits, true>(a);
