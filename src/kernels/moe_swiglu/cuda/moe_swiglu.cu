@@ -92,7 +92,7 @@ int input_stride_of(int blocks) {
   return blocks * kBand + kInputPadBytes;
 }
 int band_stage_bytes(const BandKernel& kernel, const MoeLayer& layer) {
-  return 2048 * layer.widths.largest() + kernel.stage_token_bytes;
+  return coded_block_bytes(layer.widths.largest()) + kernel.stage_token_bytes;
 }
 // Beside the ring.
 int band_fixed_bytes(const BandKernel& kernel, int input_stride) {

@@ -16,9 +16,9 @@ struct OneGroup {
   static constexpr int kGateUpStep = kColumns, kDownStep = 2 * kColumns;
 };
 constexpr int kOneComputeThreads = 32 * kOneWarps;
-constexpr int kOnePieces = 2;  // bands that a run has a part of, at most; a warp serves each
-constexpr int kOneServers = kOnePieces;
-constexpr int kOneThreads = kOneComputeThreads + 32 * kOnePieces;
+constexpr int kOnePieces = 2;            // bands that a run has a part of, at most
+constexpr int kOneServers = kOnePieces;  // warps that serve the computing ones; each makes the inputs of a piece's down
+constexpr int kOneThreads = kOneComputeThreads + 32 * kOneServers;
 // CTAs that start late, because the router has their SMs while it makes the routes: the last ones. They share what the
 // others leave.
 constexpr int kOneLateShift = 3;

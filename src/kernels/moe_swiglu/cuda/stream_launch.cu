@@ -79,7 +79,7 @@ struct ShapePlan {
 template <class Shape>
 ShapePlan plan_shape(const MoeLayer& layer) {
   ShapePlan plan{Shape::kCtas, 0, std::max(layer.hidden, layer.max_intermediate) + kInputPadBytes,
-                 2 * kBand * kBandTiles * layer.widths.largest(), 0};
+                 coded_block_bytes(layer.widths.largest()), 0};
   const int matrices = layer.common_suh != nullptr ? 1 : 2, shared_bytes = gpu_features().shared_bytes;
   plan.fixed = static_cast<int>(sizeof(StreamShared<Shape>)) + matrices * 2 * Shape::kTokens * plan.input_stride;
   const auto stages_for = [&](int n) {
@@ -152,9 +152,8 @@ OnePlan plan_one(const MoeLayer& layer, int tokens) {
   const GpuFeatures features = gpu_features();
   if (!features.clusters || own < 1 || own > std::min(blocks, kMostOneUnits)) return {};
   if (items + grid > kMostOneParts || units > kMostOneLayerUnits) return {};
-  const auto of_unit = [](int bits) { return 2 * kBand * kBandTiles * bits; };
-  const int gate = of_unit(layer.widths.gate), both = gate + of_unit(layer.widths.up),
-            down = of_unit(layer.widths.down);
+  const int gate = coded_block_bytes(layer.widths.gate), both = gate + coded_block_bytes(layer.widths.up);
+  const int down = coded_block_bytes(layer.widths.down);
   const int fixed = static_cast<int>(sizeof(OneShared)) + (blocks + kOnePieces) * kOneBlockBytes;
   const int n = static_cast<int>(own), room = features.shared_bytes - kSharedPerCta - fixed;
   if (n * std::max(both, down) > room) return {};

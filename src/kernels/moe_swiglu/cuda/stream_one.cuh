@@ -2,9 +2,10 @@
 //
 // A unit is 128 x 128 weights of gate, those of up, and those of down that begin in the same band of the intermediate
 // size: gate and up of band i and block b of the hidden size, down of block i and band b. Every CTA has an equal run of
-// units, and keeps all of their weights in shared memory, so nothing waits for room. It needs the inputs of down of the
-// bands alone that it has units of, two at most, and the sums of gate and up for them come from the few CTAs that share
-// a band. So little is read twice, and the outputs of down are complete sums over a block, which wait for nobody:
+// units, and keeps all of their weights in shared memory, so nothing waits for room but the last units of down of wide
+// matrices, see OneStages. It needs the inputs of down of the bands alone that it has units of, two at most, and the
+// sums of gate and up for them come from the few CTAs that share a band. So little is read twice, and the outputs of
+// down are complete sums over a block, which wait for nobody:
 //
 // - A warp has one or two columns of tiles of a unit and all of its inputs. With two it reads digits once for two tiles
 //   and goes from unit to unit half as often, 43 cycles a tile instead of 46; sums of gate and up then cross warps once
@@ -62,6 +63,7 @@ __device__ __forceinline__ float stage_one_inputs(const StreamArgs& a, const One
   const MoeNorm& norm = a.call.norm;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, blocks = a.layer.hidden / kBand;
   const bool plain = norm.x == nullptr;
+  // The first access to the row finds out where it lies: before it is there.
   if (!plain && warp < blocks) prefetch_line(norm.x + warp * kBand + 4 * lane);
   if (a.call.announced.row != nullptr) barrier_wait(&m.shared.row_there, 0);
 #pragma unroll 1
@@ -183,7 +185,7 @@ __device__ __forceinline__ int first_summing(const StreamArgs& a, const OneTable
   return (ctas - first) * kOneWarps >= a.layer.hidden / kBand * kOneSumParts ? first : ctas;
 }
 
-// The outputs of a team's units of down, transformed, scaled and weighted, by the warp that serves it.
+// The outputs of every second unit of down, transformed, scaled and weighted, by the warp that serves it.
 __device__ __forceinline__ void finish_one_units(const StreamArgs& a, const OneMemory& m, int server) {
   const OneTable& t = m.shared.table;
   const int lane = threadIdx.x & 31, blocks = a.layer.hidden / kBand;
@@ -233,7 +235,8 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
     wait_for_one_row(a, shared);
   }
   barrier_wait(&shared.table_there, 0);
-  // All that the computing warps have not asked for: gate and up of the other units, then down.
+  // All that the computing warps have not asked for: gate and up of the other units, then down, as far as it has places
+  // of its own.
   const int own_down = min(t.count, shared.at.own_down), downs = (t.count + 1 - server) / kOneServers;
   const int first_downs = (own_down + 1 - server) / kOneServers;
   if (elected()) {
@@ -271,7 +274,7 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
   if (first_summing(a, t) == static_cast<int>(gridDim.x)) {
 #pragma unroll 1
     for (int part = static_cast<int>(blockIdx.x + server * gridDim.x); part < a.layer.hidden / kBand * kOneSumParts;
-         part += static_cast<int>(kOnePieces * gridDim.x)) {
+         part += static_cast<int>(kOneServers * gridDim.x)) {
       sum_one_part(a, t, part);
     }
   }

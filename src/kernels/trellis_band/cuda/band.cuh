@@ -12,6 +12,11 @@ constexpr int kComputeThreads = 32 * kComputeWarps;
 constexpr int kBandThreads = kComputeThreads + 32;  // and one warp that loads
 constexpr int kInnerStride = kBand + 4;  // floats between the rows of sums; keeps a warp's stores in separate banks
 
+// Coded weights of kBand x kBand of a matrix: a block of a band.
+constexpr int coded_block_bytes(int bits) {
+  return kBand * kBand / 8 * bits;
+}
+
 // In fragment order, the elements 2q, 2q + 1, 2q + 8, 2q + 9 of two consecutive tile rows are neighbours, so that a
 // lane finds its part of the token operand in 16 bytes (halves) or 8 bytes (int8 digits).
 __device__ __forceinline__ int fragment_order(int k) {

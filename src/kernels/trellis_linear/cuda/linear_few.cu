@@ -29,7 +29,7 @@ FewPlan plan_few(const LinearCall& call) {
   if (plan.blocks > kMaxFewBlocks) return plan;
   int split = most;  // no more CTAs than make a difference
   while (split > 1 && (in_blocks + split - 2) / (split - 1) == plan.blocks) --split;
-  plan.stage_bytes = kBandTiles * 2 * kBand * call.max_bits;
+  plan.stage_bytes = coded_block_bytes(call.max_bits);
   plan.input_stride = plan.blocks * Path::kBlockBytes + Path::kPadBytes;
   plan.input_bytes = Path::kColumns * (Path::kColumns == 2 ? call.rows : Path::kRows) * plan.input_stride;
   plan.gathered = split > 1 ? split * cluster_rows(call.rows, split) * kBand / 4 : 0;

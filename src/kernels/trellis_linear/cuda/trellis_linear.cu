@@ -73,7 +73,7 @@ struct SharedMemory {
 SharedMemory shared_memory(const LinearCall& call, const LinearKernel& kernel, int split, bool clusters) {
   SharedMemory m{};
   m.blocks = (call.in / kBand + split - 1) / split;
-  m.stage_bytes = kBandTiles * 2 * kBand * call.max_bits + kernel.stage_row_bytes;
+  m.stage_bytes = coded_block_bytes(call.max_bits) + kernel.stage_row_bytes;
   m.input_stride = m.blocks * kernel.input.block_bytes + kernel.input.pad_bytes;
   m.fixed = kernel.shared_bytes + kernel.input.rows * m.input_stride;
   if (split > 1 && clusters)

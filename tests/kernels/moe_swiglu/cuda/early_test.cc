@@ -167,8 +167,7 @@ class EarlyLayer {
 };
 
 // tokens: up to so many begin early.
-void check_early(const LayerShape& shape, int n, float scale, int tokens, const std::vector<Use>& uses) {
-  EarlyLayer layer(shape, n, scale);
+void check_early(EarlyLayer& layer, const LayerShape& shape, int tokens, const std::vector<Use>& uses) {
   for (const Use use : uses) {
     layer.route(use);
     for (int t = 1; t <= tokens; ++t) {
@@ -196,6 +195,11 @@ void check_early(const LayerShape& shape, int n, float scale, int tokens, const 
       }
     }
   }
+}
+
+void check_early(const LayerShape& shape, int n, float scale, int tokens, const std::vector<Use>& uses) {
+  EarlyLayer layer(shape, n, scale);
+  check_early(layer, shape, tokens, uses);
 }
 
 TEST(GpuMoeEarly, RoutedExpertsAlone) {
@@ -243,14 +247,15 @@ void check_used_again(int units, int bits, int top_k, int shared) {
                          kMul1,
                          true,
                          static_cast<unsigned>(80 + units)};
-  const OneTokenShare share = one_token_share(EarlyLayer(shape, shape.hidden, 1.0f).layer());
+  EarlyLayer layer(shape, shape.hidden, 1.0f);
+  const OneTokenShare share = one_token_share(layer.layer());
   EXPECT_EQ(share.units > 0, gpu_features().clusters) << shape.name;
   if (share.units > 0) {
     EXPECT_EQ(share.units, units) << shape.name;
     EXPECT_EQ(share.columns, units == 8 ? 2 : 1) << shape.name;
     EXPECT_GT(share.reused, 0) << shape.name;
   }
-  check_early(shape, shape.hidden, 1.0f, 1, {Use::kAll, Use::kSome});
+  check_early(layer, shape, 1, {Use::kAll, Use::kSome});
 }
 TEST(GpuMoeEarly, MemoryOfWideUnitsIsUsedAgain) {
   check_used_again(5, 8, 3, 0);
