@@ -33,7 +33,8 @@ class EventTimer {
 
   void start(const CudaStream& stream);
   void stop(const CudaStream& stream);
-  bool ready() const;  // both points have passed, microseconds() will not wait
+  const CudaEvent& stopped() const { return end_; }  // stop()'s point
+  bool ready() const;                                // both points have passed, microseconds() will not wait
   // Waits for stop()'s point. Error(kUsage) unless start() and then stop() have been called.
   double microseconds() const;
 

@@ -35,6 +35,7 @@ using formats::ModelConfig;
 constexpr int kMaxSequences = 64, kMaxPassRows = 8192;
 constexpr int kHeadRows = 64;   // rows whose logits are computed at once
 constexpr int kStepsAhead = 2;  // unread steps that may be queued
+static_assert(kStepsAhead <= DevicePass::kKeptSteps, "a step would overwrite tokens on their way to the host");
 constexpr int kShortContextBuckets[] = {128, 256}, kSecondContextBucket = 1024;
 constexpr std::int64_t kSpareBytes = std::int64_t{512} << 20;  // left free for the driver and other programs
 
@@ -116,14 +117,20 @@ struct DeviceModel::State {
     int rows;
   };
   struct StepSlot {
-    explicit StepSlot(int device) : ids(device, sizeof(int) * kMaxSequences), done(device), timer(device) {}
-    backend::PinnedBuffer ids;
+    explicit StepSlot(int device)
+        : chosen(device, sizeof(int) * kMaxSequences * DevicePass::kKeptSteps), done(device), timer(device) {}
+    backend::PinnedBuffer chosen;  // as DevicePass::chosen() has them
+    std::vector<int> positions;    // of the sequences after the step
     backend::CudaEvent done;
     backend::EventTimer timer;
   };
 
   State(const ModelConfig& model_config, const DeviceModelOptions& model_options)
-      : config(model_config), options(model_options), stream(options.device), forward_timer(options.device) {
+      : config(model_config),
+        options(model_options),
+        stream(options.device),
+        copies(options.device),
+        forward_timer(options.device) {
     for (int i = 0; i < kStepsAhead; ++i) slots.push_back(std::make_unique<StepSlot>(options.device));
     inputs = std::make_unique<backend::PinnedBuffer>(
         options.device, 3 * sizeof(int) * static_cast<std::size_t>(std::max(options.pass_rows, kMaxSequences)));
@@ -149,6 +156,7 @@ struct DeviceModel::State {
   DevicePaths paths;
   std::unique_ptr<DevicePass> pass;
   backend::CudaStream stream;
+  backend::CudaStream copies;                     // of chosen tokens to the host, while the next step runs
   std::unique_ptr<backend::PinnedBuffer> inputs;  // ids, sequences and positions of a pass
   std::vector<int> lengths;                       // of the sequences, queued steps included
   int forward_rows = 0, forward_sequence = 0;
@@ -285,11 +293,13 @@ const backend::CudaGraph& DeviceModel::State::step_graph(int rows) {
 void DeviceModel::State::choose_tokens(int rows, int* position, unsigned long long* states) const {
   const cudaStream_t native = backend::native(stream);
   const int vocab = config.vocab_size;
+  int* const chosen = position == nullptr ? nullptr : pass->chosen();
+  const int kept = DevicePass::kKeptSteps;
   if (sample.temperature == 0) {
-    kernels::cuda::greedy({pass->logits(), vocab, vocab, rows, pass->ids(), position, nullptr, 0}, native);
+    kernels::cuda::greedy({pass->logits(), vocab, vocab, rows, pass->ids(), position, chosen, kept}, native);
   } else {
     kernels::cuda::sample_top({pass->logits(), vocab, vocab, rows, sample.temperature, sample.top_k, sample.top_p,
-                               sample.min_p, states, pass->ids(), position, nullptr, 0},
+                               sample.min_p, states, pass->ids(), position, chosen, kept},
                               native);
   }
 }
@@ -479,11 +489,15 @@ void DeviceModel::step() {
   slot.timer.start(s.stream);
   graph.replay(s.stream);
   slot.timer.stop(s.stream);
-  s.stream.copy_to_host(slot.ids.data(), s.pass->ids(), sizeof(int) * static_cast<std::size_t>(s.batch));
-  slot.done.record(s.stream);
+  // Beside the next step: a copy between two steps would take microseconds of the device's time.
+  const auto batch = static_cast<std::size_t>(s.batch);
+  s.copies.wait_for(slot.timer.stopped());
+  s.copies.copy_to_host(slot.chosen.data(), s.pass->chosen(), sizeof(int) * batch * DevicePass::kKeptSteps);
+  slot.done.record(s.copies);
   s.pending.push_back({s.next_slot, s.batch});
   s.next_slot = (s.next_slot + 1) % s.slots.size();
-  for (int i = 0; i < s.batch; ++i) ++s.lengths[static_cast<std::size_t>(i)];
+  for (std::size_t i = 0; i < batch; ++i) ++s.lengths[i];
+  slot.positions.assign(s.lengths.begin(), s.lengths.begin() + s.batch);
 }
 
 std::vector<int> DeviceModel::take_step() {
@@ -494,8 +508,13 @@ std::vector<int> DeviceModel::take_step() {
   slot.done.wait();
   s.pending.pop_front();
   s.last_taken = oldest.slot;
-  const int* ids = reinterpret_cast<const int*>(slot.ids.data());
-  return {ids, ids + oldest.rows};
+  const int* const chosen = reinterpret_cast<const int*>(slot.chosen.data());
+  std::vector<int> ids;
+  for (int i = 0; i < oldest.rows; ++i) {
+    const int kept = slot.positions[static_cast<std::size_t>(i)] % DevicePass::kKeptSteps;
+    ids.push_back(chosen[i * DevicePass::kKeptSteps + kept]);
+  }
+  return ids;
 }
 
 void DeviceModel::stop() {
@@ -521,6 +540,7 @@ std::size_t DeviceModel::step_nodes() const {
 
 void DeviceModel::synchronize() {
   state_->stream.wait();
+  state_->copies.wait();
 }
 
 PathTable DeviceModel::tune_paths(const PathTuneOptions& tune, bool* complete) {

@@ -94,6 +94,7 @@ void DevicePass::place() {
   logits_ =
       take<float>(static_cast<std::size_t>(limits_.head_rows) * static_cast<std::size_t>(c_.vocab_size), "logits");
   random_states_ = take<unsigned long long>(static_cast<std::size_t>(limits_.sequences), "random number generators");
+  chosen_ = take<int>(static_cast<std::size_t>(limits_.sequences) * kKeptSteps, "chosen tokens");
 }
 
 void DevicePass::place_attention() {

@@ -63,6 +63,9 @@ class DevicePass {
   void clear(backend::CudaStream& stream) const;
 
   int* ids() const { return ids_; }
+  // [sequences, kKeptSteps]: what the last steps chose, each at its new position modulo kKeptSteps.
+  static constexpr int kKeptSteps = 2;
+  int* chosen() const { return chosen_; }
   int* sequence() const { return sequence_; }
   int* position() const { return position_; }
   float* logits() const { return logits_; }
@@ -123,6 +126,7 @@ class DevicePass {
   float *gate_ = nullptr, *up_ = nullptr;  // [up to kDenseRows, padded width of a dense MLP]
   __half* gated_ = nullptr;                // the same
   float* logits_ = nullptr;                // [head_rows, vocab_size]
+  int* chosen_ = nullptr;
   unsigned long long* random_states_ = nullptr;
   void *linear_workspace_ = nullptr, *moe_workspace_ = nullptr, *attend_workspace_ = nullptr;
   unsigned char* cache_ = nullptr;

@@ -36,9 +36,7 @@ __device__ __forceinline__ void store_choice(int id, int r, int* ids, int* posit
   if (position == nullptr) return;
   const int next = position[r] + 1;
   position[r] = next;
-  if (history != nullptr && next >= 0 && next < history_stride) {
-    history[static_cast<long long>(r) * history_stride + next] = id;
-  }
+  if (history != nullptr && next >= 0) history[static_cast<long long>(r) * history_stride + next % history_stride] = id;
 }
 
 }  // namespace fairway::kernels::cuda

@@ -12,8 +12,8 @@ struct GreedyCall {
   int vocab, rows;     // >= 1; vocab: at most 2^21
   int* ids;            // [rows]
   int* position;       // [rows] or null: positions[r] += 1 after the choice
-  int* history;        // [rows, history_stride] or null: history[r, new position[r]] = ids[r]; needs `position`
-  int history_stride;  // a new position outside 0..history_stride-1 is not written
+  int* history;        // [rows, history_stride] or null: the last history_stride ids, needs `position`:
+  int history_stride;  // history[r, new position[r] modulo history_stride] = ids[r]; below 0: none
 };
 
 // ids[r] = the place of the largest logit of row r; ties go to the lower id, NaN never wins, a row without a number

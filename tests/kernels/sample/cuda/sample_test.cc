@@ -81,6 +81,7 @@ TEST(GpuGreedy, PositionAndHistory) {
   std::vector<int> expected(4 * kStride, -1);
   expected[1] = chosen[0];
   expected[kStride + 4] = chosen[1];
+  expected[2 * kStride] = chosen[2];  // 5 modulo the stride; the last row has no position yet
   EXPECT_EQ(history.download(), expected);
 }
 
@@ -232,6 +233,7 @@ TEST(GpuSampleTop, PositionAndHistory) {
   EXPECT_EQ(position.download(), (std::vector<int>{2, 5}));
   std::vector<int> expected(2 * kStride, -1);
   expected[2] = ids.download()[0];
+  expected[kStride] = ids.download()[1];
   EXPECT_EQ(history.download(), expected);
   EXPECT_LT(expected[2], 3);
 }
