@@ -337,7 +337,11 @@ void DevicePass::dense_mlp(const DeviceMlp& mlp, const cuda::NormCall& input, cu
 // delta = experts(norm(x)); the next norm adds it.
 void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream) {
   const bool routed = layer.moe.top_k > 0;
-  if (!routed && layer.dense.gate.is_trellis && rows <= kDenseRows) {
+  // The router's kernel only reads x_.
+  const cuda::MoeNorm norm{x_, hidden_padded_, layer.mlp_input_norm, c_.rms_norm_eps, c_.hidden_size};
+  // Of one row, the expert layer's kernel for one token takes it if it can.
+  const bool in_one = !routed && cuda::moe_polls_row(layer.moe, rows, cuda::moe_default_path(layer.moe, rows), norm);
+  if (!routed && !in_one && layer.dense.gate.is_trellis && rows <= kDenseRows) {
     dense_mlp(layer.dense, norm_call(nullptr, layer.mlp_input_norm, rows), stream);
     return;
   }
@@ -345,8 +349,6 @@ void DevicePass::experts(const DeviceLayer& layer, int rows, cudaStream_t stream
   const cuda::MoePath path =
       paths_ != nullptr && !left_out ? paths_->choose(layer.moe, rows) : cuda::moe_default_path(layer.moe, rows);
   const bool announces = routed && !left_out && cuda::moe_polls_routes(layer.moe, rows, path);
-  // The router's kernel only reads x_.
-  const cuda::MoeNorm norm{x_, hidden_padded_, layer.mlp_input_norm, c_.rms_norm_eps, c_.hidden_size};
   cuda::AnnouncedRoutes announced;
   if (announces) announced = {route_units_, route_turn_};
   if (!routed) {

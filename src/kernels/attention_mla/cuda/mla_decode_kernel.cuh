@@ -124,15 +124,15 @@ class MlaDecodeCta {
     const UnfoldOne<kUp> unfold(up, head_, rank_);
     __syncthreads();
     send_sums();
+    if (rank_ == owner && head_ == 0 && is_there(sequence, position)) {
+      const long long row = static_cast<long long>(sequence) * p_.cache.sequence_rows + position;
+      keep_row(static_cast<unsigned char*>(p_.cache.data) + row * positions.row_bytes);
+    }
     barrier_wait_cluster(&memory_.sums_sent, 0);
     merge();
     barrier_wait(&memory_.weights_there, 0);
     __syncthreads();
     unfold.run(memory_.weights, memory_.latent, a_.out + row_ * a_.ldo);
-    if (rank_ == owner && head_ == 0 && is_there(sequence, position)) {
-      const long long row = static_cast<long long>(sequence) * p_.cache.sequence_rows + position;
-      keep_row(static_cast<unsigned char*>(p_.cache.data) + row * positions.row_bytes);
-    }
   }
 
  private:
@@ -202,7 +202,7 @@ class MlaDecodeCta {
     return sequence >= 0 && position >= 0 && position < p_.cache.sequence_rows;
   }
 
-  // The row to the cache, when nobody waits for it.
+  // The row to the cache, while the sums of others are on their way.
   __device__ __forceinline__ void keep_row(unsigned char* to) const {
     const int words = (latent() + rope()) / kCachePiece * CachePiece<kType>::kBytes / 8;
     for (int i = thread_; i < words; i += kOneThreads) {
@@ -253,7 +253,8 @@ class MlaDecodeCta {
         reference, [&](int w) { return memory_.warp_statistics[w]; },
         [&](int w) { return *reinterpret_cast<const float4*>(&memory_.warp_sums[w][4 * thread_]); }, total);
     auto* const to = reinterpret_cast<float4*>(&memory_.sums[rank_][4 * thread_]);
-    for (int i = 0; i < kOneCluster; ++i) send_to_cluster(to, &memory_.sums_sent, i, sum);
+    // All CTAs to another one at a time.
+    for (int i = 0; i < kOneCluster; ++i) send_to_cluster(to, &memory_.sums_sent, (rank_ + i) % kOneCluster, sum);
     if (thread_ < kOneCluster) {
       send_to_cluster(&memory_.statistics[rank_], &memory_.sums_sent, thread_, make_float4(most, total, 0, 0));
     }

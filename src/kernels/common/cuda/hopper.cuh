@@ -530,6 +530,17 @@ __device__ __forceinline__ void store_numbered(uint4* to, float a, float b, unsi
       "f"(a), "f"(b), "r"(number)
       : "memory");
 }
+// One of the two.
+__device__ __forceinline__ void store_numbered_word(uint4* to, int which, unsigned value, unsigned number) {
+  asm volatile(
+      "{\n"
+      ".reg .b64 x;\n"
+      "mov.b64 x, {%1, %2};\n"
+      "st.relaxed.gpu.global.b64 [%0], x;\n"
+      "}\n" ::"l"(reinterpret_cast<uint2*>(to) + which),
+      "r"(value), "r"(number)
+      : "memory");
+}
 __device__ __forceinline__ uint4 load_numbered(const uint4* from) {
   uint4 v;
   asm volatile(
@@ -544,6 +555,12 @@ __device__ __forceinline__ uint4 load_numbered(const uint4* from) {
       : "memory");
   return v;
 }
+
+// About so long, for a warp that would otherwise do something too soon.
+__device__ __forceinline__ void pause_nanoseconds(unsigned time) {
+  __nanosleep(time);
+}
+
 // Between two polls of such words, of which the thread has done `polls`: some seconds of them end the launch with a
 // fault.
 __device__ __forceinline__ void poll_again(int polls) {

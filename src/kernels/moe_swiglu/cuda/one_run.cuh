@@ -10,15 +10,20 @@ constexpr int kOneWarps = 2 * kTeamWarps;  // that compute
 
 // How warps share units: kColumns, 1 or 2, columns of tiles each. Of gate and up a group of warps has every unit whose
 // number is its own modulo kColumns, of down modulo 2 * kColumns.
+//
+// Warps that serve the computing ones: with two columns, where a CTA has many units, one for each scheduler of the SM,
+// so that none has more to do than others. With fewer units that asks for the last weights before others have theirs:
+// Qwen3-30B-A3B is 2 % slower.
 template <int kColumns>
 struct OneGroup {
   static constexpr int kWarps = kTeamWarps / kColumns, kLanes = 32 * kWarps;
-  static constexpr int kGateUpStep = kColumns, kDownStep = 2 * kColumns;
+  static constexpr int kGateUpShift = kColumns - 1, kDownShift = kColumns;
+  static constexpr int kGateUpStep = 1 << kGateUpShift, kDownStep = 1 << kDownShift;
+  static constexpr int kServers = 2 * kColumns, kThreads = 32 * (kOneWarps + kServers);
+  static constexpr int kParts = kColumns;  // of a CTA's sums of a band: each group's own
 };
 constexpr int kOneComputeThreads = 32 * kOneWarps;
-constexpr int kOnePieces = 2;            // bands that a run has a part of, at most
-constexpr int kOneServers = kOnePieces;  // warps that serve the computing ones; each makes the inputs of a piece's down
-constexpr int kOneThreads = kOneComputeThreads + 32 * kOneServers;
+constexpr int kOnePieces = 2;  // bands that a run has a part of, at most
 // CTAs that start late, because the router has their SMs while it makes the routes: the last ones. They share what the
 // others leave.
 constexpr int kOneLateShift = 3;
@@ -54,6 +59,7 @@ struct OneTable {
   int items;                // bands of all slots
   int count;                // of the run's units
   int early_ctas, working;  // CTAs that do not start late; that have units
+  uint2 last;               // StreamState::one of the launch before
   OnePiece pieces[kOnePieces];
 };
 
@@ -66,12 +72,12 @@ struct alignas(16) OneShared {
   std::uint64_t full[3][kMostOneUnits];     // weights of gate, up and down
   std::uint64_t sums_there[kMostOneUnits];  // of a unit of down; behind full, see walk_units()
   std::uint64_t used[kMostOneUnits];        // gate and up of a unit, whose memory down needs
-  std::uint64_t half_there[kOnePieces][2];  // of the sums of gate and of up
+  std::uint64_t up_there[kOnePieces];       // of the inputs of down, see make_half_middle()
   OneTable table;
   OneStages at;       // here, because an argument that nobody has read yet is far away
   float weights[32];  // of the slots
   alignas(16) float sums[kMostOneUnits][kBand];
-  float half[kOnePieces][2][kBand];  // sums of gate and up over every second unit
+  alignas(16) float up[kOnePieces][kBand];  // of the inputs of down
   float squares[kMostEarlyBlocks];
   int touched[32];
 
@@ -90,12 +96,11 @@ struct alignas(16) OneShared {
       barrier_init(&table_there, 32);
       barrier_init(&rest_there, 32);
       barrier_init(&gate_up_done, kOneComputeThreads);
-    } else if (warp > kOneWarps) {
+    } else if (warp == kOneWarps + 1) {
 #pragma unroll
       for (int piece = 0; piece < kOnePieces; ++piece) {
         barrier_init(&middle[piece], 32);
-        barrier_init(&half_there[piece][0], unit_lanes);
-        barrier_init(&half_there[piece][1], unit_lanes);
+        barrier_init(&up_there[piece], 32);
       }
       barrier_init(&row_there, 32);
     }
@@ -120,8 +125,11 @@ struct OneMemory {
   }
 };
 
+static_assert(offsetof(ExpertRef, gate) == 0 && offsetof(ExpertRef, up) == sizeof(TrellisRef) &&
+              offsetof(ExpertRef, down) == 2 * sizeof(TrellisRef));
+// Without a branch, which where it is done would be some thirty instructions on everybody's way.
 __device__ __forceinline__ const TrellisRef& matrix_of(const ExpertRef& e, int matrix) {
-  return matrix == 0 ? e.gate : matrix == 1 ? e.up : e.down;
+  return *(reinterpret_cast<const TrellisRef*>(&e) + matrix);
 }
 
 // How units are cut into runs, and what a lane of a warp has of this CTA's: lanes 0..5 the three matrices of both
@@ -172,35 +180,52 @@ struct OneCut {
   }
 };
 
-// What the computing warps need of the run; says how many bytes come to each barrier.
-__device__ __forceinline__ void store_one_run(const StreamArgs& a, OneShared& shared, const OneCut& cut, int expert,
-                                              const TrellisRef& matrix) {
-  const int lane = threadIdx.x & 31;
-  OneTable& t = shared.table;
-  int bits = 0;
-  if (cut.piece_count > 0) {
-    bits = matrix.bits;
-    OnePiece& p = t.pieces[cut.piece];
+// All of the table that the cut alone says. The lane's matrix then lies, for each of its bits, row_of_bit bytes from
+// row to row, and its first row first_of_bit bytes behind the matrix's.
+struct OneMatrixPlace {
+  unsigned row_of_bit, first_of_bit;
+
+  __device__ __forceinline__ OneMatrixPlace(const StreamArgs& a, OneTable& t, const OneCut& cut) {
+    const int lane = threadIdx.x & 31, hidden_blocks = a.layer.hidden / kBand;
     const bool down = cut.matrix == 2;
-    const int out = down ? a.layer.hidden : cut.slot_bands * kBand;
     const int row = down ? cut.band : cut.block, column = down ? cut.block : cut.band;
-    const unsigned row_bytes = static_cast<unsigned>(2 * out * bits);
-    p.row_bytes[cut.matrix] = row_bytes;
-    p.words[cut.matrix] =
-        matrix.words + std::size_t{row_bytes} * static_cast<unsigned>(row * kUnitRows) + column * kRowBytesOfBit * bits;
-    p.bits[cut.matrix] = bits;
-    p.expert = expert;
-    p.band = cut.band;
-    p.slot = cut.slot;
-    p.block = cut.block;
-    p.item = cut.item;
-  }
-  if (lane == 0) {
+    // Hidden, or the compiler would do this where the experts are known.
+    const int row_bytes = hidden(2 * (down ? a.layer.hidden : cut.slot_bands * kBand));
+    row_of_bit = static_cast<unsigned>(row_bytes);
+    first_of_bit = static_cast<unsigned>(hidden(row_bytes * row * kUnitRows + column * kRowBytesOfBit));
+    if (cut.piece_count > 0 && cut.matrix == 0) {
+      OnePiece& p = t.pieces[cut.piece];
+      p.band = cut.band;
+      p.slot = cut.slot;
+      p.block = cut.block;
+      p.item = cut.item;
+      p.first_cta = cut.owner(cut.item * hidden_blocks);
+      p.last_cta = cut.owner((cut.item + 1) * hidden_blocks - 1);
+    }
+    if (lane > 0) return;
     t.count = cut.count;
     t.pieces[0].first = 0;
     t.pieces[0].count = t.pieces[1].first = cut.first_count;
     t.pieces[1].count = cut.count - cut.first_count;
+    t.items = cut.items;
+    t.early_ctas = static_cast<int>(cut.early_ctas);
+    t.working = cut.units == 0 ? 0 : cut.owner(cut.units - 1) + 1;
   }
+  // A lane's matrix, if it has one.
+  __device__ __forceinline__ void store(OneTable& t, const OneCut& cut, int expert, const unsigned char* words,
+                                        int bits) const {
+    if (cut.piece_count <= 0) return;
+    OnePiece& p = t.pieces[cut.piece];
+    p.words[cut.matrix] = words + static_cast<unsigned long long>(first_of_bit) * static_cast<unsigned>(bits);
+    p.row_bytes[cut.matrix] = row_of_bit * static_cast<unsigned>(bits);
+    p.bits[cut.matrix] = bits;
+    p.expert = expert;
+  }
+};
+
+// By a warp: how many bytes come to each barrier. bits: of the lane's matrix. Some may have come.
+__device__ __forceinline__ void expect_one_run(OneShared& shared, const OneCut& cut, int bits) {
+  const int lane = threadIdx.x & 31;
 #pragma unroll
   for (int m = 0; m < 3; ++m) {
     const int own = __shfl_sync(kAllLanes, bits, m + (lane < cut.first_count ? 0 : 3));
@@ -208,20 +233,13 @@ __device__ __forceinline__ void store_one_run(const StreamArgs& a, OneShared& sh
   }
 }
 
-// What only the serving warps need, and what is needed in the end.
-__device__ __forceinline__ void store_one_rest(const StreamArgs& a, OneShared& shared, const OneCut& cut,
-                                               float weight) {
-  const int lane = threadIdx.x & 31, hidden_blocks = a.layer.hidden / kBand;
-  OneTable& t = shared.table;
-  if (cut.piece_count > 0 && cut.matrix == 0) {
-    t.pieces[cut.piece].first_cta = cut.owner(cut.item * hidden_blocks);
-    t.pieces[cut.piece].last_cta = cut.owner((cut.item + 1) * hidden_blocks - 1);
-  }
-  shared.weights[lane] = weight;
-  if (lane > 0) return;
-  t.items = cut.items;
-  t.early_ctas = static_cast<int>(cut.early_ctas);
-  t.working = cut.units == 0 ? 0 : cut.owner(cut.units - 1) + 1;
+// A row of tiles of the first unit, if there is one, by a lane. All that it needs is read at once.
+__device__ __forceinline__ void ask_for_first_unit(const OneMemory& m, int matrix, int row) {
+  const OnePiece& p = m.shared.table.pieces[0];
+  const int count = p.count, bytes = kRowBytesOfBit * p.bits[matrix];
+  const unsigned char* const from = p.words[matrix] + std::size_t{p.row_bytes[matrix]} * static_cast<unsigned>(row);
+  unsigned char* const to = m.stage(matrix, 0) + row * bytes;
+  if (count > 0) bulk_load_once(to, from, bytes, &m.shared.full[matrix][0]);
 }
 
 // Where a matrix's part of a unit of the run comes from and goes to.
@@ -241,11 +259,6 @@ struct OneUnitRows {
     from += matrix < 2 ? std::size_t{from_step} * kUnitRows * local : std::size_t{bytes} * local;
     to = m.stage(matrix, unit);
     full = &m.shared.full[matrix][unit];
-  }
-  // By a lane.
-  __device__ __forceinline__ void load_row(int row) const {
-    bulk_load_once(to + row * bytes, from + std::size_t{from_step} * static_cast<unsigned>(row),
-                   static_cast<int>(bytes), full);
   }
   __device__ __forceinline__ void load() {
 #pragma unroll

@@ -8,7 +8,7 @@ namespace fairway::kernels::cuda {
 // Units that a warp multiplies with 16 * kColumns of their outputs each.
 struct OneWalk {
   const unsigned char *stage, *digits;
-  std::uint64_t* full;
+  std::uint64_t *digits_there, *full;
   int step, count;             // from one to the next, how many
   int stage_step, digit_step;  // bytes
   float* sums;                 // [unit][kBand] of the CTA, where a lane's go; null: those over all units are left
@@ -48,6 +48,7 @@ __device__ __forceinline__ void walk_units(const LanePlace& place, OneWalk w, fl
   const LaneStream<kBits> stream(place);
   w.digits += one_digits_place();
   float rest = 0;
+  barrier_wait(w.digits_there, 0);  // here: what comes before takes time
 #pragma unroll 1
   for (; w.count > 0; --w.count) {
     int acc[2][4] = {};
@@ -73,20 +74,6 @@ __device__ __forceinline__ void walk_units(const LanePlace& place, OneWalk w, fl
   for (float(&column)[2] : sums) column[0] += rest, column[1] += rest;
 }
 
-// The sums of gate or up of one piece, of which a group of warps has the even units and another the odd ones: the one
-// that has not the last unit leaves its own. Returns whether a warp has all sums.
-__device__ __forceinline__ bool meet_halves(float* half, std::uint64_t* there, bool last, float (&sums)[2][2]) {
-  if (!last) {
-    store_own_sum(half + place_of_own_sum<2>(), sums, 0.0f);
-    barrier_arrive(there);
-    return false;
-  }
-  barrier_wait(there, 0);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) sums[i / 2][i % 2] += half[i * 8 + ((threadIdx.x & 31) >> 2)];
-  return true;
-}
-
 // A warp's share of the run: gate or up of its units, then down of others.
 template <int kColumns>
 __device__ __forceinline__ void compute_one_run(const StreamArgs& a, const OneMemory& m, float factor) {
@@ -109,7 +96,7 @@ __device__ __forceinline__ void compute_one_run(const StreamArgs& a, const OneMe
     OneWalk w;
     w.step = down ? Group::kDownStep : Group::kGateUpStep;
     const int ahead = (group - p.first) & (w.step - 1), unit = p.first + ahead;
-    w.count = (p.count - ahead + w.step - 1) / w.step;
+    w.count = (p.count - ahead + w.step - 1) >> (down ? Group::kDownShift : Group::kGateUpShift);
     w.stage = m.stage(matrix, unit);
     w.stage_step = w.step * shared.at.step[matrix];
     w.full = &shared.full[matrix][unit];
@@ -121,10 +108,7 @@ __device__ __forceinline__ void compute_one_run(const StreamArgs& a, const OneMe
     LanePlace place(p.bits[matrix], lane);
 #pragma unroll
     for (int& offset : place.offset) offset += column * 32 * p.bits[matrix];
-    if (down) {
-      barrier_wait(&shared.middle[piece], 0);
-      if (piece == 0) stamp(a, kStampDownInput);
-    }
+    w.digits_there = down ? &shared.middle[piece] : &shared.table_there;
     float sums[kColumns][2] = {};
     switch (p.bits[matrix]) {
 #define FAIRWAY_CASE(bits)                      \
@@ -135,12 +119,8 @@ __device__ __forceinline__ void compute_one_run(const StreamArgs& a, const OneMe
 #undef FAIRWAY_CASE
     }
     if (down) continue;
-    if constexpr (kColumns == 2) {
-      const bool last = ((p.first + p.count - 1 - group) & 1) == 0;
-      if (!meet_halves(shared.half[piece][side] + 16 * column, &shared.half_there[piece][side], last, sums)) continue;
-    }
-    uint4* const to = linked_gate_up + ((p.item + static_cast<int>(blockIdx.x)) * 2 + side) * kLinkedUnits;
-    store_one_sums(to, column, sums, factor, t.launch);
+    const int part = Group::kParts * (p.item + static_cast<int>(blockIdx.x)) + (group & (Group::kParts - 1));
+    store_one_sums(linked_gate_up + (2 * part + side) * kLinkedUnits, column, sums, factor, t.launch);
   }
 }
 

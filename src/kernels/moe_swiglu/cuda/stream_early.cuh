@@ -23,41 +23,48 @@ struct EarlyBarriers {
   }
 };
 
-// What a lane knows of its slot, and the number of the launch.
+// What a lane knows of its slot, and the number of the launch. By a warp, whose lanes have slots: `routed` ones the one
+// at this place of the call's routes, others `other`.
 struct EarlyRoute {
-  unsigned launch;
-  int expert;  // below 0: none
-  float weight;
-};
+  unsigned launch = 0;
+  int expert = -1;  // below 0: none
 
-// By a warp, whose lanes have slots: `routed` ones the one at this place of the call's routes, others `expert`. Takes
-// the router's choice as it is announced, or waits for the kernel ahead.
-__device__ __forceinline__ EarlyRoute take_early_route(const StreamArgs& a, bool routed, int at, int expert) {
-  EarlyRoute route{0, expert, 1.0f};
-  int chosen = 0;
-  if (a.call.announced.units != nullptr) {
-    route.launch = launch_number();  // the launches before are gone
-    const unsigned number = __ldcg(a.call.announced.turn) + 1;
-    uint4 unit = make_uint4(0, number, 0, number);
+  // Takes the router's choice as it is announced, or waits for the kernel ahead.
+  __device__ __forceinline__ void take(const StreamArgs& a, bool routed, int at, int other) {
+    expert = other;
+    unit = make_uint4(0, 0, __float_as_uint(1.0f), 0);
+    if (a.call.announced.units != nullptr) {
+      launch = launch_number();  // the launches before are gone
+      number = unit.y = unit.w = __ldcg(a.call.announced.turn) + 1;
+      poll(a, routed, at, [&] { return unit.y; });
+    } else {
+      wait_for_previous_kernel();
+      let_next_kernel_start();
+      launch = launch_number();
+      if (routed) unit = make_uint4(static_cast<unsigned>(a.call.ids[at]), 0, __float_as_uint(a.call.weights[at]), 0);
+    }
+    const int chosen = static_cast<int>(unit.x);
+    if (routed) expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
+  }
+  // The expert's, for the same `routed` and `at`: may be announced later than that.
+  __device__ __forceinline__ float weight(const StreamArgs& a, bool routed, int at) {
+    if (a.call.announced.units != nullptr) poll(a, routed, at, [&] { return unit.w; });
+    return __uint_as_float(unit.z);
+  }
+
+ private:
+  template <class NumberSeen>
+  __device__ __forceinline__ void poll(const StreamArgs& a, bool routed, int at, NumberSeen seen) {
     int polls = 0;
-    do {
+    while (!__all_sync(kAllLanes, seen() == number && polls > 0)) {
       if (routed) unit = load_numbered(a.call.announced.units + at);
       poll_again(++polls);
-    } while (!__all_sync(kAllLanes, unit.y == number && unit.w == number));
-    chosen = static_cast<int>(unit.x);
-    if (routed) route.weight = __uint_as_float(unit.z);
-  } else {
-    wait_for_previous_kernel();
-    let_next_kernel_start();
-    route.launch = launch_number();
-    if (routed) {
-      chosen = a.call.ids[at];
-      route.weight = a.call.weights[at];
     }
   }
-  if (routed) route.expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
-  return route;
-}
+
+  unsigned number = 0;
+  uint4 unit{};  // as announced
+};
 
 // The table, by the loading warps: the first one waits for the kernel before, the others return at once.
 template <class Shape>
@@ -71,9 +78,12 @@ __device__ inline void make_early_table(const StreamArgs& a, StreamTable& t, Exp
   const bool routed = lane < slots && j < a.layer.top_k;
   const int other = lane < slots ? a.layer.routed + j - a.layer.top_k : -1;
   barrier_wait(&barriers.experts, 0);
-  const EarlyRoute route = take_early_route(a, routed, routed ? token * a.layer.top_k + j : 0, other);
+  const int at = routed ? token * a.layer.top_k + j : 0;
+  EarlyRoute route;
+  route.take(a, routed, at, other);
+  const float weight = route.weight(a, routed, at);
   if (lane == 0) t.launch = route.launch;
-  if (lane < slots) t.weights[lane] = route.weight;
+  if (lane < slots) t.weights[lane] = weight;
   make_small_table<Shape>(a, t, x, slots, route.expert);
   barrier_arrive(&barriers.table);
 }

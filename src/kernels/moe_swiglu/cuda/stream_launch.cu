@@ -151,7 +151,7 @@ OnePlan plan_one(const MoeLayer& layer, int tokens) {
   const long long own = (units + grid - 1) / grid;
   const GpuFeatures features = gpu_features();
   if (!features.clusters || own < 1 || own > std::min(blocks, kMostOneUnits)) return {};
-  if (items + grid > kMostOneParts || units > kMostOneLayerUnits) return {};
+  if (2 * (items + grid) > kMostOneParts || units > kMostOneLayerUnits) return {};
   const int gate = coded_block_bytes(layer.widths.gate), both = gate + coded_block_bytes(layer.widths.up);
   const int down = coded_block_bytes(layer.widths.down);
   const int fixed = static_cast<int>(sizeof(OneShared)) + (blocks + kOnePieces) * kOneBlockBytes;
@@ -171,11 +171,13 @@ OnePlan plan_one(const MoeLayer& layer, int tokens) {
 cudaError_t run_one(StreamArgs args, const OnePlan& plan, cudaStream_t stream) {
   args.ring_stages = plan.units;
   args.one = plan.stages;
-  const auto kernel = plan.columns == 2 ? stream_one_kernel<2> : stream_one_kernel<1>;
+  const bool two = plan.columns == 2;
+  const auto kernel = two ? stream_one_kernel<2> : stream_one_kernel<1>;
   const cudaError_t set =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   if (set != cudaSuccess) return set;
-  LaunchShape shape{dim3(static_cast<unsigned>(plan.grid)), kOneThreads, plan.bytes};
+  LaunchShape shape{dim3(static_cast<unsigned>(plan.grid)), two ? OneGroup<2>::kThreads : OneGroup<1>::kThreads,
+                    plan.bytes};
   shape.together = args.call.probe.together || kTogether;
   shape.chained = args.call.probe.chained;
   return launch(kernel, shape, stream, args);

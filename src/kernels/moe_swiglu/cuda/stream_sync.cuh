@@ -27,6 +27,7 @@ enum class Written { kGateUp, kDown };
 struct StreamState {
   unsigned last;  // number of the last launch
   unsigned left;  // CTAs of this launch that have read it
+  uint2 one;      // of the kernel for one token: how many launches of it, and units of the last one's outputs
   unsigned flags[2][kMostStreamCtas];
 };
 static __device__ StreamState stream_state;
@@ -101,12 +102,14 @@ __device__ __forceinline__ unsigned launch_number() {
   return __ldcg(&stream_state.last) + 1;
 }
 
-// One thread of every CTA, once, when the CTA knows the number. turn: of AnnouncedRoutes, or null.
-__device__ __forceinline__ void leave_launch(unsigned launch, unsigned* turn = nullptr) {
-  if (atomicAdd(&stream_state.left, 1u) != gridDim.x - 1) return;
+// One thread of every CTA, once, when the CTA knows the number. True for the last one, which may change what the others
+// have read. turn: of AnnouncedRoutes, or null.
+__device__ __forceinline__ bool leave_launch(unsigned launch, unsigned* turn = nullptr) {
+  if (atomicAdd(&stream_state.left, 1u) != gridDim.x - 1) return false;
   if (turn != nullptr) ++*turn;
   stream_state.left = 0;
   stream_state.last = launch;
+  return true;
 }
 
 // What the CTA's threads wrote before the last barrier of the CTA may be read by those who find the flag raised. One

@@ -42,9 +42,10 @@ __device__ __forceinline__ int ordered(float v) {
   return bits ^ (bits >> 31 & 0x7FFFFFFF);
 }
 
-// By a warp: experts of the top_k largest keys, in that order. Lane l has those of experts kKeys * l and the next ones.
-template <int kKeys>
-__device__ __forceinline__ void choose_largest(const float* keys, int top_k, int* chosen) {
+// By a warp: experts of the top_k largest keys, in that order, each also to `announce` as soon as it is known. Lane l
+// has those of experts kKeys * l and the next ones.
+template <int kKeys, class Announce>
+__device__ __forceinline__ void choose_largest(const float* keys, int top_k, int* chosen, Announce announce) {
   constexpr int kTaken = static_cast<int>(0x80000000u);  // below all keys
   const int lane = threadIdx.x & 31;
   int key[kKeys], id[kKeys];
@@ -68,7 +69,10 @@ __device__ __forceinline__ void choose_largest(const float* keys, int top_k, int
     const bool equal = key[0] == largest;
     const unsigned lanes = __ballot_sync(kAllLanes, equal);
     const bool own = equal && (lanes & lower) == 0;
-    if (own) chosen[k] = id[0];
+    if (own) {
+      announce(k, id[0]);
+      chosen[k] = id[0];
+    }
 #pragma unroll
     for (int j = 0; j < kKeys; ++j) {
       key[j] = !own ? key[j] : j + 1 < kKeys ? key[j + 1] : kTaken;
@@ -196,11 +200,16 @@ __device__ __forceinline__ void route_one(const RouteCall& a) {
   }
   if (rank > 0 || warp > 0) return;
   barrier_wait_cluster(&m.all_here, 0);
-  choose_largest<Memory::kAll / 32>(m.keys, a.top_k, m.chosen);
+  // The experts at once: their weights can be asked for before it is known what they count.
+  choose_largest<Memory::kAll / 32>(m.keys, a.top_k, m.chosen, [&](int k, int id) {
+    if (a.announced.units != nullptr) {
+      store_numbered_word(a.announced.units + k, 0, static_cast<unsigned>(id), number);
+    }
+  });
   const int id = lane < a.top_k ? m.chosen[lane] : 0;
   const float weight = chosen_weight<kKind>(a, (kSoftmax ? m.keys : m.scores)[id]);
   if (lane >= a.top_k) return;
-  if (a.announced.units != nullptr) store_numbered(a.announced.units + lane, __int_as_float(id), weight, number);
+  if (a.announced.units != nullptr) store_numbered_word(a.announced.units + lane, 1, __float_as_uint(weight), number);
   a.ids[lane] = id;
   a.weights[lane] = weight;
 }

@@ -57,13 +57,15 @@ __device__ __forceinline__ OneLoader loader_of(const LinearArgs& a, const Linear
   return {output.matrix, output.out, item.band, share.begin, item.count};
 }
 
-// As BlockLoader::load(), in a loop of less code: few blocks come here.
+// As BlockLoader::load(), in a loop of less code: few blocks come here. Not as fast as it can: these weights are asked
+// for beside the kernel ahead, which waits for memory more than this one.
 __device__ __forceinline__ void load_blocks(OneLoader& loader, RingCursor& ring, int count) {
 #pragma unroll 1
   for (; count > 0; --count) {
     ring.wait_empty();
     loader.load_weights(ring);
     ring.advance();
+    pause_nanoseconds(60);
   }
 }
 

@@ -454,10 +454,17 @@ inline void store_numbered(uint4* to, float a, float b, unsigned number) {
   *to = make_uint4(__float_as_uint(a), number, __float_as_uint(b), number);
   emulator::progress();
 }
+inline void store_numbered_word(uint4* to, int which, unsigned value, unsigned number) {
+  check_numbered(to);
+  (which == 0 ? to->x : to->z) = value;
+  (which == 0 ? to->y : to->w) = number;
+  emulator::progress();
+}
 inline uint4 load_numbered(const uint4* from) {
   check_numbered(from);
   return *from;
 }
+inline void pause_nanoseconds(unsigned) {}
 inline void poll_again(int) {
   emulator::give_way();
 }
