@@ -24,7 +24,7 @@ constexpr int kMostLinears = 4;  // that read one input in one launch
 
 // A dense MLP of up to so many rows is computed as linear layers: their paths share a matrix among all SMs, an expert
 // layer's give each SM items, which one expert has few of. Measured on an H200 inside chains of layers of
-// GLM-4.7-Flash.
+// GLM-4.7-Flash. One row does not: the kernel for one token shares an expert among all SMs.
 constexpr int kDenseRows = 256;
 
 kernels::RopeLayout rope_layout(const formats::ModelConfig& c) {
