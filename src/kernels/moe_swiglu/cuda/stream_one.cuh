@@ -307,7 +307,7 @@ __device__ __forceinline__ void serve_one_run(const StreamArgs& a, const OneMemo
       const bool down = i >= gate_ups;
       const int unit = down ? kServers * (i - gate_ups) + server : 1 + server / 2 + kStep * i;
       OneUnitRows(m, down ? 2 : server & 1, unit).load();
-      // Asked for faster than memory gives them, last units would come before others' first ones: 1.5 % of a step of
+      // Asked for faster than memory gives them, last units would come before others' first ones: 2.8 % of a step of
       // Qwen3-30B-A3B.
       pause_nanoseconds(200);
     }
