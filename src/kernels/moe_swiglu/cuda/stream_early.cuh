@@ -35,7 +35,8 @@ struct EarlyRoute {
     unit = make_uint4(0, 0, __float_as_uint(1.0f), 0);
     if (a.call.announced.units != nullptr) {
       launch = launch_number();  // the launches before are gone
-      number = unit.y = unit.w = __ldcg(a.call.announced.turn) + 1;
+      number = __ldcg(a.call.announced.turn) + 1;
+      unit.y = unit.w = routed ? number - 1 : number;  // which the others need not wait for
       poll(a, routed, at, [&] { return unit.y; });
     } else {
       wait_for_previous_kernel();
@@ -46,7 +47,7 @@ struct EarlyRoute {
     const int chosen = static_cast<int>(unit.x);
     if (routed) expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
   }
-  // The expert's, for the same `routed` and `at`: may be announced later than that.
+  // The expert's, for the same `routed` and `at`: may be announced later than that, and is not read again if it was not.
   __device__ __forceinline__ float weight(const StreamArgs& a, bool routed, int at) {
     if (a.call.announced.units != nullptr) poll(a, routed, at, [&] { return unit.w; });
     return __uint_as_float(unit.z);
@@ -56,7 +57,7 @@ struct EarlyRoute {
   template <class NumberSeen>
   __device__ __forceinline__ void poll(const StreamArgs& a, bool routed, int at, NumberSeen seen) {
     int polls = 0;
-    while (!__all_sync(kAllLanes, seen() == number && polls > 0)) {
+    while (!__all_sync(kAllLanes, seen() == number)) {
       if (routed) unit = load_numbered(a.call.announced.units + at);
       poll_again(++polls);
     }
