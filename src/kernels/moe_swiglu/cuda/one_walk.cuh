@@ -8,7 +8,8 @@ namespace fairway::kernels::cuda {
 // Units that a warp multiplies with 16 * kColumns of their outputs each.
 struct OneWalk {
   const unsigned char *stage, *digits;
-  std::uint64_t *digits_there, *full;
+  std::uint64_t* digits_there;  // waited for once, when all else is ready
+  std::uint64_t* full;
   int step, count;             // from one to the next, how many
   int stage_step, digit_step;  // bytes
   float* sums;                 // [unit][kBand] of the CTA, where a lane's go; null: those over all units are left

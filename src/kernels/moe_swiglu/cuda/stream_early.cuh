@@ -27,6 +27,7 @@ struct EarlyBarriers {
 // at this place of the call's routes, others `other`.
 struct EarlyRoute {
   unsigned launch = 0;
+  uint2 one{};      // StreamState::one of the launch before
   int expert = -1;  // below 0: none
 
   // Takes the router's choice as it is announced, or waits for the kernel ahead.
@@ -34,26 +35,31 @@ struct EarlyRoute {
     expert = other;
     unit = make_uint4(0, 0, __float_as_uint(1.0f), 0);
     if (a.call.announced.units != nullptr) {
-      launch = launch_number();  // the launches before are gone
+      read_state();  // the launches before are gone
       number = __ldcg(a.call.announced.turn) + 1;
       unit.y = unit.w = routed ? number - 1 : number;  // which the others need not wait for
       poll(a, routed, at, [&] { return unit.y; });
     } else {
       wait_for_previous_kernel();
       let_next_kernel_start();
-      launch = launch_number();
+      read_state();
       if (routed) unit = make_uint4(static_cast<unsigned>(a.call.ids[at]), 0, __float_as_uint(a.call.weights[at]), 0);
     }
     const int chosen = static_cast<int>(unit.x);
     if (routed) expert = chosen >= 0 && chosen < a.layer.routed ? chosen : -1;
   }
-  // The expert's, for the same `routed` and `at`: may be announced later than that, and is not read again if it was not.
+  // The expert's, for the same `routed` and `at`: may be announced later than that, and is not read again if it was
+  // not.
   __device__ __forceinline__ float weight(const StreamArgs& a, bool routed, int at) {
     if (a.call.announced.units != nullptr) poll(a, routed, at, [&] { return unit.w; });
     return __uint_as_float(unit.z);
   }
 
  private:
+  __device__ __forceinline__ void read_state() {
+    launch = launch_number();
+    one = __ldcg(&stream_state.one);
+  }
   template <class NumberSeen>
   __device__ __forceinline__ void poll(const StreamArgs& a, bool routed, int at, NumberSeen seen) {
     int polls = 0;

@@ -42,8 +42,6 @@ __device__ __forceinline__ void make_one_table(const StreamArgs& a, OneShared& s
   const ExpertRef* const experts = a.layer.experts;
   int bands = used ? a.layer.max_intermediate / kBand : 0;
   EarlyRoute route;
-  const bool announced = a.call.announced.units != nullptr;
-  uint2 last = announced ? __ldcg(&stream_state.one) : make_uint2(0, 0);  // the launches before are gone
 #pragma unroll 1
   for (bool taken = false;; taken = true) {
     const OneCut cut(a, bands);
@@ -53,9 +51,10 @@ __device__ __forceinline__ void make_one_table(const StreamArgs& a, OneShared& s
     const TrellisRef& matrix = matrix_of(experts[expert], cut.matrix);
     const int bits = matrix.bits, real = route.expert < 0 ? 0 : experts[route.expert].intermediate;
     place.store(shared.table, cut, expert, matrix.words, bits);
-    if (lane == 0) shared.table.launch = route.launch;
-    if (!announced) last = __ldcg(&stream_state.one);
-    if (lane == 0) shared.table.last = last;
+    if (lane == 0) {
+      shared.table.launch = route.launch;
+      shared.table.last = route.one;
+    }
     if (__any_sync(kAllLanes, real != bands * kBand)) {
       bands = real / kBand;
       continue;
@@ -103,7 +102,16 @@ __device__ __forceinline__ float stage_one_inputs(const StreamArgs& a, const One
   return rms_factor(warp_sum(squares), norm.n, norm.eps);
 }
 
-// The inputs of down of one piece, by the warp that serves it, where a CTA has one part of its sums.
+// The inputs of down of one piece, from a lane's four before the transform.
+__device__ __forceinline__ void leave_middle(const StreamArgs& a, const OneMemory& m, int piece, float (&v)[4]) {
+  hadamard128(v);
+  store_one_unit(m.middle + piece * kOneBlockBytes, v);
+  __syncwarp();
+  barrier_arrive(&m.shared.middle[piece]);
+  stamp_by(piece == 0 && (threadIdx.x & 31) == 0, a, kStampDownInput);
+}
+
+// They are made by the warp that serves the piece, where a CTA has one part of its sums.
 __device__ inline void make_one_middle(const StreamArgs& a, const OneMemory& m, int piece) {
   const OneTable& t = m.shared.table;
   const OnePiece& p = t.pieces[piece];
@@ -127,11 +135,7 @@ __device__ inline void make_one_middle(const StreamArgs& a, const OneMemory& m, 
 #pragma unroll
   for (int j = 0; j < 4; ++j) v[j] *= __fdividef(gate[j], 1.0f + __expf(-gate[j]));
   scale_by(v, suh);
-  hadamard128(v);
-  store_one_unit(m.middle + piece * kOneBlockBytes, v);
-  __syncwarp();
-  barrier_arrive(&m.shared.middle[piece]);
-  stamp_by(piece == 0 && lane == 0, a, kStampDownInput);
+  leave_middle(a, m, piece, v);
 }
 
 // The same by two warps, of which one transforms gate and the other up, where a CTA has two parts.
@@ -166,11 +170,7 @@ __device__ __forceinline__ void make_half_middle(const StreamArgs& a, const OneM
   barrier_wait(&m.shared.up_there[piece], 0);
   const float4 other = *between;
   v[0] *= other.x, v[1] *= other.y, v[2] *= other.z, v[3] *= other.w;
-  hadamard128(v);
-  store_one_unit(m.middle + piece * kOneBlockBytes, v);
-  __syncwarp();
-  barrier_arrive(&m.shared.middle[piece]);
-  stamp_by(piece == 0 && lane == 0, a, kStampDownInput);
+  leave_middle(a, m, piece, v);
 }
 
 // The outputs of down of every unit, [unit][kBand / 4], until the layer's outputs have been added up. A float is zero
